@@ -1,0 +1,55 @@
+"""Argument checks shared by the compiled ops and their PyTorch twins: both see only checked arguments.
+
+Every message states the argument, its value, the rule and, where there is one, the remedy.
+"""
+
+from collections.abc import Sequence
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_tensor(name: str, value: object, ndim: int | tuple[int, ...] | None = None, shape: str = "") -> Tensor:
+    """A floating-point tensor of the given rank; `shape` names its axes in the message, e.g. "[N, C, H, W]"."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in FLOATING:
+        raise TypeError(f"{name} must be floating point, got {value.dtype}; convert it with {name}.float()")
+    ranks = (ndim,) if isinstance(ndim, int) else ndim
+    if ranks is not None and value.ndim not in ranks:
+        raise ValueError(f"{name} must have rank {' or '.join(map(str, ranks))} {shape}, got shape {list(value.shape)}".replace("  ", " "))
+    return value
+
+
+def check_shape(name: str, value: Tensor, shape: Sequence[int], why: str) -> Tensor:
+    """An exact shape; `why` says what fixes it, e.g. "[N, R, 3] as origins"."""
+    if list(value.shape) != list(shape):
+        raise ValueError(f"{name} must have shape {list(shape)} ({why}), got {list(value.shape)}")
+    return value
+
+
+def check_device(name: str, value: Tensor, other: str, reference: Tensor) -> Tensor:
+    if value.device != reference.device:
+        raise ValueError(f"{name} is on {value.device} but {other} is on {reference.device}; move one with .to(device)")
+    return value
+
+
+def check_int(name: str, value: object, minimum: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return value
+
+
+def check_number(name: str, value: object) -> float:
+    """A finite real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    if not (-float("inf") < number < float("inf")):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return number
