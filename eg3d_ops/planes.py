@@ -1,0 +1,62 @@
+"""Tri-planes: which axes a plane spans, looking features up on it, decoding them.
+
+A plane is an image whose width runs along one world axis and whose height runs along another. Position 0
+of the box is the centre of the image; the box has side `box_warp`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PlaneAxes = tuple[tuple[int, int], ...]  # per plane: the world axis along its width, the one along its height
+
+PLANE_AXES: dict[str, PlaneAxes] = {
+    # Released EG3D checkpoints: XY, XZ, ZX. The last two are one plane seen from both sides; no plane spans YZ.
+    "official": ((0, 1), (0, 2), (2, 0)),
+    # XY, YZ, ZX: every pair of axes once. For networks trained anew.
+    "fixed": ((0, 1), (1, 2), (2, 0)),
+}
+
+
+def parse_plane_axes(plane_axes: str | Sequence[Sequence[int]]) -> PlaneAxes:
+    """A name of `PLANE_AXES`, or the pairs themselves."""
+    if isinstance(plane_axes, str):
+        if plane_axes not in PLANE_AXES:
+            raise ValueError(f"plane_axes={plane_axes!r}: must be one of {', '.join(PLANE_AXES)}, or pairs of axes")
+        return PLANE_AXES[plane_axes]
+    pairs = tuple((int(pair[0]), int(pair[1])) for pair in plane_axes if len(pair) == 2)
+    if len(pairs) != len(plane_axes) or not all(a != b and {a, b} <= {0, 1, 2} for a, b in pairs):
+        raise ValueError(f"plane_axes={plane_axes!r}: each plane needs two different axes out of 0 (x), 1 (y), 2 (z)")
+    return pairs
+
+
+class Decoder(NamedTuple):
+    """The two fully connected layers behind a plane lookup; output 0 is density, the others are colour."""
+
+    w1: Tensor  # [Hd, C]
+    b1: Tensor  # [Hd]
+    w2: Tensor  # [1+Co, Hd]
+    b2: Tensor  # [1+Co]
+
+
+def sample_planes(planes: Tensor, points: Tensor, plane_axes: PlaneAxes, box_warp: float) -> Tensor:
+    """Bilinear features of every plane at points [N, M, 3]; zero outside the planes. -> [N, P, M, C]"""
+    n, p, c, h, w = planes.shape
+    m = points.shape[1]
+    normalised = points * (2 / box_warp)  # the box becomes [-1, 1]^3
+    grid = torch.stack([normalised[..., list(pair)] for pair in plane_axes], dim=1)  # [N, P, M, 2]
+    features = F.grid_sample(
+        planes.reshape(n * p, c, h, w), grid.reshape(n * p, 1, m, 2), padding_mode="zeros", align_corners=False
+    )  # [N*P, C, 1, M]
+    return features.reshape(n, p, c, m).transpose(2, 3)
+
+
+def decode(features: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor]:
+    """Mean over planes -> 2 layers -> density [N, M, 1], colour [N, M, Co]."""
+    hidden = F.softplus(F.linear(features.mean(1), decoder.w1, decoder.b1))  # [N, M, Hd]
+    out = F.linear(hidden, decoder.w2, decoder.b2)  # [N, M, 1+Co]
+    # A sigmoid slightly wider than [0, 1], so that saturated colours are reached at finite inputs (mip-NeRF).
+    return out[..., :1], torch.sigmoid(out[..., 1:]) * 1.002 - 0.001

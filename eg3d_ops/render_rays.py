@@ -1,0 +1,303 @@
+"""The fused tri-plane renderer: rays in, composited features, depth and opacity out.
+
+`render_rays` places coarse samples, looks features up on the planes, decodes them, places fine samples
+where the coarse ones found weight, and composites all of them. Compiled, this is one kernel family that
+keeps samples in registers and cache; `_render_rays` is its PyTorch twin.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ._backend import use_compiled
+from ._checks import check_device, check_int, check_number, check_shape, check_tensor
+from ._library import NAMESPACE, define
+from .marching import RaySums, RenderedRays, finish, interval_weights, march
+from .planes import Decoder, PlaneAxes, decode, parse_plane_axes, sample_planes
+from .sampling import auto_limits, importance_depths, stratified_depths
+
+logger = logging.getLogger("eg3d_ops")
+
+Limit = float | str | Tensor
+Draws = str | tuple[Tensor, Tensor]
+
+# What the CUDA kernels hold in shared memory and registers; csrc/cuda/render_kernel.cuh says the same.
+CUDA_LIMITS = {"channels": 32, "hidden units": 64, "colours": 32, "samples per ray": 256, "planes": 8}
+
+
+def render_rays(
+    planes: Tensor,  # [N, P, C, H, W]
+    origins: Tensor,  # [N, R, 3]
+    directions: Tensor,  # [N, R, 3]
+    decoder: Decoder,
+    *,
+    plane_axes: str | Sequence[Sequence[int]],
+    ray_start: Limit,
+    ray_end: Limit,
+    box_warp: float = 1.0,
+    num_coarse: int = 48,
+    num_fine: int = 48,
+    disparity: bool = False,
+    white_back: bool = False,
+    draws: Draws = "midpoint",
+    generator: torch.Generator | None = None,
+    impl: str = "auto",
+) -> RenderedRays:
+    """Renders N batches of R rays.
+
+    plane_axes  "official", "fixed" or pairs of axes; see `planes.PLANE_AXES`. No default: a wrong one renders noise.
+    ray_start, ray_end  numbers, tensors [N, R, 1], or both "auto": where the ray crosses the box.
+    draws  "midpoint": deterministic, stratified draw 0.5, importance draw j of F is (j + 0.5) / F; "random":
+        uniform, from `generator`; or the draws themselves: [N, R, num_coarse], [N, R, num_fine].
+    impl  "auto", "compiled" or "reference". Gradients reach planes and decoder; gradients to rays exist
+        only in the reference, which "auto" then takes.
+    """
+    axes = parse_plane_axes(plane_axes)
+    decoder = Decoder(*decoder)
+    _check_inputs(planes, origins, directions, decoder, axes)
+    _check_numbers(box_warp, num_coarse, num_fine)
+    dtype = torch.promote_types(planes.dtype, torch.float32)  # geometry never in half precision
+    origins, directions = origins.to(dtype), directions.to(dtype)
+    near, far = _limits(ray_start, ray_end, origins, directions, box_warp, disparity)
+    coarse_draws, fine_draws = _draws(draws, origins, num_coarse, num_fine, generator)
+    arguments = (
+        *(planes, origins, directions, near, far, decoder, coarse_draws, fine_draws),
+        *(axes, float(box_warp), num_coarse, num_fine, bool(disparity)),
+    )
+    run = _compiled if _runs_compiled(impl, planes, (origins, directions, near, far), decoder, num_coarse + num_fine) else _render_rays
+    return finish(run(*arguments), white_back)
+
+
+def _render_rays(
+    planes: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,  # [N, R, 1]
+    far: Tensor,  # [N, R, 1]
+    decoder: Decoder,
+    coarse_draws: Tensor | None,  # [N, R, S]; None: midpoint
+    fine_draws: Tensor | None,  # [N, R, F]
+    axes: PlaneAxes,
+    box_warp: float,
+    num_coarse: int,
+    num_fine: int,
+    disparity: bool,
+) -> RaySums:
+    """The twin: every sample of every ray at once, in plain PyTorch."""
+
+    def evaluate(depths: Tensor) -> tuple[Tensor, Tensor]:  # [N, R, K] -> density [N, R, K], colour [N, R, K, Co]
+        n, r, k = depths.shape
+        points = origins[:, :, None] + depths[..., None] * directions[:, :, None]  # [N, R, K, 3]
+        features = sample_planes(planes, points.reshape(n, r * k, 3).to(planes.dtype), axes, box_warp)
+        density, color = decode(features.to(decoder.w1.dtype), decoder)
+        return density.reshape(n, r, k), color.reshape(n, r, k, -1)
+
+    depths = stratified_depths(near, far, num_coarse, 0.5 if coarse_draws is None else coarse_draws, disparity)
+    density, color = evaluate(depths)
+    if num_fine > 0:
+        weights = interval_weights(density, depths)
+        if fine_draws is None:
+            fine_draws = (torch.arange(num_fine, device=depths.device, dtype=depths.dtype) + 0.5) / num_fine
+        fine = importance_depths(depths, weights, fine_draws.expand(*depths.shape[:-1], num_fine))
+        fine_density, fine_color = evaluate(fine)
+        depths, order = torch.cat([depths, fine], -1).sort(-1)
+        density = torch.cat([density, fine_density], -1).gather(-1, order)
+        color = torch.cat([color, fine_color], -2).gather(-2, order[..., None].expand(*order.shape, color.shape[-1]))
+    return march(color, density, depths)
+
+
+def _compiled(
+    planes: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    decoder: Decoder,
+    coarse_draws: Tensor | None,
+    fine_draws: Tensor | None,
+    axes: PlaneAxes,
+    box_warp: float,
+    num_coarse: int,
+    num_fine: int,
+    disparity: bool,
+) -> RaySums:
+    """Same arguments and result as the twin."""
+    if planes.device.type == "cpu":
+        planes = planes.float()  # the CPU kernels speak float32 only
+    color, depth, weight, depths = torch.ops.eg3d_ops.render_rays(
+        *(planes, origins, directions, near.squeeze(-1), far.squeeze(-1), *(part.float() for part in decoder)),
+        *(coarse_draws, fine_draws, [axis for pair in axes for axis in pair]),
+        *(box_warp, num_coarse, num_fine, disparity),
+    )
+    return RaySums(color, depth[..., None], weight[..., None], depths.detach())
+
+
+def _runs_compiled(
+    impl: str, planes: Tensor, rays: tuple[Tensor, ...], decoder: Decoder, num_samples: int
+) -> bool:
+    """Whether compiled code runs this call; where it cannot, "compiled" raises and "auto" takes the twin."""
+    if not use_compiled(impl, planes.device):
+        return False
+    reason = _beyond_compiled(planes, rays, decoder, num_samples)
+    if reason and impl == "compiled":
+        raise ValueError(f"{reason}; use impl='reference' or 'auto'")
+    if reason:
+        _log_once(reason)
+    return not reason
+
+
+def _beyond_compiled(planes: Tensor, rays: tuple[Tensor, ...], decoder: Decoder, num_samples: int) -> str:
+    """Why the compiled renderer cannot take this call; empty if it can."""
+    if planes.dtype == torch.float64:
+        return "the compiled renderer has no float64"
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in rays):
+        return "the compiled renderer has no gradients to rays (origins, directions, ray_start, ray_end)"
+    if planes.device.type == "cuda":
+        sizes = (planes.shape[2], decoder.w1.shape[0], decoder.w2.shape[0] - 1, num_samples, planes.shape[1])
+        for (what, limit), size in zip(CUDA_LIMITS.items(), sizes, strict=True):
+            if size > limit:
+                return f"the compiled CUDA renderer takes at most {limit} {what}, got {size}"
+    return ""
+
+
+_logged: set[str] = set()
+
+
+@torch.compiler.disable
+def _log_once(reason: str) -> None:
+    if reason not in _logged:
+        _logged.add(reason)
+        logger.warning("render_rays uses the PyTorch implementation: %s", reason)
+
+
+# Arguments.
+
+
+def _check_inputs(planes: Tensor, origins: Tensor, directions: Tensor, decoder: Decoder, axes: PlaneAxes) -> None:
+    check_tensor("planes", planes, 5, "[N, P, C, H, W]")
+    n, p, c, h, w = planes.shape
+    if p != len(axes):
+        raise ValueError(f"planes has {p} planes (shape {list(planes.shape)}) but plane_axes names {len(axes)}: {axes}")
+    if min(c, h, w) < 1:
+        raise ValueError(f"planes must have at least one channel, row and column, got shape {list(planes.shape)}")
+    check_tensor("origins", origins, 3, "[N, R, 3]")
+    check_shape("origins", origins, [n, origins.shape[1], 3], "[N, R, 3], N as in planes")
+    check_tensor("directions", directions)
+    check_shape("directions", directions, origins.shape, "as origins")
+    w1 = check_tensor("decoder.w1", decoder.w1, 2, "[Hd, C]")
+    check_shape("decoder.w1", w1, [w1.shape[0], c], "[Hd, C], C channels as in planes")
+    w2 = check_tensor("decoder.w2", decoder.w2, 2, "[1+Co, Hd]")
+    check_shape("decoder.w2", w2, [w2.shape[0], w1.shape[0]], "[1+Co, Hd], Hd as in decoder.w1")
+    if w2.shape[0] < 2:
+        raise ValueError(f"decoder.w2 must have a density row and at least one colour row, got shape {list(w2.shape)}")
+    check_shape("decoder.b1", check_tensor("decoder.b1", decoder.b1), w1.shape[:1], "[Hd] as decoder.w1")
+    check_shape("decoder.b2", check_tensor("decoder.b2", decoder.b2), w2.shape[:1], "[1+Co] as decoder.w2")
+    check_device("origins", origins, "planes", planes)
+    check_device("directions", directions, "planes", planes)
+    for name, value in decoder._asdict().items():
+        check_device(f"decoder.{name}", value, "planes", planes)
+
+
+def _check_numbers(box_warp: float, num_coarse: int, num_fine: int) -> None:
+    if check_number("box_warp", box_warp) <= 0:
+        raise ValueError(f"box_warp must be positive (the side of the box), got {box_warp}")
+    check_int("num_fine", num_fine, 0)
+    # Importance sampling drops the first and the last of the S - 1 weights and needs one to remain.
+    check_int("num_coarse", num_coarse, 4 if num_fine else 2)
+
+
+def _limits(
+    start: Limit, end: Limit, origins: Tensor, directions: Tensor, box_warp: float, disparity: bool
+) -> tuple[Tensor, Tensor]:
+    """Near and far depth of every ray: 2 x [N, R, 1]."""
+    if isinstance(start, str) or isinstance(end, str):
+        if not (isinstance(start, str) and isinstance(end, str) and start == end == "auto"):
+            raise ValueError(f"ray_start={start!r}, ray_end={end!r}: either both 'auto' or neither")
+        return auto_limits(origins, directions, box_warp)
+    if not isinstance(start, Tensor) and not isinstance(end, Tensor):
+        if check_number("ray_start", start) >= check_number("ray_end", end):
+            raise ValueError(f"ray_start={start} must be less than ray_end={end}")
+        if disparity and start <= 0:
+            raise ValueError(f"ray_start={start} must be positive with disparity=True: samples are even in 1/depth")
+    return _limit("ray_start", start, origins), _limit("ray_end", end, origins)
+
+
+def _limit(name: str, value: float | Tensor, origins: Tensor) -> Tensor:
+    shape = [*origins.shape[:2], 1]
+    if not isinstance(value, Tensor):
+        return origins.new_full(shape, check_number(name, value))
+    check_shape(name, check_tensor(name, value), shape, "[N, R, 1] as origins")
+    return check_device(name, value, "origins", origins).to(origins.dtype)
+
+
+def _draws(
+    draws: Draws, origins: Tensor, num_coarse: int, num_fine: int, generator: torch.Generator | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Uniform draws [N, R, S] and [N, R, F]; None stands for the deterministic ones."""
+    n, r, _ = origins.shape
+    if isinstance(draws, str):
+        if draws == "midpoint":
+            return None, None
+        if draws == "random":
+            u = torch.rand(n, r, num_coarse + num_fine, device=origins.device, dtype=origins.dtype, generator=generator)
+            return u[..., :num_coarse].contiguous(), u[..., num_coarse:].contiguous()
+        raise ValueError(f"draws={draws!r}: must be 'midpoint', 'random' or a pair of tensors")
+    if not (isinstance(draws, tuple) and len(draws) == 2):
+        raise TypeError(f"draws must be 'midpoint', 'random' or a pair of tensors, got {type(draws).__name__}")
+    coarse, fine = draws
+    check_shape("draws[0]", check_tensor("draws[0]", coarse), [n, r, num_coarse], "[N, R, num_coarse]")
+    check_shape("draws[1]", check_tensor("draws[1]", fine), [n, r, num_fine], "[N, R, num_fine]")
+    check_device("draws[0]", coarse, "origins", origins)
+    check_device("draws[1]", fine, "origins", origins)
+    return coarse.to(origins.dtype).contiguous(), fine.to(origins.dtype).contiguous()
+
+
+# Registration.
+
+define(
+    "render_rays(Tensor planes, Tensor origins, Tensor directions, Tensor near, Tensor far, "
+    "Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor? coarse_draws, Tensor? fine_draws, "
+    "int[] axes, float box_warp, int num_coarse, int num_fine, bool disparity) "
+    "-> (Tensor color, Tensor depth, Tensor weight, Tensor depths)"
+)
+define(
+    "render_rays_backward(Tensor d_color, Tensor d_depth, Tensor d_weight, Tensor planes, Tensor origins, "
+    "Tensor directions, Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor depths, int[] axes, float box_warp) "
+    "-> (Tensor d_planes, Tensor d_w1, Tensor d_b1, Tensor d_w2, Tensor d_b2)"
+)
+
+
+@torch.library.register_fake(f"{NAMESPACE}::render_rays")
+def _(planes, origins, directions, near, far, w1, b1, w2, b2, coarse_draws, fine_draws, axes, box_warp, num_coarse, num_fine, disparity):  # type: ignore[no-untyped-def]
+    n, r, _ = origins.shape
+    shapes = ([n, r, w2.shape[0] - 1], [n, r], [n, r], [n, r, num_coarse + num_fine])
+    return tuple(origins.new_empty(shape) for shape in shapes)
+
+
+@torch.library.register_fake(f"{NAMESPACE}::render_rays_backward")
+def _(d_color, d_depth, d_weight, planes, origins, directions, w1, b1, w2, b2, depths, axes, box_warp):  # type: ignore[no-untyped-def]
+    return tuple(depths.new_empty(like.shape) for like in (planes, w1, b1, w2, b2))
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    planes, origins, directions, _, _, *decoder = inputs[:9]
+    ctx.axes, ctx.box_warp = inputs[11:13]
+    ctx.save_for_backward(planes, origins, directions, *decoder, output[3])
+
+
+def _backward(ctx, d_color, d_depth, d_weight, d_depths):  # type: ignore[no-untyped-def]
+    *inputs, depths = ctx.saved_tensors
+    d_planes, *d_decoder = torch.ops.eg3d_ops.render_rays_backward(
+        d_color, d_depth, d_weight, *inputs, depths, ctx.axes, ctx.box_warp
+    )
+    return d_planes.to(inputs[0].dtype), None, None, None, None, *d_decoder, *(None,) * 7
+
+
+def _no_second_gradient(ctx, *grads):  # type: ignore[no-untyped-def]
+    raise NotImplementedError("render_rays is differentiable once; use impl='reference' for second gradients")
+
+
+torch.library.register_autograd(f"{NAMESPACE}::render_rays", _backward, setup_context=_setup_context)
+torch.library.register_autograd(f"{NAMESPACE}::render_rays_backward", _no_second_gradient)
