@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+KERNEL_DTYPES = {  # of the pointwise ops and filters
+    "cpu": (torch.float32, torch.float64),
+    "cuda": (torch.float16, torch.bfloat16, torch.float32),
+}
 
 
 def check_tensor(name: str, value: object, ndim: int | tuple[int, ...] | None = None, shape: str = "") -> Tensor:
@@ -53,3 +57,12 @@ def check_number(name: str, value: object) -> float:
     if not (-float("inf") < number < float("inf")):
         raise ValueError(f"{name} must be finite, got {value}")
     return number
+
+
+def check_kernel_dtype(op: str, x: Tensor, impl: str) -> bool:
+    """Whether compiled code exists for the dtype of x; demanded by impl="compiled"."""
+    supported = KERNEL_DTYPES.get(x.device.type, ())
+    if impl == "compiled" and x.dtype not in supported:
+        names = ", ".join(map(str, supported))
+        raise TypeError(f"x is {x.dtype}, but compiled {op} on {x.device.type} takes {names}; use impl='auto' or convert x")
+    return x.dtype in supported
