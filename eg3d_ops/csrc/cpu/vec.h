@@ -46,9 +46,11 @@ EG3D_INLINE void store(T* p, Vec<T> v) {
 EG3D_INLINE vf splat(float s) { return s - vf{}; }
 
 EG3D_INLINE float horizontal_sum(vf v) {
-  float s = 0;
-  for (int i = 0; i < VL; ++i) s += v[i];
-  return s;
+  typedef float quad __attribute__((vector_size(16)));
+  quad part[VL / 4];
+  __builtin_memcpy(part, &v, sizeof(v));
+  for (int i = 1; i < VL / 4; ++i) part[0] += part[i];
+  return (part[0][0] + part[0][1]) + (part[0][2] + part[0][3]);
 }
 
 // Comparisons on vectors give -1/0 masks; `c ? a : b` selects. NaN in the compared value picks b, so
@@ -59,9 +61,9 @@ EG3D_INLINE vf vabs(vf a) { return (vf)((vi)a & 0x7fffffff); }
 
 // The polynomials below are minimax fits (iteratively reweighted least squares in float64).
 
-// exp(x) to 2 ulp; x is clamped to [-86.6, 88.7], so the result is never subnormal nor infinite.
+// exp(x) to 2 ulp; x is clamped to [-87, 88], so the result is never subnormal nor infinite.
 EG3D_INLINE vf vexp(vf x) {
-  x = vmax(vmin(x, splat(88.7f)), splat(-86.6f));
+  x = vmax(vmin(x, splat(88.f)), splat(-87.f));
   const vf magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to the nearest integer
   const vf shifted = x * 1.44269504f + magic;
   const vf k = shifted - magic;
@@ -72,7 +74,8 @@ EG3D_INLINE vf vexp(vf x) {
   p = p * r + 0.16666517711f;
   p = p * r + 0.50000000963f;
   p = p * (r * r) + r + 1.f;  // exp(r) on [-ln2/2, ln2/2], relative error 3e-9 before rounding
-  return (vf)((vi)p + ((vi)shifted << 23));  // the low bits of `shifted` are k
+  const vi power = ((vi)shifted << 23) + 0x3f800000;  // the low bits of `shifted` are k: this is 2^k
+  return p * (vf)power;
 }
 
 // log(1 + e) for e in [0, 1], relative error 3e-8 before rounding.
