@@ -1,0 +1,136 @@
+// The activation functions with their first two derivatives, on vectors of float and on double.
+//
+// Every one of them hands a NaN on, whatever its payload.
+#pragma once
+
+#include "vec.h"
+
+namespace eg3d {
+namespace EG3D_ISA {
+
+template <class V>
+struct Exp {
+  V value;      // exp(x)
+  V minus_one;  // exp(x) - 1, exact to the last bits also near 0
+};
+
+// For x <= 0, to 2 ulp. exp(x) = 2^k exp(r), |r| <= ln 2 / 2.
+EG3D_INLINE Exp<vf> exp_nonpositive(vf x) {
+  x = vmax(x, splat(-86.6f));            // the result stays normal
+  const vf magic = splat(12582912.f);    // 1.5 * 2^23: adding it rounds to the nearest integer
+  const vf shifted = x * 1.44269504f + magic;
+  const vf k = shifted - magic;
+  const vf r = (x - k * 0.693359375f) + k * 2.12194440e-4f;  // ln 2 in two parts
+  vf p = splat(0.0013950726f);  // minimax of (exp(r) - 1 - r) / r^2, as in vexp
+  p = p * r + 0.00836902495f;
+  p = p * r + 0.04166620228f;
+  p = p * r + 0.16666517711f;
+  p = p * r + 0.50000000963f;
+  p = p * (r * r) + r;
+  const vf scale = (vf)(((vi)shifted << 23) + 0x3f800000);  // 2^k: the low bits of `shifted` are k
+  return {scale * p + scale, scale * p + (scale - 1.f)};
+}
+EG3D_INLINE Exp<double> exp_nonpositive(double x) { return {__builtin_exp(x), __builtin_expm1(x)}; }
+
+EG3D_INLINE vf log1p_unit(vf e) { return vlog1p_unit(e); }  // log(1 + e) for e in [0, 1]
+EG3D_INLINE double log1p_unit(double e) { return __builtin_log1p(e); }
+
+EG3D_INLINE vf magnitude(vf a) { return vabs(a); }
+EG3D_INLINE double magnitude(double a) { return __builtin_fabs(a); }
+
+EG3D_INLINE vf constant_like(vf, double c) { return splat((float)c); }
+EG3D_INLINE double constant_like(double, double c) { return c; }
+template <class V>
+EG3D_INLINE V constant(double c) {
+  return constant_like(V{}, c);
+}
+
+// f(z), f'(z), f''(z).
+template <class V>
+struct Jet {
+  V value, slope, curvature;
+};
+
+struct Linear {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V) {
+    return {z, constant<V>(1), V{}};
+  }
+};
+
+struct Relu {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V) {
+    return {z < 0.f ? V{} : z, z <= 0.f ? V{} : constant<V>(1), V{}};
+  }
+};
+
+struct LeakyRelu {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V alpha) {
+    return {z < 0.f ? z * alpha : z, z > 0.f ? constant<V>(1) : alpha, V{}};
+  }
+};
+
+struct Tanh {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V) {
+    const V m = exp_nonpositive(-2.f * magnitude(z)).minus_one;
+    const V t = m / (m + 2.f);  // -tanh|z|
+    const V value = z < 0.f ? t : -t, slope = 1.f - t * t;
+    return {value, slope, -2.f * value * slope};
+  }
+};
+
+struct Sigmoid {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V) {
+    const V e = exp_nonpositive(-magnitude(z)).value;
+    const V r = 1.f / (1.f + e);
+    const V value = z < 0.f ? e * r : r, slope = e * r * r;
+    return {value, slope, slope * (1.f - 2.f * value)};
+  }
+};
+
+// Both are lambda * z above 0 and lambda * alpha * (exp(z) - 1) up to 0.
+template <class V>
+EG3D_INLINE Jet<V> exponential_unit(V z, double lambda, double lambda_alpha) {
+  const V positive = constant<V>(lambda), negative = constant<V>(lambda_alpha);
+  const Exp<V> e = exp_nonpositive(z > 0.f ? V{} : z);
+  return {z > 0.f ? positive * z : negative * e.minus_one, z > 0.f ? positive : negative * e.value,
+          z > 0.f ? V{} : negative * e.value};
+}
+
+struct Elu {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V) {
+    return exponential_unit(z, 1, 1);
+  }
+};
+
+struct Selu {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V) {
+    return exponential_unit(z, 1.0507009873554804934193349852946, 1.0507009873554804934193349852946 * 1.6732632423543772848170429916717);
+  }
+};
+
+struct Softplus {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V alpha) {
+    const Jet<V> sigmoid = Sigmoid::at(z, alpha);
+    const V e = exp_nonpositive(-magnitude(z)).value;
+    return {(z < 0.f ? V{} : z) + log1p_unit(e), sigmoid.value, sigmoid.slope};
+  }
+};
+
+struct Swish {
+  template <class V>
+  EG3D_INLINE Jet<V> at(V z, V alpha) {
+    const Jet<V> sigmoid = Sigmoid::at(z, alpha);
+    return {z * sigmoid.value, sigmoid.value + z * sigmoid.slope, 2.f * sigmoid.slope + z * sigmoid.curvature};
+  }
+};
+
+}  // namespace EG3D_ISA
+}  // namespace eg3d
