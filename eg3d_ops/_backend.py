@@ -17,15 +17,15 @@ A call's own `impl="compiled"` or `impl="reference"` wins over both.
 """
 
 import ctypes
+import functools
 import logging
 import os
-import platform
-import time
+import threading
 from pathlib import Path
 
 import torch
 
-from . import _build
+from . import _build, _cache
 
 logger = logging.getLogger("eg3d_ops")
 
@@ -36,12 +36,17 @@ CPU_ISAS = tuple(_build.CPU_ISAS)  # ascending; an index into it is what the lib
 _mode: str | None = None  # None: the environment decides
 _loaded: dict[str, Path] = {}  # device type -> library
 _failed: dict[tuple[str, str], str] = {}  # (mode, device type) -> why there is no library
+_loading = threading.Lock()  # the first use may come from several threads at once
 
 
 def set_backend(mode: str) -> None:
-    """Forces an implementation for this process: "auto", "prebuilt", "build" or "reference"."""
+    """Forces an implementation for this process: "auto", "prebuilt", "build" or "reference".
+
+    What failed before is tried again at the next use. Code that torch.compile has traced keeps its choice.
+    """
     global _mode
     _mode = _checked(mode, "mode")
+    _failed.clear()
 
 
 def backend() -> str:
@@ -66,55 +71,80 @@ def _resolve(impl: str, device_type: str) -> bool:
     mode = backend()
     if mode == "reference":
         if impl == "auto":
+            _say_once(logging.INFO, f"{device_type}: PyTorch implementations, as the backend 'reference' demands")
             return False
         mode = "auto"
-    if device_type in _loaded and (mode == "auto" or mode == _kind(_loaded[device_type])):
-        return True
-    if (mode, device_type) not in _failed:
-        try:
-            _load(device_type, mode)
+    if device_type == "meta":  # only shapes: nothing to load, and both implementations know them
+        return impl == "compiled"
+    with _loading:
+        if device_type in _loaded and mode in ("auto", _kind(_loaded[device_type])):
             return True
-        except (_build.BuildError, OSError) as error:
-            _failed[mode, device_type] = str(error)
-            if mode == impl == "auto":
-                logger.warning("%s: using the PyTorch implementations, which are slower. %s", device_type, error)
+        if (mode, device_type) not in _failed:
+            try:
+                _load(device_type, mode)
+                return True
+            except _build.BuildError as error:
+                _failed[mode, device_type] = str(error)
+        cause = _failed[mode, device_type]
     if mode == impl == "auto":
+        _say_once(logging.WARNING, f"{device_type}: using the PyTorch implementations, which are slower. {cause}")
         return False
     raise RuntimeError(
-        f"compiled eg3d_ops for {device_type!r} demanded (impl={impl!r}, backend={mode!r}) but not available: "
-        f"{_failed[mode, device_type]}\nRemedy: mend the cause, or set EG3D_OPS=reference to use the PyTorch implementations."
+        f"compiled eg3d_ops for {device_type!r} demanded (impl={impl!r}, backend={mode!r}) but not available. {cause}\n"
+        "Remedy: mend the cause, or set EG3D_OPS=reference to use the PyTorch implementations."
     )
 
 
+@functools.cache
+def _say_once(level: int, message: str) -> None:
+    logger.log(level, message)
+
+
+# ----- Loading --------------------------------------------------------------------------------------------
+
+
 def _load(device_type: str, mode: str) -> None:
+    """Loads the first library that can be had; raises with the cause of every failure."""
     if device_type not in ("cpu", "cuda"):
-        raise _build.BuildError(f"no compiled ops exist for device type {device_type!r}, only for cpu and cuda")
+        raise _build.BuildError(f"No compiled ops exist for device type {device_type!r}, only for cpu and cuda.")
     if device_type in _loaded:
-        raise _build.BuildError(f"this process has already loaded {_loaded[device_type]}; set EG3D_OPS before the first use")
-    path = None if mode == "build" else _prebuilt(device_type)
-    if path is None:
-        if mode == "prebuilt":
-            raise _build.BuildError(f"no prebuilt library {_build.library_name(device_type)} in {_build.PACKAGE / 'lib'}")
-        path = _built(device_type)
-    torch.ops.load_library(str(path))
-    _loaded[device_type] = path
-    if device_type == "cpu" and (isa := os.environ.get("EG3D_OPS_CPU")):
-        set_cpu_isa(isa)
-    logger.info("%s: compiled ops from %s", device_type, path)
+        raise _build.BuildError(f"This process uses {_loaded[device_type]} already; choose before the first use.")
+    causes = []
+    for kind, find in (("prebuilt", _prebuilt), ("build", _built)):
+        if mode in ("auto", kind):
+            try:
+                path = find(device_type)
+                torch.ops.load_library(str(path))
+            except (_build.BuildError, OSError) as error:
+                causes.append(f"{kind}: {error}")
+                continue
+            if device_type == "cpu":
+                _apply_isa_from_env(path)
+            _loaded[device_type] = path
+            logger.info("%s: compiled ops from %s", device_type, path)
+            return
+    raise _build.BuildError("Tried:\n  " + "\n  ".join(causes))
 
 
 def _kind(path: Path) -> str:
     return "prebuilt" if path.parent == _build.PACKAGE / "lib" else "build"
 
 
-def _prebuilt(device_type: str) -> Path | None:
-    """The library installed with the package, if it was made from these sources and fits the device."""
+def _prebuilt(device_type: str) -> Path:
+    """The library installed with the package, if it was made from these sources and fits the devices."""
+    folder = _build.PACKAGE / "lib"
     stem = _build.library_name(device_type).removesuffix(_build.SUFFIX)
-    for path in sorted((_build.PACKAGE / "lib").glob(stem + "*" + _build.SUFFIX)):
+    for path in sorted(folder.glob(f"{stem}*{_build.SUFFIX}")):
         archs = path.name.removesuffix(_build.SUFFIX).removeprefix(stem).lstrip("-").split(".")
         if device_type == "cpu" or all(_covers(archs, device) for device in _device_archs()):
             return path
-    return None
+    others = sorted(path.name for path in folder.glob(f"eg3d_ops_{device_type}-*"))
+    found = f"found only {', '.join(others)}, made from other sources or for other devices" if others else "it has none"
+    raise _build.BuildError(f"no {stem}*{_build.SUFFIX} in {folder}: {found}; see README, 'Building ahead of time'")
+
+
+def _built(device_type: str) -> Path:
+    return _cache.built(device_type, _device_archs() if device_type == "cuda" else None)
 
 
 def _device_archs() -> list[str]:
@@ -128,71 +158,39 @@ def _covers(archs: list[str], device: str) -> bool:
     return any(a[:-1] == device[:-1] and int(a) <= int(device) for a in archs) or int(archs[-1]) <= int(device)
 
 
-def cache_folder() -> Path:
-    root = os.environ.get("EG3D_OPS_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "eg3d_ops"
-
-
-def _built(device_type: str) -> Path:
-    """The library in the cache; built now if missing. One process builds, the others wait for it."""
-    import filelock
-
-    archs = _device_archs() if device_type == "cuda" else None
-    folder = cache_folder() / f"{platform.system()}-{platform.machine()}".lower()
-    path = folder / _build.library_name(device_type, archs)
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    timeout = float(os.environ.get("EG3D_OPS_LOCK_TIMEOUT", "600"))
-    # All local ranks of one launch share their parent, so rank 0 tells them of a failure under its number.
-    failure = folder / f"{path.name}.{os.getppid()}.failed"
-    if int(os.environ.get("LOCAL_RANK", "0")) != 0:
-        return _wait_for(path, failure, timeout)
-    failure.unlink(missing_ok=True)
-    lock = folder / f"{path.name}.lock"  # held by the operating system: a killed process cannot leave it locked
-    try:
-        with filelock.FileLock(lock, timeout=timeout):
-            if not path.exists():
-                logger.info("%s: building the compiled ops (once, under a minute)", device_type)
-                _build.build(device_type, folder, archs)
-    except filelock.Timeout:
-        raise _build.BuildError(f"another process held {lock} for {timeout:g} s; wait for it, or raise EG3D_OPS_LOCK_TIMEOUT") from None
-    except _build.BuildError as error:
-        if "LOCAL_RANK" in os.environ:
-            failure.write_text(str(error))
-        raise
-    return path
-
-
-def _wait_for(path: Path, failure: Path, timeout: float) -> Path:
-    """Local ranks other than 0 never build: they wait for the library, or for news of its failure."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if path.exists():
-            return path
-        if failure.exists():
-            raise _build.BuildError(f"local rank 0 could not build it: {failure.read_text()}")
-        time.sleep(0.2)
-    raise _build.BuildError(f"local rank 0 did not deliver {path} within {timeout:g} s; raise EG3D_OPS_LOCK_TIMEOUT")
+# ----- The instruction set of the CPU kernels -------------------------------------------------------------
 
 
 def cpu_isa() -> str:
     """The instruction set the CPU kernels use: "avx512", "avx2" or "portable"."""
-    return CPU_ISAS[_cpu_library().eg3d_ops_cpu_isa(-1)]
+    return CPU_ISAS[_request_isa(_cpu_library(), -1)]
 
 
 def set_cpu_isa(isa: str) -> None:
     """Overrides the run-time choice, for tests and comparisons."""
-    if isa not in CPU_ISAS:
-        raise ValueError(f"isa={isa!r}: must be one of {', '.join(CPU_ISAS)}")
-    if _cpu_library().eg3d_ops_cpu_isa(CPU_ISAS.index(isa)) < 0:
-        raise ValueError(f"isa={isa!r}: this processor or this build lacks it")
+    _apply_isa(_cpu_library(), isa, "isa")
 
 
-def _cpu_library() -> ctypes.CDLL:
+def _cpu_library() -> Path:
     if "cpu" not in _loaded:
         use_compiled("compiled", torch.device("cpu"))
-    return ctypes.CDLL(str(_loaded["cpu"]))
+    return _loaded["cpu"]
+
+
+def _apply_isa_from_env(library: Path) -> None:
+    if isa := os.environ.get("EG3D_OPS_CPU"):
+        _apply_isa(library, isa, "environment variable EG3D_OPS_CPU")
+
+
+def _apply_isa(library: Path, isa: str, what: str) -> None:
+    if isa not in CPU_ISAS:
+        raise ValueError(f"{what}={isa!r}: must be one of {', '.join(CPU_ISAS)}")
+    if _request_isa(library, CPU_ISAS.index(isa)) < 0:
+        raise ValueError(f"{what}={isa!r}: this processor or this build lacks it")
+
+
+def _request_isa(library: Path, request: int) -> int:
+    return int(ctypes.CDLL(str(library)).eg3d_ops_cpu_isa(request))
 
 
 def _checked(mode: str, what: str) -> str:

@@ -8,8 +8,11 @@ This file imports nothing of the package: `setup.py` loads it by path, possibly 
 """
 
 import hashlib
+import importlib.util
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,6 +40,9 @@ class BuildError(RuntimeError):
     """A library could not be built; the message names the cause and the remedy."""
 
 
+# ----- What a library is called ---------------------------------------------------------------------------
+
+
 def source_digest(target: str) -> str:
     """Fingerprint of everything a library is made from: a stale library is never picked up."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
@@ -55,79 +61,74 @@ def library_name(target: str, archs: list[str] | None = None) -> str:
 def cuda_archs_from_env() -> list[str]:
     """Architectures named by TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX"), else sm_80 and sm_90."""
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";").split(";")
-    archs = {entry.removesuffix("+PTX").replace(".", "") for entry in listed if entry}
+    archs = set()
+    for entry in filter(None, listed):
+        # "9.0a" asks for features of one chip only; these sources use none, so plain 9.0 serves it.
+        match = re.fullmatch(r"(\d+)\.(\d)[af]?(\+PTX)?", entry)
+        if not match:
+            raise BuildError(f"TORCH_CUDA_ARCH_LIST: {entry!r} must look like 8.0 or 9.0+PTX, entries separated by ;")
+        archs.add(match[1] + match[2])
     return sorted(archs, key=int) if archs else DEFAULT_CUDA_ARCHS
 
 
+# ----- The tools ------------------------------------------------------------------------------------------
+
+
 def find_cxx() -> str:
-    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
-        if name and (found := shutil.which(name)):
+    if wanted := os.environ.get("CXX"):
+        if found := shutil.which(wanted):
             return found
-    raise BuildError("no C++ compiler found (looked at $CXX, c++, g++, clang++); install one, e.g. `apt install g++`")
+        raise BuildError(f"CXX={wanted!r} names no program; set it to a single C++ compiler or unset it")
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return found
+    raise BuildError("no C++ compiler found (looked for c++, g++, clang++); install one, e.g. `apt install g++`")
 
 
 def find_nvcc() -> str:
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    for home in homes:
+    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
         if home and (nvcc := Path(home) / "bin" / "nvcc").exists():
             return str(nvcc)
     if found := shutil.which("nvcc"):
         return found
-    raise BuildError("no nvcc found (looked at $CUDA_HOME, $CUDA_PATH, /usr/local/cuda, $PATH); install the CUDA toolkit or set CUDA_HOME")
+    raise BuildError(
+        "no nvcc found (looked at $CUDA_HOME, $CUDA_PATH, /usr/local/cuda, $PATH); "
+        "install the CUDA toolkit or set CUDA_HOME to its folder"
+    )
 
 
 def find_ninja() -> str:
     """ninja on PATH or beside the interpreter: a virtual environment need not be activated."""
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    user_scripts = sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
+    path = os.pathsep.join([sysconfig.get_path("scripts"), user_scripts, os.environ.get("PATH", "")])
     if found := shutil.which("ninja", path=path):
         return found
     raise BuildError("no ninja found; `pip install ninja`")
 
 
-def _torch_paths() -> tuple[Path, Path]:
-    import torch
+def find_torch() -> Path:
+    """The folder of torch, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise BuildError(
+            "torch cannot be imported here; install it first, and with pip add --no-build-isolation, "
+            "because pip's isolated builds see none of the installed packages"
+        )
+    return Path(spec.origin).parent
 
-    root = Path(torch.__file__).parent
-    return root / "include", root / "lib"
+
+def check_tools(target: str) -> None:
+    """Raises BuildError, naming what is missing, unless everything needed to compile `target` is here."""
+    torch = find_torch()
+    find_cxx()
+    find_ninja()
+    if target == "cuda":
+        find_nvcc()
+        if not (torch / "lib" / f"libtorch_cuda{SUFFIX}").exists():
+            raise BuildError("the installed torch has no CUDA support; install a CUDA build of torch")
 
 
-def ninja_file(target: str, output: Path, archs: list[str]) -> str:
-    """The text of build.ninja for one library."""
-    include, lib = _torch_paths()
-    cxx = find_cxx()
-    flags = [*HOST_FLAGS, f"-isystem {include}", f"-I{CSRC}"]
-    rules = [f"rule cxx\n  command = {cxx} -MMD -MF $out.d {' '.join(flags)} $flags -c $in -o $out\n  depfile = $out.d\n  deps = gcc"]
-    edges, objects = [], []
-
-    def add(rule: str, source: str, name: str, extra: list[str]) -> None:
-        edges.append(f"build {name}.o: {rule} {CSRC / target / source}\n  flags = {' '.join(extra)}")
-        objects.append(f"{name}.o")
-
-    sources = sorted(path.name for path in (CSRC / target).iterdir())
-    for source in sources:
-        if source.endswith(".cpp") and not source.endswith("_kernel.cpp"):
-            add("cxx", source, Path(source).stem, [])
-    libraries = [f"-L{lib}", "-ltorch_cpu", "-lc10"]
-    if target == "cpu":
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
-        kernels = [source for source in sources if source.endswith("_kernel.cpp")]
-        for isa, isa_flags in CPU_ISAS.items() if x86 else [("portable", [])]:
-            for source in kernels:
-                add("cxx", source, f"{Path(source).stem}_{isa}", [*KERNEL_FLAGS, f"-DEG3D_ISA={isa}", *isa_flags])
-    else:
-        nvcc = find_nvcc()
-        gencode = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
-        gencode += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]  # PTX for newer devices
-        rules.append(f"rule nvcc\n  command = {nvcc} -ccbin {cxx} -std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden {' '.join(gencode)} -I{CSRC} -c $in -o $out")
-        for source in sources:
-            if source.endswith(".cu"):
-                add("nvcc", source, f"{Path(source).stem}_cu", [])
-        # Static runtime: no libcudart of a particular version to find at load time.
-        toolkit = Path(nvcc).resolve().parent.parent
-        libraries += [f"-L{toolkit / 'lib64'}", "-ltorch_cuda", "-lc10_cuda", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
-    rules.append(f"rule link\n  command = {cxx} -shared $in -o $out {' '.join(libraries)}")
-    edges.append(f"build {output.name}: link {' '.join(objects)}")
-    return "\n".join(["ninja_required_version = 1.3", *rules, *edges, f"default {output.name}", ""])
+# ----- Building -------------------------------------------------------------------------------------------
 
 
 def build(target: str, folder: Path, archs: list[str] | None = None) -> Path:
@@ -135,16 +136,87 @@ def build(target: str, folder: Path, archs: list[str] | None = None) -> Path:
 
     Everything happens in a scratch folder; the finished library is renamed into place.
     """
+    check_tools(target)
     archs = archs or (cuda_archs_from_env() if target == "cuda" else [])
-    folder.mkdir(parents=True, exist_ok=True)
     output = folder / library_name(target, archs)
-    with tempfile.TemporaryDirectory(prefix=f".{target}-", dir=folder) as scratch:
-        Path(scratch, "build.ninja").write_text(ninja_file(target, output, archs))
-        done = subprocess.run([find_ninja(), "-C", scratch], capture_output=True, text=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix(output), dir=folder) as scratch:
+        Path(scratch, "build.ninja").write_text(ninja_file(target, output.name, archs), encoding="utf-8")
+        done = subprocess.run(
+            [find_ninja(), "-C", scratch],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
         if done.returncode != 0:
-            raise BuildError(f"compiling the {target} ops failed:\n{_excerpt(done.stdout + done.stderr)}")
+            raise BuildError(f"compiling the {target} ops failed:\n{_excerpt(done.stdout)}")
         os.replace(Path(scratch, output.name), output)
     return output
+
+
+def scratch_prefix(output: Path) -> str:
+    """How the scratch folders of a library's builds begin, so that what a killed build left can be found."""
+    return f".{output.name}-"
+
+
+def ninja_file(target: str, output: str, archs: list[str]) -> str:
+    """The text of build.ninja for one library."""
+    objects = _objects(target)
+    rules = {".cpp": _compile_cpp()} | ({".cu": _compile_cu(archs)} if target == "cuda" else {})
+    lines = ["ninja_required_version = 1.3"]
+    for suffix, command in rules.items():
+        lines += [f"rule {suffix[1:]}", f"  command = {_words(command)} $flags -c $in -o $out"]
+    lines += ["rule link", f"  command = {_words([find_cxx(), '-shared'])} $in -o $out {_words(_libraries(target))}"]
+    for name, source, flags in objects:
+        lines += [f"build {name}: {source.suffix[1:]} {_escaped(str(source))}", f"  flags = {_words(flags)}"]
+    lines += [f"build {output}: link {' '.join(name for name, _, _ in objects)}", f"default {output}", ""]
+    return "\n".join(lines)
+
+
+def _objects(target: str) -> list[tuple[str, Path, list[str]]]:
+    """Everything to compile: object file, source, flags of its own."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    isas = CPU_ISAS if x86 else {"portable": CPU_ISAS["portable"]}
+    objects: list[tuple[str, Path, list[str]]] = []
+    for source in sorted((CSRC / target).iterdir()):
+        if source.name.endswith("_kernel.cpp"):
+            for isa, flags in isas.items():
+                objects.append((f"{source.stem}_{isa}.o", source, [*KERNEL_FLAGS, f"-DEG3D_ISA={isa}", *flags]))
+        elif source.suffix in (".cpp", ".cu"):
+            objects.append((f"{source.name}.o", source, []))
+    return objects
+
+
+def _compile_cpp() -> list[str]:
+    return [find_cxx(), *HOST_FLAGS, "-isystem", str(find_torch() / "include"), f"-I{CSRC}"]
+
+
+def _compile_cu(archs: list[str]) -> list[str]:
+    gencode = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    gencode += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]  # PTX for newer devices
+    host = ["-ccbin", find_cxx(), "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+    return [find_nvcc(), *host, "-std=c++17", "-O3", *gencode, f"-I{CSRC}"]
+
+
+def _libraries(target: str) -> list[str]:
+    libraries = [f"-L{find_torch() / 'lib'}", "-ltorch_cpu", "-lc10"]
+    if target == "cuda":
+        # Static runtime: no libcudart of a particular version to find at load time.
+        toolkit = Path(find_nvcc()).resolve().parent.parent
+        libraries += [f"-L{toolkit / 'lib64'}", "-ltorch_cuda", "-lc10_cuda"]
+        libraries += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    return libraries
+
+
+def _words(words: list[str]) -> str:
+    """A command line for ninja: words quoted for the shell, then dollars for ninja."""
+    return shlex.join(words).replace("$", "$$")
+
+
+def _escaped(path: str) -> str:
+    """A path in a build statement of ninja."""
+    return re.sub(r"[$ :]", r"$\g<0>", path)
 
 
 def _excerpt(log: str, lines: int = 30) -> str:

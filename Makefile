@@ -1,0 +1,55 @@
+# `make test` on a fresh clone makes the environment and runs the tests; it needs Python >= 3.10 and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+OLDEST ?= .venv-oldest
+BIN = $(VENV)/bin
+PYTEST_ARGS ?=
+SOURCES = eg3d_ops dreamportrait benchmarks tools
+
+.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench clean
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/.installed
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+test-oldest: $(OLDEST)/.installed  ## on the oldest torch we promise
+	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check-cuda: $(VENV)/.installed  ## compiles the CUDA sources; needs nvcc, no GPU
+	$(BIN)/python tools/check_cuda.py
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.ops
+
+# torch is gigabytes: the environment is made once, and pip runs again only when the requirements change.
+define install
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 14) else f"Python 3.10 to 3.13 needed, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --editable '.[dev]' $(1)
+	touch $@
+endef
+
+$(VENV)/.installed: pyproject.toml setup.py
+	$(call install,)
+
+$(OLDEST)/.installed: pyproject.toml setup.py
+	$(call install,'torch==2.10.*')
+
+clean:  ## everything made here except the environments
+	rm -rf build dist *.egg-info eg3d_ops/lib .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
