@@ -1,0 +1,54 @@
+// Resampling of images row by row: combine input rows, filter the result along x, write one output row.
+//
+// Along one axis, with k the filter in the order of a correlation,
+//   y[o] = sum_i x[i] k[i up + before - o down].
+// Writing o = up j + r and i = down j + m, the tap i up + before - o down = m up + before - r down depends on
+// r and m alone. So for each of the `up` phases r of the output, y is an ordinary correlation over the `down`
+// phases of the input: no zeros are inserted and no pixel is computed to be thrown away.
+#pragma once
+
+#include "dispatch.h"
+
+namespace eg3d {
+
+// The m which meet the filter for one output phase: `first`, `first + 1`, ..., `count` of them; the first one
+// meets tap `tap`, the next tap + up, and so on.
+struct OutputPhase {
+  int64_t first, count, tap;
+};
+
+struct ResampleAxis {
+  int64_t in, out, up, down;
+  const OutputPhase* phases;  // [up]
+};
+
+// The filter is a sum of `terms` products of a column fy and a row fx: one if it is separable; else one per
+// row of the filter, whose column has just this one tap.
+template <class T>
+struct Upfirdn2dPlan {
+  ResampleAxis x, y;
+  int64_t pixel;  // numbers per pixel, all treated alike: 1, or the channels if these are innermost
+  int64_t terms;
+  const T* fy;  // by tap, with the gain
+  const T* fx;  // [terms, x.up, most_taps], by position in the phase
+  int64_t most_taps;
+  // A line of input stands `margin` numbers into a buffer of zeros, `line` long, and is dealt out, pixel by
+  // pixel, to x.down parts `part_in` long. The correlation for phase r, position k starts at `sources`.
+  int64_t margin, line, part_in;
+  const int64_t* sources;  // [x.up, most_taps]
+  int64_t steps;           // output numbers in one phase: the values of j times pixel
+  int64_t part_out;        // the same with room for a vector to overhang
+};
+
+template <class T>
+using Upfirdn2dRun = void(const Upfirdn2dPlan<T>&, const T* x, T* y, T* scratch, int64_t begin, int64_t end);
+
+// Output rows [begin, end), counted through all planes; scratch holds line + x.down part_in + x.up part_out zeros.
+struct Upfirdn2dKernels {
+  Upfirdn2dRun<float>* run_float;
+  Upfirdn2dRun<double>* run_double;
+};
+
+EG3D_DECLARE_KERNELS(Upfirdn2dKernels, upfirdn2d)
+
+}  // namespace eg3d

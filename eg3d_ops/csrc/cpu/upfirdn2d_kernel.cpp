@@ -1,0 +1,142 @@
+// upfirdn2d for one range of output rows, compiled once per instruction set.
+#include "upfirdn2d.h"
+#include "vec.h"
+
+namespace eg3d {
+namespace EG3D_ISA {
+
+constexpr int batch = 4;  // rows or taps added up at once: those of the usual filter
+
+// dst = (or +=) sum of weight[k] * row[k], numbers [0, n).
+template <int count, bool add, class T>
+static void combine(T* dst, const T* const* row, const T* weight, int64_t n) {
+  constexpr int lanes = VectorOf<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    Vec<T> sum = add ? load(dst + i) : Vec<T>{};
+    for (int k = 0; k < count; ++k) sum += load(row[k] + i) * weight[k];
+    store(dst + i, sum);
+  }
+  for (; i < n; ++i) {
+    T sum = add ? dst[i] : T(0);
+    for (int k = 0; k < count; ++k) sum += row[k][i] * weight[k];
+    dst[i] = sum;
+  }
+}
+
+template <bool add, class T>
+static void combine_some(T* dst, const T* const* row, const T* weight, int count, int64_t n) {
+  switch (count) {
+    case 1: return combine<1, add>(dst, row, weight, n);
+    case 2: return combine<2, add>(dst, row, weight, n);
+    case 3: return combine<3, add>(dst, row, weight, n);
+    case 4: return combine<4, add>(dst, row, weight, n);
+  }
+}
+
+// The weighted sum of the input rows which meet taps [tap_begin, tap_end) for output row `out`; false if none does.
+template <class T>
+static bool combine_rows(const Upfirdn2dPlan<T>& p, const T* image, int64_t out, int64_t tap_begin, int64_t tap_end, T* dst) {
+  const OutputPhase& phase = p.y.phases[out % p.y.up];
+  const int64_t top = out / p.y.up * p.y.down + phase.first;
+  const int64_t length = p.x.in * p.pixel;
+  const T* row[batch];
+  T weight[batch];
+  int found = 0;
+  bool any = false;
+  for (int64_t k = 0; k < phase.count; ++k) {
+    const int64_t tap = phase.tap + k * p.y.up;
+    if (tap >= tap_begin && tap < tap_end && top + k >= 0 && top + k < p.y.in) {
+      row[found] = image + (top + k) * length;
+      weight[found++] = p.fy[tap];
+    }
+    if (found == batch || (found > 0 && k == phase.count - 1)) {
+      any ? combine_some<true>(dst, row, weight, found, length) : combine_some<false>(dst, row, weight, found, length);
+      any = true;
+      found = 0;
+    }
+  }
+  return any;
+}
+
+// Deals a line out pixel by pixel to `count` parts.
+template <class T>
+static void split(const T* line, T* parts, int64_t part, int64_t count, int64_t pixels, int64_t pixel) {
+  if (pixel == 1 && count == 2) {
+    T* odd = parts + part;
+    for (int64_t i = 0; i < pixels; ++i) parts[i] = line[2 * i], odd[i] = line[2 * i + 1];
+    return;
+  }
+  for (int64_t c = 0; c < count; ++c)
+    for (int64_t i = 0; i < pixels; ++i)
+      for (int64_t k = 0; k < pixel; ++k) parts[c * part + i * pixel + k] = line[(i * count + c) * pixel + k];
+}
+
+// The inverse: gathers `pixels` pixels in all.
+template <class T>
+static void merge(const T* parts, int64_t part, int64_t count, T* line, int64_t pixels, int64_t pixel) {
+  if (pixel == 1 && count == 2) {
+    const T* odd = parts + part;
+    for (int64_t i = 0; i < pixels / 2; ++i) line[2 * i] = parts[i], line[2 * i + 1] = odd[i];
+    if (pixels % 2) line[pixels - 1] = parts[pixels / 2];
+    return;
+  }
+  for (int64_t c = 0; c < count; ++c)
+    for (int64_t i = 0; i * count + c < pixels; ++i)
+      for (int64_t k = 0; k < pixel; ++k) line[(i * count + c) * pixel + k] = parts[c * part + i * pixel + k];
+}
+
+// dst = (or +=) sum of weight[k] * src[source[k] + i] for i in [0, n) and, overhanging, a little more.
+template <int count, bool add, class T>
+static void correlate(T* dst, const T* src, const int64_t* source, const T* weight, int taps, int64_t n) {
+  constexpr int lanes = VectorOf<T>::lanes;
+  const int last = count ? count : taps;
+  for (int64_t i = 0; i < n; i += lanes) {
+    Vec<T> sum = add ? load(dst + i) : Vec<T>{};
+    for (int k = 0; k < last; ++k) sum += load(src + source[k] + i) * weight[k];
+    store(dst + i, sum);
+  }
+}
+
+template <bool add, class T>
+static void correlate_some(T* dst, const T* src, const int64_t* source, const T* weight, int64_t taps, int64_t n) {
+  switch (taps) {
+    case 2: return correlate<2, add>(dst, src, source, weight, 2, n);
+    case 4: return correlate<4, add>(dst, src, source, weight, 4, n);
+    default: return correlate<0, add>(dst, src, source, weight, static_cast<int>(taps), n);
+  }
+}
+
+template <class T>
+static void run(const Upfirdn2dPlan<T>& p, const T* x, T* y, T* scratch, int64_t begin, int64_t end) {
+  T* line = scratch;
+  T* parts_in = p.x.down == 1 ? line : line + p.line;
+  T* parts_out = line + p.line + p.x.down * p.part_in;
+  const int64_t length_in = p.y.in * p.x.in * p.pixel, length_out = p.x.out * p.pixel;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const T* image = x + unit / p.y.out * length_in;
+    T* out = y + unit * length_out;
+    bool any = false;
+    for (int64_t term = 0; term < p.terms; ++term) {
+      const int64_t tap_end = p.terms == 1 ? INT64_MAX : term + 1;
+      if (!combine_rows(p, image, unit % p.y.out, p.terms == 1 ? 0 : term, tap_end, line + p.margin)) continue;
+      if (p.x.down > 1) split(line, parts_in, p.part_in, p.x.down, p.line / p.x.down / p.pixel, p.pixel);
+      for (int64_t r = 0; r < p.x.up; ++r) {
+        const int64_t* source = p.sources + r * p.most_taps;
+        const T* weight = p.fx + (term * p.x.up + r) * p.most_taps;
+        T* dst = parts_out + r * p.part_out;
+        any ? correlate_some<true>(dst, parts_in, source, weight, p.x.phases[r].count, p.steps)
+            : correlate_some<false>(dst, parts_in, source, weight, p.x.phases[r].count, p.steps);
+      }
+      any = true;
+    }
+    if (any) merge(parts_out, p.part_out, p.x.up, out, p.x.out, p.pixel);
+    else __builtin_memset(out, 0, length_out * sizeof(T));
+  }
+}
+
+}  // namespace EG3D_ISA
+
+EG3D_DEFINE_KERNELS(Upfirdn2dKernels, upfirdn2d) = {EG3D_ISA::run<float>, EG3D_ISA::run<double>};
+
+}  // namespace eg3d
