@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -76,8 +77,9 @@ struct DecoderPack {
 
   DecoderPack(const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const RenderSizes& s) {
     const int64_t hp = s.hidden_p, cp = s.channels_p, op = s.colors_p;
-    memory.resize(s.channels * hp + 2 * hp + hp * op + op + hp * cp + s.colors * hp);
-    float* next = memory.data();
+    memory.resize(s.channels * hp + 2 * hp + hp * op + op + hp * cp + s.colors * hp + kPad);
+    // On a cache line: otherwise every 64-byte load of a weight touches two.
+    float* next = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
     const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
     float *w1_t = take(s.channels * hp), *b1_p = take(hp), *density = take(hp), *color_t = take(hp * op);
     float *b2_p = take(op), *w1_p = take(hp * cp), *color = take(s.colors * hp);
@@ -102,6 +104,8 @@ RenderSizes sizes_of(const Tensor& planes, const Tensor& origins, const Tensor& 
   s.channels_p = padded(s.channels), s.hidden_p = padded(s.hidden), s.colors_p = padded(s.colors);
   s.samples = (int)samples;
   s.rays_per_tile = std::max(1, kRowsPerTile / s.samples);
+  const int64_t side = std::llround(std::sqrt((double)s.rays));
+  s.side = side * side == s.rays && side % 8 == 0 ? (int)side : 0;
   STD_TORCH_CHECK(s.planes <= kMaxPlanes, "eg3d_ops.render_rays: at most ", kMaxPlanes, " planes, got ", s.planes);
   STD_TORCH_CHECK(p[1] * p[3] * p[4] * s.channels_p < (int64_t{1} << 31),
                   "eg3d_ops.render_rays: the planes of one image must have fewer than 2^31 elements");

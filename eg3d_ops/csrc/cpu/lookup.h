@@ -73,6 +73,11 @@ EG3D_INLINE void gather(const RenderScene& scene, int64_t image, const Corners& 
   const float* planes = scene.planes + image * size.planes * size.height * size.width * size.channels_p;
   const int n = 4 * size.planes, vectors = size.channels_p / VL;
   for (int k = begin; k < end; ++k, out += size.channels_p) {
+    for (int c = 0; c < n; ++c) {  // the texels of a later sample; entries past the last one are harmless
+      const float* later = planes + corners.offset[c * corners.stride + k + 4];
+      __builtin_prefetch(later);
+      __builtin_prefetch(later + 16);
+    }
     int v = 0;
     for (; v + 4 <= vectors; v += 4) gather<4>(planes + v * VL, corners, n, k, out + v * VL);
     for (; v + 2 <= vectors; v += 2) gather<2>(planes + v * VL, corners, n, k, out + v * VL);

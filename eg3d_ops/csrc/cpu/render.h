@@ -21,7 +21,14 @@ struct RenderSizes {
   int channels_p, hidden_p, colors_p;  // the same, padded
   int samples;                       // K: all samples of a ray
   int rays_per_tile;
+  int side;  // rays form a square image of this side, worked on in 8 x 8 blocks; 0: a mere list
 
+  // The i-th ray in working order. Neighbours in both directions see the same texels of the planes.
+  int64_t ray_at(int64_t i) const {
+    if (side == 0) return i;
+    const int64_t block = i / 64, within = i % 64, row = block / (side / 8), column = block % (side / 8);
+    return (row * 8 + within / 8) * side + column * 8 + within % 8;
+  }
   int64_t tiles_per_image() const { return (rays + rays_per_tile - 1) / rays_per_tile; }
   int64_t tiles() const { return batch * tiles_per_image(); }
   int rows_per_tile() const { return rays_per_tile * samples; }

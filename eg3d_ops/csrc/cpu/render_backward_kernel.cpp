@@ -180,14 +180,14 @@ struct BackwardTile {
     const int64_t tile = a.first_tile + slot, rows_stride = size.row_stride();
     const int64_t image = tile / size.tiles_per_image(), start = tile % size.tiles_per_image() * size.rays_per_tile;
     const int rays = (int)(size.rays - start < size.rays_per_tile ? size.rays - start : size.rays_per_tile);
-    const int64_t first = image * size.rays + start;
+    const auto ray = [&](int i) { return image * size.rays + size.ray_at(start + i); };
     const int k_all = size.samples, corner_count = 4 * size.planes;
     const Corners corners = {a.offsets + slot * corner_count * rows_stride, a.corner_weights + slot * corner_count * rows_stride, rows_stride};
     int* sample = a.sample + slot * rows_stride;
-    for (int r = 0; r < rays * k_all; ++r) depths[r] = a.depths[first * k_all + r];
     for (int i = 0; i < rays; ++i) {
-      find_corners(a, first + i, depths + i * k_all, k_all, i * k_all, corners);
-      for (int c = 0; c < size.colors; ++c) d_color[i * size.colors_p + c] = a.d_color[(first + i) * size.colors + c];
+      for (int k = 0; k < k_all; ++k) depths[i * k_all + k] = a.depths[ray(i) * k_all + k];
+      find_corners(a, ray(i), depths + i * k_all, k_all, i * k_all, corners);
+      for (int c = 0; c < size.colors; ++c) d_color[i * size.colors_p + c] = a.d_color[ray(i) * size.colors + c];
     }
     gather(a, image, corners, 0, rays * k_all, features);
     decode(rays * k_all);
@@ -196,7 +196,7 @@ struct BackwardTile {
     shade_backward(live, sample);
     for (int begin = 0, end = 0; begin < live; begin = end) {
       while (end < live && ray_of[end] == ray_of[begin]) ++end;
-      weight_backward(ray_of[begin], first + ray_of[begin], begin, end);
+      weight_backward(ray_of[begin], ray(ray_of[begin]), begin, end);
     }
     decode_backward(live, sample, a.d_features + slot * rows_stride * size.channels_p, out);
     a.count[slot] = live;

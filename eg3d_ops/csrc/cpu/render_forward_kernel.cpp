@@ -108,27 +108,27 @@ struct ForwardTile {
     const RenderSizes& size = a.size;
     const int64_t image = tile / size.tiles_per_image(), start = tile % size.tiles_per_image() * size.rays_per_tile;
     const int rays = (int)(size.rays - start < size.rays_per_tile ? size.rays - start : size.rays_per_tile);
-    const int64_t first = image * size.rays + start;
+    const auto ray = [&](int i) { return image * size.rays + size.ray_at(start + i); };
     const int s = a.coarse, f = a.fine;
     for (int i = 0; i < rays; ++i) {
-      coarse_depths(a, first + i, depths + i * s);
-      find_corners(a, first + i, depths + i * s, s, i * s, corners);
+      coarse_depths(a, ray(i), depths + i * s);
+      find_corners(a, ray(i), depths + i * s, s, i * s, corners);
     }
     decode(image, 0, rays * s);
     for (int i = 0; i < rays && f > 0; ++i) {
       march(densities + i * s, depths + i * s, s, interval);
       float* fine = depths + rays * s + i * f;
-      importance_depths(depths + i * s, interval.weight, s, a.fine_draws ? a.fine_draws + (first + i) * f : nullptr, f,
-                        cdf, fine);
-      find_corners(a, first + i, fine, f, rays * s + i * f, corners);
+      importance_depths(depths + i * s, interval.weight, s, a.fine_draws ? a.fine_draws + ray(i) * f : nullptr, f, cdf,
+                        fine);
+      find_corners(a, ray(i), fine, f, rays * s + i * f, corners);
     }
     if (f > 0) decode(image, rays * s, rays * (s + f));
     int active = 0;
-    for (int i = 0; i < rays; ++i) active = composite(first + i, i, rays, active);
+    for (int i = 0; i < rays; ++i) active = composite(ray(i), i, rays, active);
     for (int64_t i = 0; i < (int64_t)rays * size.colors_p; ++i) colors[i] = 0.f;
     if (active > 0) shade(active);
     for (int i = 0; i < rays; ++i)
-      for (int c = 0; c < size.colors; ++c) a.color[(first + i) * size.colors + c] = colors[i * size.colors_p + c];
+      for (int c = 0; c < size.colors; ++c) a.color[ray(i) * size.colors + c] = colors[i * size.colors_p + c];
   }
 };
 
