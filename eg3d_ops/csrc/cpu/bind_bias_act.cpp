@@ -68,6 +68,7 @@ Tensor dispatch(BiasActMode mode, const Tensor& main, const Tensor& x, const std
                 const std::optional<Tensor>& v, const std::optional<Tensor>& b, const Settings& s) {
   Tensor out = torch::stable::empty_like(main);
   if (out.numel() == 0) return out;
+  prefer_huge_pages(out);
   const auto place = [&](const std::optional<Tensor>& t) -> std::optional<Tensor> {
     if (!t.has_value()) return t;
     check_same_shape("bias_act", *t, main);

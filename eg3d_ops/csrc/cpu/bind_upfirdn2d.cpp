@@ -145,6 +145,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, const std::vector<int64_t>& u
   const Tensor y = torch::stable::empty({x.size(0), x.size(1), along_y.shape.out, along_x.shape.out}, x.scalar_type(),
                                         std::nullopt, x.device(), std::nullopt, format);
   if (y.numel() == 0) return y;
+  prefer_huge_pages(y);
   const Tensor image = channels_last ? x : torch::stable::contiguous(x);
 
   const Tensor filter = torch::stable::contiguous(f);

@@ -11,10 +11,12 @@ constexpr int batch = 4;  // rows or taps added up at once: those of the usual f
 template <int count, bool add, class T>
 static void combine(T* dst, const T* const* row, const T* weight, int64_t n) {
   constexpr int lanes = VectorOf<T>::lanes;
+  Vec<T> w[count];
+  for (int k = 0; k < count; ++k) w[k] = weight[k] - Vec<T>{};
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
     Vec<T> sum = add ? load(dst + i) : Vec<T>{};
-    for (int k = 0; k < count; ++k) sum += load(row[k] + i) * weight[k];
+    for (int k = 0; k < count; ++k) sum += load(row[k] + i) * w[k];
     store(dst + i, sum);
   }
   for (; i < n; ++i) {
@@ -86,15 +88,22 @@ static void merge(const T* parts, int64_t part, int64_t count, T* line, int64_t 
       for (int64_t k = 0; k < pixel; ++k) line[(i * count + c) * pixel + k] = parts[c * part + i * pixel + k];
 }
 
-// dst = (or +=) sum of weight[k] * src[source[k] + i] for i in [0, n) and, overhanging, a little more.
+// dst = (or +=) sum of weight[k] * src[source[k] + i], numbers [0, n). Reads of src may overhang.
 template <int count, bool add, class T>
 static void correlate(T* dst, const T* src, const int64_t* source, const T* weight, int taps, int64_t n) {
   constexpr int lanes = VectorOf<T>::lanes;
   const int last = count ? count : taps;
+  Vec<T> w[count ? count : 1];
+  const T* from[count ? count : 1];
+  for (int k = 0; k < count; ++k) w[k] = weight[k] - Vec<T>{}, from[k] = src + source[k];
   for (int64_t i = 0; i < n; i += lanes) {
-    Vec<T> sum = add ? load(dst + i) : Vec<T>{};
-    for (int k = 0; k < last; ++k) sum += load(src + source[k] + i) * weight[k];
-    store(dst + i, sum);
+    Vec<T> sum{};
+    for (int k = 0; k < last; ++k) sum += count ? load(from[k] + i) * w[k] : load(src + source[k] + i) * weight[k];
+    if (i + lanes <= n) {
+      store(dst + i, add ? sum + load(dst + i) : sum);
+    } else {
+      for (int k = 0; k < n - i; ++k) dst[i + k] = add ? dst[i + k] + sum[k] : sum[k];
+    }
   }
 }
 
@@ -124,14 +133,14 @@ static void run(const Upfirdn2dPlan<T>& p, const T* x, T* y, T* scratch, int64_t
       for (int64_t r = 0; r < p.x.up; ++r) {
         const int64_t* source = p.sources + r * p.most_taps;
         const T* weight = p.fx + (term * p.x.up + r) * p.most_taps;
-        T* dst = parts_out + r * p.part_out;
+        T* dst = p.x.up == 1 ? out : parts_out + r * p.part_out;
         any ? correlate_some<true>(dst, parts_in, source, weight, p.x.phases[r].count, p.steps)
             : correlate_some<false>(dst, parts_in, source, weight, p.x.phases[r].count, p.steps);
       }
       any = true;
     }
-    if (any) merge(parts_out, p.part_out, p.x.up, out, p.x.out, p.pixel);
-    else __builtin_memset(out, 0, length_out * sizeof(T));
+    if (!any) __builtin_memset(out, 0, length_out * sizeof(T));
+    else if (p.x.up > 1) merge(parts_out, p.part_out, p.x.up, out, p.x.out, p.pixel);
   }
 }
 
