@@ -2,3 +2,16 @@
 
 Importing this package compiles and loads nothing; see `eg3d_ops._backend` for what happens at first use.
 """
+
+from ._backend import backend, cpu_isa, loaded_libraries, set_backend
+from .bias_act import bias_act
+from .upfirdn2d import upfirdn2d
+
+__all__ = [
+    "backend",
+    "bias_act",
+    "cpu_isa",
+    "loaded_libraries",
+    "set_backend",
+    "upfirdn2d",
+]

@@ -86,14 +86,16 @@ def find_cxx() -> str:
 
 
 def find_nvcc() -> str:
-    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
-        if home and (nvcc := Path(home) / "bin" / "nvcc").exists():
+    if wanted := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        nvcc = Path(wanted) / "bin" / "nvcc"
+        if nvcc.exists():
             return str(nvcc)
-    if found := shutil.which("nvcc"):
+        raise BuildError(f"no {nvcc}; set CUDA_HOME to the folder of a CUDA toolkit or unset it")
+    usual = "/usr/local/cuda/bin"
+    if found := shutil.which("nvcc", path=os.pathsep.join([usual, os.environ.get("PATH", "")])):
         return found
     raise BuildError(
-        "no nvcc found (looked at $CUDA_HOME, $CUDA_PATH, /usr/local/cuda, $PATH); "
-        "install the CUDA toolkit or set CUDA_HOME to its folder"
+        f"no nvcc found (looked in {usual} and $PATH); install the CUDA toolkit or set CUDA_HOME to its folder"
     )
 
 

@@ -1,0 +1,1 @@
+"""The tri-plane generator and its parts."""

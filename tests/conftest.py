@@ -1,0 +1,42 @@
+"""What all tests share: which need a GPU, the compiled CPU library, and a clean backend after each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import eg3d_ops
+from eg3d_ops import _backend, _build
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def compiled_cpu() -> Path:
+    """The library of the CPU ops, built now if need be. Skips where it cannot be built for want of tools.
+
+    Where the tools are here, a failure to build is a failure: skipping would hide broken sources.
+    """
+    try:
+        _build.check_tools("cpu")
+    except _build.BuildError as error:
+        pytest.skip(f"no compiled CPU ops: {error}")
+    _backend.use_compiled("compiled", torch.device("cpu"))
+    return eg3d_ops.loaded_libraries()["cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _restored_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test leaves its choice of implementation or instruction set to the next."""
+    monkeypatch.setattr(_backend, "_mode", None)
+    isa = eg3d_ops.cpu_isa() if "cpu" in eg3d_ops.loaded_libraries() else None
+    yield
+    if isa:
+        _backend.set_cpu_isa(isa)
