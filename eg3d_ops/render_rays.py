@@ -58,7 +58,7 @@ def render_rays(
     decoder = Decoder(*decoder)
     _check_inputs(planes, origins, directions, decoder, axes)
     _check_numbers(box_warp, num_coarse, num_fine)
-    dtype = torch.promote_types(planes.dtype, torch.float32)  # geometry never in half precision
+    dtype = torch.promote_types(planes.dtype, torch.float32)
     origins, directions = origins.to(dtype), directions.to(dtype)
     near, far = _limits(ray_start, ray_end, origins, directions, box_warp, disparity)
     coarse_draws, fine_draws = _draws(draws, origins, num_coarse, num_fine, generator)
@@ -66,8 +66,9 @@ def render_rays(
         *(planes, origins, directions, near, far, decoder, coarse_draws, fine_draws),
         *(axes, float(box_warp), num_coarse, num_fine, bool(disparity)),
     )
-    run = _compiled if _runs_compiled(impl, planes, (origins, directions, near, far), decoder, num_coarse + num_fine) else _render_rays
-    return finish(run(*arguments), white_back)
+    compiled = _runs_compiled(impl, planes, (origins, directions, near, far), decoder, num_coarse + num_fine)
+    sums = _compiled(*arguments) if compiled else _render_rays(*arguments)
+    return finish(sums, white_back)
 
 
 def _render_rays(
@@ -86,26 +87,28 @@ def _render_rays(
     disparity: bool,
 ) -> RaySums:
     """The twin: every sample of every ray at once, in plain PyTorch."""
+    planes = planes.to(origins.dtype)
+    decoder = Decoder(*(part.to(origins.dtype) for part in decoder))
 
     def evaluate(depths: Tensor) -> tuple[Tensor, Tensor]:  # [N, R, K] -> density [N, R, K], colour [N, R, K, Co]
         n, r, k = depths.shape
         points = origins[:, :, None] + depths[..., None] * directions[:, :, None]  # [N, R, K, 3]
-        features = sample_planes(planes, points.reshape(n, r * k, 3).to(planes.dtype), axes, box_warp)
-        density, color = decode(features.to(decoder.w1.dtype), decoder)
-        return density.reshape(n, r, k), color.reshape(n, r, k, -1)
+        density, color = decode(sample_planes(planes, points.reshape(n, r * k, 3), axes, box_warp), decoder)
+        return density.reshape(n, r, k), color.reshape(n, r, k, color.shape[-1])
 
-    depths = stratified_depths(near, far, num_coarse, 0.5 if coarse_draws is None else coarse_draws, disparity)
-    density, color = evaluate(depths)
-    if num_fine > 0:
-        weights = interval_weights(density, depths)
-        if fine_draws is None:
-            fine_draws = (torch.arange(num_fine, device=depths.device, dtype=depths.dtype) + 0.5) / num_fine
-        fine = importance_depths(depths, weights, fine_draws.expand(*depths.shape[:-1], num_fine))
-        fine_density, fine_color = evaluate(fine)
-        depths, order = torch.cat([depths, fine], -1).sort(-1)
-        density = torch.cat([density, fine_density], -1).gather(-1, order)
-        color = torch.cat([color, fine_color], -2).gather(-2, order[..., None].expand(*order.shape, color.shape[-1]))
-    return march(color, density, depths)
+    with torch.autocast(planes.device.type, enabled=False):  # geometry and decoder never in half precision
+        depths = stratified_depths(near, far, num_coarse, 0.5 if coarse_draws is None else coarse_draws, disparity)
+        density, color = evaluate(depths)
+        if num_fine > 0:
+            if fine_draws is None:
+                midpoints = (torch.arange(num_fine, device=depths.device, dtype=depths.dtype) + 0.5) / num_fine
+                fine_draws = midpoints.expand(*depths.shape[:-1], num_fine)
+            fine = importance_depths(depths, interval_weights(density, depths), fine_draws)
+            fine_density, fine_color = evaluate(fine)
+            depths, order = torch.cat([depths, fine], -1).sort(-1)
+            density = torch.cat([density, fine_density], -1).gather(-1, order)
+            color = torch.cat([color, fine_color], -2).gather(-2, order[..., None].expand(*order.shape, color.shape[-1]))
+        return march(color, density, depths)
 
 
 def _compiled(

@@ -7,9 +7,11 @@ from torch import Tensor
 
 def box_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor, Tensor]:
     """Depths at which rays [..., 3] enter and leave the cube of that side; (-1, -2) for a miss. -> 2 x [..., 1]"""
-    # A ray parallel to a face would give 0 * inf where it starts on that face.
-    inverse = 1 / torch.where(directions.abs() < 1e-20, 1e-20, directions)
-    a, b = (-side / 2 - origins) * inverse, (side / 2 - origins) * inverse
+    parallel = directions == 0  # to a pair of faces: inside for ever, or never
+    slope = 1 / torch.where(parallel, 1.0, directions)
+    never = torch.where(origins.abs() <= side / 2, -torch.inf, torch.inf)
+    a = torch.where(parallel, never, (-side / 2 - origins) * slope)
+    b = torch.where(parallel, torch.inf, (side / 2 - origins) * slope)
     enter = torch.minimum(a, b).amax(-1, keepdim=True)
     leave = torch.maximum(a, b).amin(-1, keepdim=True)
     hit = enter <= leave
