@@ -13,7 +13,7 @@ namespace eg3d {
 namespace {
 
 constexpr int64_t grain = 16384;   // output numbers worth a thread
-constexpr int64_t overhang = 32;   // numbers: more than one vector
+constexpr int64_t block_numbers = 8192;  // of lines worked on together: they stay in the nearest cache
 
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
@@ -106,10 +106,12 @@ struct Plan {
     const int64_t read = down * (steps - 1) + end.first + end.count;  // one past the last pixel looked at
     const int64_t pixels = (margin + std::max(x.shape.in, read) + down - 1) / down * down;
     plan.steps = steps * plan.pixel;
-    plan.part_out = plan.steps + overhang;
     plan.margin = margin * plan.pixel;
     plan.line = pixels * plan.pixel;
-    plan.part_in = plan.line / down + overhang;
+    plan.parts = down == 1 ? 0 : plan.line;
+    plan.part_in = plan.line / down + (down == 1 ? 0 : overhang);
+    plan.room = plan.parts + down * plan.part_in;
+    plan.block = std::clamp<int64_t>(block_numbers / plan.line, 1, most_block);
     for (const OutputPhase& phase : x.phases)
       for (int64_t k = 0; k < plan.most_taps; ++k) {
         const int64_t at = margin + phase.first + std::min(k, std::max<int64_t>(0, phase.count - 1));
@@ -123,7 +125,7 @@ struct Plan {
     const int64_t numbers = plan.x.out * plan.pixel, rows = y.numel() / numbers;
     const Upfirdn2dKernels& kernels = upfirdn2d_kernels();
     torch::stable::parallel_for(0, rows, std::max<int64_t>(1, grain / numbers), [&](int64_t begin, int64_t end) {
-      std::vector<T> scratch(plan.line + plan.x.down * plan.part_in + plan.x.up * plan.part_out);
+      std::vector<T> scratch(plan.block * (plan.room + plan.x.up * plan.steps) + overhang);
       if constexpr (sizeof(T) == 4) kernels.run_float(plan, from, to, scratch.data(), begin, end);
       else kernels.run_double(plan, from, to, scratch.data(), begin, end);
     });

@@ -32,18 +32,24 @@ struct Upfirdn2dPlan {
   const T* fy;  // by tap, with the gain
   const T* fx;  // [terms, x.up, most_taps], by position in the phase
   int64_t most_taps;
-  // A line of input stands `margin` numbers into a buffer of zeros, `line` long, and is dealt out, pixel by
-  // pixel, to x.down parts `part_in` long. The correlation for phase r, position k starts at `sources`.
-  int64_t margin, line, part_in;
+  // A line of input stands `margin` numbers into a buffer of zeros, `line` long. If x.down > 1 it is dealt out,
+  // pixel by pixel, to x.down parts `part_in` long, from number `parts` of the buffer on; else parts is 0. The
+  // correlation for output phase r, position k, starts at number sources[r, k] of the parts.
+  int64_t margin, line, parts, part_in;
   const int64_t* sources;  // [x.up, most_taps]
   int64_t steps;           // output numbers in one phase: the values of j times pixel
-  int64_t part_out;        // the same with room for a vector to overhang
+  int64_t room;            // of one such buffer
+  int64_t block;           // output rows worked on together, at most most_block
 };
+
+constexpr int64_t most_block = 8;
+constexpr int64_t overhang = 32;  // numbers a vector may read beyond the end
 
 template <class T>
 using Upfirdn2dRun = void(const Upfirdn2dPlan<T>&, const T* x, T* y, T* scratch, int64_t begin, int64_t end);
 
-// Output rows [begin, end), counted through all planes; scratch holds line + x.down part_in + x.up part_out zeros.
+// Output rows [begin, end), counted through all planes; scratch holds
+// block (room + x.up steps) + overhang zeros.
 struct Upfirdn2dKernels {
   Upfirdn2dRun<float>* run_float;
   Upfirdn2dRun<double>* run_double;

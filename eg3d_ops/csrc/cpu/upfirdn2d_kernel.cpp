@@ -116,31 +116,53 @@ static void correlate_some(T* dst, const T* src, const int64_t* source, const T*
   }
 }
 
+// Correlates one line along x, dealt out to parts, for one term of the filter.
+template <bool add, class T>
+static void filter_line(const Upfirdn2dPlan<T>& p, const T* parts, int64_t term, T* dst) {
+  for (int64_t r = 0; r < p.x.up; ++r) {
+    const int64_t* source = p.sources + r * p.most_taps;
+    const T* weight = p.fx + (term * p.x.up + r) * p.most_taps;
+    correlate_some<add>(dst + r * p.steps, parts, source, weight, p.x.phases[r].count, p.steps);
+  }
+}
+
+// Output rows [first, first + count) of one image. They go through each step together: a line read back right
+// after it was written, at another alignment, would have to wait until the stores have left the processor.
+template <class T>
+static void run_block(const Upfirdn2dPlan<T>& p, const T* image, T* out, int64_t first, int64_t count, T* scratch) {
+  const int64_t length = p.x.out * p.pixel;
+  T* phases = scratch + p.block * p.room + overhang;  // of the output, to be merged
+  bool any[most_block] = {}, found[most_block];
+  for (int64_t term = 0; term < p.terms; ++term) {
+    const int64_t tap_begin = p.terms == 1 ? 0 : term, tap_end = p.terms == 1 ? INT64_MAX : term + 1;
+    for (int64_t b = 0; b < count; ++b) {
+      T* line = scratch + b * p.room;
+      found[b] = combine_rows(p, image, first + b, tap_begin, tap_end, line + p.margin);
+      if (found[b] && p.x.down > 1) split(line, line + p.parts, p.part_in, p.x.down, p.line / p.x.down / p.pixel, p.pixel);
+    }
+    for (int64_t b = 0; b < count; ++b) {
+      if (!found[b]) continue;
+      const T* parts = scratch + b * p.room + p.parts;
+      T* dst = p.x.up == 1 ? out + b * length : phases + b * p.x.up * p.steps;
+      any[b] ? filter_line<true>(p, parts, term, dst) : filter_line<false>(p, parts, term, dst);
+      any[b] = true;
+    }
+  }
+  for (int64_t b = 0; b < count; ++b) {
+    if (!any[b]) __builtin_memset(out + b * length, 0, length * sizeof(T));
+    else if (p.x.up > 1) merge(phases + b * p.x.up * p.steps, p.steps, p.x.up, out + b * length, p.x.out, p.pixel);
+  }
+}
+
 template <class T>
 static void run(const Upfirdn2dPlan<T>& p, const T* x, T* y, T* scratch, int64_t begin, int64_t end) {
-  T* line = scratch;
-  T* parts_in = p.x.down == 1 ? line : line + p.line;
-  T* parts_out = line + p.line + p.x.down * p.part_in;
   const int64_t length_in = p.y.in * p.x.in * p.pixel, length_out = p.x.out * p.pixel;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const T* image = x + unit / p.y.out * length_in;
-    T* out = y + unit * length_out;
-    bool any = false;
-    for (int64_t term = 0; term < p.terms; ++term) {
-      const int64_t tap_end = p.terms == 1 ? INT64_MAX : term + 1;
-      if (!combine_rows(p, image, unit % p.y.out, p.terms == 1 ? 0 : term, tap_end, line + p.margin)) continue;
-      if (p.x.down > 1) split(line, parts_in, p.part_in, p.x.down, p.line / p.x.down / p.pixel, p.pixel);
-      for (int64_t r = 0; r < p.x.up; ++r) {
-        const int64_t* source = p.sources + r * p.most_taps;
-        const T* weight = p.fx + (term * p.x.up + r) * p.most_taps;
-        T* dst = p.x.up == 1 ? out : parts_out + r * p.part_out;
-        any ? correlate_some<true>(dst, parts_in, source, weight, p.x.phases[r].count, p.steps)
-            : correlate_some<false>(dst, parts_in, source, weight, p.x.phases[r].count, p.steps);
-      }
-      any = true;
-    }
-    if (!any) __builtin_memset(out, 0, length_out * sizeof(T));
-    else if (p.x.up > 1) merge(parts_out, p.part_out, p.x.up, out, p.x.out, p.pixel);
+  while (begin < end) {
+    const int64_t first = begin % p.y.out;
+    int64_t count = p.y.out - first < p.block ? p.y.out - first : p.block;
+    if (count > end - begin) count = end - begin;
+    run_block(p, x + begin / p.y.out * length_in, y + begin * length_out, first, count, scratch);
+    begin += count;
   }
 }
 
