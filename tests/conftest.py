@@ -19,24 +19,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def compiled_cpu() -> Path:
-    """The library of the CPU ops, built now if need be. Skips where it cannot be built for want of tools.
-
-    Where the tools are here, a failure to build is a failure: skipping would hide broken sources.
-    """
+def compiler() -> None:
+    """Skips where compiled CPU ops cannot be had for want of tools."""
     try:
         _build.check_tools("cpu")
     except _build.BuildError as error:
         pytest.skip(f"no compiled CPU ops: {error}")
+
+
+@pytest.fixture(scope="session")
+def compiled_cpu(compiler: None) -> Path:
+    """The library of the CPU ops, built now if need be.
+
+    Where the tools are here, a failure to build is a failure: skipping would hide broken sources.
+    """
     _backend.use_compiled("compiled", torch.device("cpu"))
     return eg3d_ops.loaded_libraries()["cpu"]
 
 
 @pytest.fixture(autouse=True)
-def _restored_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _restored_backend() -> Iterator[None]:
     """No test leaves its choice of implementation or instruction set to the next."""
-    monkeypatch.setattr(_backend, "_mode", None)
     isa = eg3d_ops.cpu_isa() if "cpu" in eg3d_ops.loaded_libraries() else None
     yield
+    _backend._mode = None
     if isa:
         _backend.set_cpu_isa(isa)

@@ -154,6 +154,15 @@ def test_half_precision_does_not_overflow(fused: bool) -> None:
     assert_close(got.float(), expected, rtol=0, atol=24 / 2**12)
 
 
+def test_half_precision_of_zeros() -> None:
+    """A channel or a style of zeros gives zeros, not the NaN of 0 / 0."""
+    x, weight, styles = torch.ones(2, 4, 3, 3), torch.ones(2, 4, 1, 1), torch.ones(2, 4)
+    weight[0], styles[0] = 0, 0
+    y = modulated_conv2d(x.half(), weight, styles)
+    # Sample 1, channel 1 is 4 ones over their norm, 2.
+    assert y[:, :, 0, 0].tolist() == [[0.0, 0.0], [0.0, 2.0]]
+
+
 def test_second_gradients_of_upsampling_convolution() -> None:
     torch.manual_seed(0)
     x, w = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in [(1, 2, 3, 4), (2, 2, 3, 3)])

@@ -4,6 +4,7 @@ Tensors are [N, C, H, W], weights [Co, Ci / groups, kh, kw], filters as `eg3d_op
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -81,21 +82,21 @@ def modulated_conv2d(
     check_shape("weight", weight, [co, ci, kh, kw], "[Co, Ci, kh, kw], Ci as x")
     check_shape("styles", check_tensor("styles", styles, 2, "[N, Ci]"), [n, ci], "[N, Ci] as x")
     if demodulate and x.dtype == torch.float16:  # demodulation cancels any scale; this one keeps sums below 65504
-        weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * (ci * kh * kw) ** 0.5)
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+        weight = weight / (_largest(weight, (1, 2, 3)) * (ci * kh * kw) ** 0.5)
+        styles = styles / _largest(styles, (1,))
     demodulation = _demodulation(weight, styles) if demodulate else None  # [N, Co]
-    resampling = {"f": resample_filter, "up": up, "down": down, "padding": padding, "flip_weight": flip_weight}
+    convolve = partial(conv2d_resample, f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
 
     if fused_modconv:
         w = weight * styles[:, None, :, None, None]  # [N, Co, Ci, kh, kw]
         if demodulation is not None:
             w = w * demodulation[:, :, None, None, None]
         w = w.reshape(n * co, ci, kh, kw).to(x.dtype)
-        y = conv2d_resample(x.reshape(1, n * ci, *x.shape[2:]), w, groups=n, **resampling)  # [1, N * Co, H', W']
+        y = convolve(x.reshape(1, n * ci, *x.shape[2:]), w, groups=n)  # [1, N * Co, H', W']
         y = y.reshape(n, co, *y.shape[2:])
     else:
         x = x * styles.to(x.dtype)[:, :, None, None]
-        y = conv2d_resample(x, weight.to(x.dtype), **resampling)
+        y = convolve(x, weight.to(x.dtype))
         if demodulation is not None:
             y = y * demodulation.to(x.dtype)[:, :, None, None]
     return y if noise is None else y + noise.to(y.dtype)
@@ -158,6 +159,11 @@ def _padding(padding: int | Sequence[int], f: Tensor | None, up: int, down: int)
         x0, x1 = x0 + (fw - down + 1) // 2, x1 + (fw - down) // 2
         y0, y1 = y0 + (fh - down + 1) // 2, y1 + (fh - down) // 2
     return Padding(x0, x1, y0, y1)
+
+
+def _largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The largest magnitude along `dims`, fit to divide by."""
+    return x.abs().amax(dims, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _demodulation(weight: Tensor, styles: Tensor) -> Tensor:

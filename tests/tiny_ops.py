@@ -1,0 +1,49 @@
+"""A stand-in for the real sources that builds in a second and registers nothing, so that many can be loaded.
+
+It includes a header of torch and links to torch, as the real ones do.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+SOURCE = """
+#include <torch/headeronly/version.h>
+static int isa = 0;
+extern "C" __attribute__((visibility("default"))) int eg3d_ops_cpu_isa(int request) {
+  if (request > 1) return -1;  // as on a processor without AVX-512
+  return request < 0 ? isa : isa = request;
+}
+"""
+CPU = torch.device("cpu")
+
+
+def write_sources(folder: Path, source: str = SOURCE) -> Path:
+    """Fills `folder` as csrc/."""
+    (folder / "cpu").mkdir(parents=True, exist_ok=True)
+    (folder / "cpu" / "tiny.cpp").write_text(source)
+    return folder
+
+
+def write_compiler(path: Path, script: str) -> Path:
+    """A stand-in for the compiler: a shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def start_python(code: str, csrc: Path, **env: str) -> subprocess.Popen[str]:
+    """A process that runs `code` after `from eg3d_ops import _backend, _build`, with the sources at `csrc`."""
+    prelude = f"from pathlib import Path\nfrom eg3d_ops import _backend, _build\n_build.CSRC = Path({str(csrc)!r})\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", prelude + code],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # to be killed with all it started
+    )
