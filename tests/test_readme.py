@@ -1,0 +1,23 @@
+"""The README's Python runs as printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_there_are_examples() -> None:
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_example(block: str) -> None:
+    names: dict = {}
+    exec(block, names)
+    if "image" in names:
+        assert [list(part.shape) for part in names["image"]] == [[1, 4096, 32], [1, 4096, 1], [1, 4096, 1]]
+    else:
+        assert names["x"].shape == (1, 64, 64, 64)
