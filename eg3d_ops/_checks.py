@@ -63,6 +63,6 @@ def check_kernel_dtype(op: str, x: Tensor, impl: str) -> bool:
     """Whether compiled code exists for the dtype of x; demanded by impl="compiled"."""
     supported = KERNEL_DTYPES.get(x.device.type, ())
     if impl == "compiled" and x.dtype not in supported:
-        names = ", ".join(map(str, supported))
-        raise TypeError(f"x is {x.dtype}, but compiled {op} on {x.device.type} takes {names}; use impl='auto' or convert x")
+        takes = f"compiled {op} on {x.device.type} takes {', '.join(map(str, supported))}"
+        raise TypeError(f"x is {x.dtype}, but {takes}; use impl='auto' or convert x")
     return x.dtype in supported

@@ -5,7 +5,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,8 @@ from ._checks import check_device, check_int, check_kernel_dtype, check_number, 
 from ._library import LIBRARY, NAMESPACE, define
 
 
-class Activation(NamedTuple):
+@dataclass(frozen=True)
+class Activation:
     index: int  # what the kernels call it
     gain: float  # default: keeps the variance of normally distributed input, roughly
     piecewise_linear: bool  # f'' = 0, and f' follows from the sign of y alone
@@ -175,6 +177,9 @@ def _backward_grad2(ctx: Any, v: Tensor) -> tuple:
     raise NotImplementedError(f"third derivatives of bias_act(act={name!r}) are not compiled; use impl='reference'")
 
 
-torch.library.register_autograd(f"{NAMESPACE}::bias_act", _backward, setup_context=_setup, lib=LIBRARY)
-torch.library.register_autograd(f"{NAMESPACE}::bias_act_grad", _backward_grad, setup_context=_setup_grad, lib=LIBRARY)
-torch.library.register_autograd(f"{NAMESPACE}::bias_act_grad2", _backward_grad2, setup_context=_setup_grad2, lib=LIBRARY)
+for _op, _rule, _context in (
+    ("bias_act", _backward, _setup),
+    ("bias_act_grad", _backward_grad, _setup_grad),
+    ("bias_act_grad2", _backward_grad2, _setup_grad2),
+):
+    torch.library.register_autograd(f"{NAMESPACE}::{_op}", _rule, setup_context=_context, lib=LIBRARY)

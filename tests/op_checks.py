@@ -1,0 +1,68 @@
+"""Steps shared by the tests of the pointwise ops."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from eg3d_ops import _backend
+
+ISAS = ("portable", "avx2", "avx512")
+IMPLS = ("reference", "compiled")
+
+
+def available_impl(request: pytest.FixtureRequest) -> str:
+    """For a fixture over IMPLS: the compiled one where it can be had."""
+    if request.param == "compiled":
+        request.getfixturevalue("compiled_cpu")
+    return request.param
+
+
+def available_isa(request: pytest.FixtureRequest) -> str:
+    """For a fixture over ISAS: those of this processor, each switched on."""
+    request.getfixturevalue("compiled_cpu")
+    try:
+        _backend.set_cpu_isa(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def like(t: Tensor, seed: int) -> Tensor:
+    """Random numbers of the shape, dtype and device of t, the same on every device."""
+    return normal(*t.shape, seed=seed, dtype=t.dtype).to(t.device)
+
+
+def derivatives(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The value, its gradients along a random cotangent, and the gradients of a random projection of those."""
+    inputs = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in inputs]
+    y = function(*inputs)
+    dy = like(y, 1).requires_grad_()
+    first = torch.autograd.grad(y, inputs, dy, create_graph=True)
+    second = second_derivatives([*inputs, dy], first, [like(d, 2 + i) for i, d in enumerate(first)])
+    names = ["y"] + [f"d{i}" for i in range(len(inputs))] + [f"dd{i}" for i in range(len(inputs))] + ["ddy"]
+    return {name: value.detach() for name, value in zip(names, [y, *first, *second], strict=True)}
+
+
+def second_derivatives(inputs: Sequence[Tensor], first: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of sum(first * cotangents); zeros where it does not depend on an input."""
+    second = torch.autograd.grad(first, inputs, cotangents, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(t) if d is None else d for t, d in zip(inputs, second, strict=True)]
+
+
+def assert_derivatives_close(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """To `tolerance` of the largest number of each tensor, in float64."""
+    assert actual.keys() == expected.keys()
+    for name, want in expected.items():
+        have = actual[name]
+        assert have.shape == want.shape, name
+        if want.numel() == 0:
+            continue
+        want = want.double().cpu()
+        error, size = (have.double().cpu() - want).abs().max(), want.abs().max()
+        assert error <= tolerance * size.clamp(min=1e-30), f"{name}: off by {error:.2e} of {size:.2e}"
