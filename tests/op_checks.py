@@ -33,18 +33,22 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def like(t: Tensor, seed: int) -> Tensor:
-    """Random numbers of the shape, dtype and device of t, the same on every device."""
-    return normal(*t.shape, seed=seed, dtype=t.dtype).to(t.device)
+def derivatives(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], rounded: torch.dtype = torch.float64
+) -> dict[str, Tensor]:
+    """The value, its gradients along a random cotangent, and the gradients of a random projection of those.
 
+    The cotangents are numbers that exist in `rounded`: the same for runs in different types.
+    """
 
-def derivatives(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The value, its gradients along a random cotangent, and the gradients of a random projection of those."""
+    def cotangent(t: Tensor, seed: int) -> Tensor:
+        return normal(*t.shape, seed=seed).to(rounded).to(t.device, t.dtype)
+
     inputs = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in inputs]
     y = function(*inputs)
-    dy = like(y, 1).requires_grad_()
+    dy = cotangent(y, 1).requires_grad_()
     first = torch.autograd.grad(y, inputs, dy, create_graph=True)
-    second = second_derivatives([*inputs, dy], first, [like(d, 2 + i) for i, d in enumerate(first)])
+    second = second_derivatives([*inputs, dy], first, [cotangent(d, 2 + i) for i, d in enumerate(first)])
     names = ["y"] + [f"d{i}" for i in range(len(inputs))] + [f"dd{i}" for i in range(len(inputs))] + ["ddy"]
     return {name: value.detach() for name, value in zip(names, [y, *first, *second], strict=True)}
 
