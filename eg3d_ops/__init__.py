@@ -6,15 +6,24 @@ Importing this package compiles and loads nothing; see `eg3d_ops._backend` for w
 from ._backend import backend, cpu_isa, loaded_libraries, set_backend
 from .bias_act import bias_act
 from .filters import downsample2d, filter2d, setup_filter, upsample2d
+from .marching import RenderedRays
+from .planes import PLANE_AXES, Decoder, decode, sample_planes
+from .render_rays import render_rays
 from .upfirdn2d import upfirdn2d
 
 __all__ = [
+    "PLANE_AXES",
+    "Decoder",
+    "RenderedRays",
     "backend",
     "bias_act",
     "cpu_isa",
+    "decode",
     "downsample2d",
     "filter2d",
     "loaded_libraries",
+    "render_rays",
+    "sample_planes",
     "set_backend",
     "setup_filter",
     "upfirdn2d",

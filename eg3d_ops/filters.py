@@ -28,7 +28,7 @@ def setup_filter(
     gain       factor on an image that goes through the filter, both axes together.
     separable  keep one-dimensional taps so; default: from 8 taps on. Otherwise they become their outer product.
     """
-    taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32).detach()
+    taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32, device="cpu").detach()
     if taps.ndim > 2 or taps.numel() == 0:
         raise ValueError(f"f must be a number, [taps] or [fh, fw], and not empty, got shape {list(taps.shape)}")
     if not torch.isfinite(taps).all():

@@ -8,7 +8,7 @@ import torch
 from eg3d_ops.marching import RaySums, finish, interval_weights, march
 from eg3d_ops.planes import PLANE_AXES, parse_plane_axes, sample_planes
 from eg3d_ops.sampling import auto_limits, box_limits, importance_depths, inverse_cdf, stratified_depths
-from tests.goldens import load
+from goldens import load
 
 GOLDEN = load("renderer")
 

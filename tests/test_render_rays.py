@@ -7,7 +7,7 @@ from dreamportrait.rendering.rays import rays_from_label
 from eg3d_ops import _backend
 from eg3d_ops.planes import PLANE_AXES, Decoder
 from eg3d_ops.render_rays import render_rays
-from tests.goldens import load
+from goldens import load
 
 OUTPUTS = ("features", "depth", "weights", "d_planes", "d_w1", "d_b1", "d_w2", "d_b2")
 ISAS = ("portable", "avx2", "avx512")

@@ -1,0 +1,59 @@
+"""The fused renderer against its twin: time and peak memory, forward and with backward."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Row, peak_megabytes, side_by_side
+from eg3d_ops.planes import Decoder
+from eg3d_ops.render_rays import render_rays
+
+
+def camera_rays(side: int, device: str) -> tuple[Tensor, Tensor]:
+    """A frontal pinhole camera at the FFHQ distance and field of view. -> 2 x [1, side * side, 3]"""
+    centre = (torch.arange(side, device=device) + 0.5) / side - 0.5
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
+    directions = torch.stack([x / 4.2647, -y / 4.2647, -torch.ones_like(x)], -1).reshape(1, -1, 3)
+    origins = torch.tensor([0.0, 0.0, 2.7], device=device).expand_as(directions)
+    return origins.contiguous(), torch.nn.functional.normalize(directions, dim=-1)
+
+
+def official_scene(device: str) -> tuple[Tensor, Decoder]:
+    """Smooth random planes 256 x 256 x 32 and a random decoder 32 -> 64 -> 33 of the released size."""
+    g = torch.Generator().manual_seed(0)
+    coarse = torch.randn(3, 32, 32, 32, generator=g)
+    planes = torch.nn.functional.interpolate(coarse, size=(256, 256), mode="bilinear")[None] * 2
+    shapes = [(64, 32), (64,), (33, 64), (33,)]
+    parts = [torch.randn(shape, generator=g) / shape[-1] ** 0.5 for shape in shapes]
+    return planes.to(device), Decoder(*(part.to(device) for part in parts))
+
+
+def pass_of(impl: str, side: int, device: str, backward: bool) -> Callable[[], object]:
+    planes, decoder = official_scene(device)
+    origins, directions = camera_rays(side, device)
+    tensors = [planes, *decoder]
+    for tensor in tensors:
+        tensor.requires_grad_(backward)
+
+    def run() -> object:
+        out = render_rays(
+            *(planes, origins, directions, decoder),
+            **{"plane_axes": "official", "ray_start": 2.25, "ray_end": 3.3, "impl": impl},
+        )
+        return torch.autograd.grad(out.features.sum() + out.depth.sum(), tensors) if backward else out
+
+    return run
+
+
+def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
+    rows: list[Row] = []
+    for side, name in ((64, "64x64 rays"), (128, "128x128 rays")):
+        for backward in (False, True):
+            reference, compiled = (pass_of(impl, side, device, backward) for impl in ("reference", "compiled"))
+            compiled()  # libraries loaded, threads started: not part of anybody's memory
+            memory = {f"MB_{n}": peak_megabytes(f, device) for n, f in (("compiled", compiled), ("reference", reference))}
+            what = {"op": "render_rays", "case": f"{name}, 48+48 samples, {'forward+backward' if backward else 'forward'}"}
+            timing = side_by_side(reference, compiled, repeats, device)
+            rows.append(what | timing | memory | {"memory_ratio": memory["MB_reference"] / memory["MB_compiled"]})
+    return rows

@@ -1,0 +1,110 @@
+"""What a tri-plane generator is made of; saved beside its weights as JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from dreamportrait.generator.superresolution import SPECS, SuperResolutionSpec
+from eg3d_ops.planes import PLANE_AXES, PlaneAxes
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The defaults are FFHQ 512 as released."""
+
+    z_dim: int = 512
+    c_dim: int = 25
+    w_dim: int = 512
+    mapping_layers: int = 2
+    # Camera labels are multiplied by this before the mapping. The official code reads a missing value as 0.
+    camera_scale: float = 1.0
+    camera_conditioning: bool = True  # False: the mapping sees zeros
+
+    plane_axes: Literal["official", "fixed"] = "official"
+    plane_resolution: int = 256
+    plane_channels: int = 32
+    channel_base: int = 32768
+    channel_max: int = 512
+    conv_clamp: float | None = None
+
+    decoder_hidden: int = 64
+    decoder_lr_multiplier: float = 1.0
+    render_resolution: int = 128
+    num_coarse: int = 48
+    num_fine: int = 48
+    ray_start: float | Literal["auto"] = 2.25
+    ray_end: float | Literal["auto"] = 3.3
+    box_warp: float = 1.0
+    disparity: bool = False
+    white_back: bool = False
+
+    superresolution: SuperResolutionSpec = SPECS["8XDC"]
+    sr_noise: Literal["none", "const", "random"] = "none"
+    sr_antialias: bool = True
+    # Where super-resolution's first block neither resizes nor upsamples, the official code adds its colours to
+    # the raw image in place, and what it returns as raw contains them; its discriminators were trained on that.
+    raw_includes_first_block: bool = True
+
+    # Lower precision of super-resolution and of the backbone's highest resolutions; all else is float32.
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    num_low_precision: int = 0  # how many resolutions of the backbone
+    sr_low_precision: bool = True  # trained in half precision: its activations are clamped, in any precision
+
+    # Where the training cameras stood: for frontal views and orbits.
+    camera_radius: float = 2.7
+    camera_pivot: tuple[float, float, float] = (0.0, 0.0, 0.2)
+
+    def __post_init__(self) -> None:
+        powers = {"plane_resolution": self.plane_resolution, "image_resolution": self.image_resolution}
+        for name, value in powers.items():
+            if value < 4 or value & (value - 1):
+                raise ValueError(f"{name}={value}: must be a power of two, at least 4")
+        if self.plane_axes not in PLANE_AXES:
+            raise ValueError(f"plane_axes={self.plane_axes!r}: must be one of {', '.join(PLANE_AXES)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
+        if self.plane_channels < 3:
+            raise ValueError(f"plane_channels={self.plane_channels}: at least 3, the first three are the raw image")
+
+    @property
+    def axes(self) -> PlaneAxes:
+        return PLANE_AXES[self.plane_axes]
+
+    @property
+    def num_planes(self) -> int:
+        return len(self.axes)
+
+    @property
+    def image_resolution(self) -> int:
+        return self.superresolution.resolutions[1]
+
+    @property
+    def low_precision_dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    @property
+    def sr_dtype(self) -> torch.dtype:
+        return self.low_precision_dtype if self.sr_low_precision else torch.float32
+
+    @property
+    def sr_clamp(self) -> float | None:
+        return 256.0 if self.sr_low_precision else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "GeneratorConfig":
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"unknown generator settings {unknown}; known are {sorted(cls.__dataclass_fields__)}")
+        values = dict(values)
+        if isinstance(spec := values.get("superresolution"), dict):
+            pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
+            values["superresolution"] = SuperResolutionSpec(**pairs)
+        if "camera_pivot" in values:
+            values["camera_pivot"] = tuple(values["camera_pivot"])
+        return cls(**values)
