@@ -1,0 +1,236 @@
+// Bias, activation, gain, clamp and their first two derivatives, element by element in memory order.
+//
+// NaN passes through: comparisons are written such that a NaN takes the branch that hands it on.
+#pragma once
+
+#include "bias_act.h"
+#include "numeric.cuh"
+
+namespace eg3d {
+
+// ----- Activations: f, f', f'' --------------------------------------------------------------------------
+
+template <class F>
+__device__ inline F sigmoid_of(F x) {
+  const F e = exp_of(-abs_of(x));  // never overflows
+  return (x < 0 ? e : F(1)) / (1 + e);
+}
+
+template <class F>
+struct Linear {
+  __device__ F value(F x) const { return x; }
+  __device__ F slope(F) const { return 1; }
+  __device__ F curvature(F) const { return 0; }
+};
+
+template <class F>
+struct Relu {
+  __device__ F value(F x) const { return x < 0 ? F(0) : x; }
+  __device__ F slope(F x) const { return x <= 0 ? 0 : 1; }
+  __device__ F curvature(F) const { return 0; }
+};
+
+template <class F>
+struct LeakyRelu {
+  F alpha;
+  __device__ F value(F x) const { return x < 0 ? x * alpha : x; }
+  __device__ F slope(F x) const { return x > 0 ? F(1) : alpha; }
+  __device__ F curvature(F) const { return 0; }
+};
+
+template <class F>
+struct Tanh {
+  __device__ F value(F x) const { return tanh_of(x); }
+  __device__ F slope(F x) const { return 1 - value(x) * value(x); }
+  __device__ F curvature(F x) const { return -2 * value(x) * slope(x); }
+};
+
+template <class F>
+struct Sigmoid {
+  __device__ F value(F x) const { return sigmoid_of(x); }
+  __device__ F slope(F x) const { return sigmoid_of(x) * sigmoid_of(-x); }
+  __device__ F curvature(F x) const { return slope(x) * (1 - 2 * value(x)); }
+};
+
+// scale * x above 0, scale * alpha * (exp(x) - 1) below: elu and selu.
+template <class F>
+struct Exponential {
+  F scale, alpha;
+  __device__ F value(F x) const { return scale * (x > 0 ? x : alpha * expm1_of(x)); }
+  __device__ F slope(F x) const { return scale * (x > 0 ? F(1) : alpha * exp_of(x)); }
+  __device__ F curvature(F x) const { return x > 0 ? F(0) : scale * alpha * exp_of(x); }
+};
+
+template <class F>
+struct Softplus {
+  __device__ F value(F x) const { return (x < 0 ? F(0) : x) + log1p_of(exp_of(-abs_of(x))); }
+  __device__ F slope(F x) const { return sigmoid_of(x); }
+  __device__ F curvature(F x) const { return sigmoid_of(x) * sigmoid_of(-x); }
+};
+
+template <class F>
+struct Swish {
+  __device__ F value(F x) const { return x * sigmoid_of(x); }
+  __device__ F slope(F x) const { return sigmoid_of(x) * (1 + x * sigmoid_of(-x)); }
+  __device__ F curvature(F x) const {
+    const F s = sigmoid_of(x), rest = sigmoid_of(-x);
+    return s * rest * (2 + x * (rest - s));
+  }
+};
+
+// Runs `run` with the activation. All threads take the same branch, once per kernel and not per element.
+template <class F, class Run>
+__device__ inline void with_activation(const BiasAct& p, const Run& run) {
+  switch (p.act) {
+    case 0: return run(Linear<F>());
+    case 1: return run(Relu<F>());
+    case 2: return run(LeakyRelu<F>{F(p.alpha)});
+    case 3: return run(Tanh<F>());
+    case 4: return run(Sigmoid<F>());
+    case 5: return run(Exponential<F>{1, 1});
+    case 6: return run(Exponential<F>{F(1.0507009873554804934), F(1.6732632423543772848)});
+    case 7: return run(Softplus<F>());
+    case 8: return run(Swish<F>());
+  }
+}
+
+// ----- One thread's elements ----------------------------------------------------------------------------
+
+// `count` elements starting at `begin`, as many as a thread takes except at the end of the tensor.
+template <class T>
+struct Span {
+  typedef typename Compute<T>::type F;
+  static constexpr int width = Width<T>::value;
+  long long begin;
+  int count;
+  bool whole;  // can move as one chunk
+
+  __device__ explicit Span(const BiasAct& p) {
+    begin = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * width;
+    const long long left = p.count - begin;
+    count = left < 0 ? 0 : left < width ? (int)left : width;
+    whole = p.aligned && count == width;
+  }
+
+  __device__ void load(const T* from, F (&to)[width]) const {
+    Chunk<T, width> chunk;
+    if (whole) chunk = *reinterpret_cast<const Chunk<T, width>*>(from + begin);
+#pragma unroll
+    for (int i = 0; i < width; ++i) to[i] = whole ? widen(chunk.at[i]) : i < count ? widen(from[begin + i]) : F(0);
+  }
+
+  __device__ void store(T* to, const F (&from)[width]) const {
+    Chunk<T, width> chunk;
+#pragma unroll
+    for (int i = 0; i < width; ++i) chunk.at[i] = narrow<T>(from[i]);
+    if (whole) {
+      *reinterpret_cast<Chunk<T, width>*>(to + begin) = chunk;
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < width; ++i)
+      if (i < count) to[begin + i] = chunk.at[i];
+  }
+
+  // x + b. The place of the first element costs two divisions; from there on it is counted up.
+  __device__ void load_biased(const BiasAct& p, const T* x, const T* b, F (&to)[width]) const {
+    load(x, to);
+    if (!b) return;
+    long long channel, within;
+    if (p.count <= 0xffffffffLL) {  // 32-bit division is several times cheaper
+      const unsigned quotient = (unsigned)begin / (unsigned)p.stride;
+      within = (unsigned)begin - quotient * (unsigned)p.stride;
+      channel = quotient % (unsigned)p.channels;
+    } else {
+      within = begin % p.stride;
+      channel = begin / p.stride % p.channels;
+    }
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      to[i] += widen(b[channel]);
+      if (++within == p.stride) {
+        within = 0;
+        if (++channel == p.channels) channel = 0;
+      }
+    }
+  }
+};
+
+template <class F>
+__device__ inline F clamped(F y, F limit) {
+  return y > limit ? limit : y < -limit ? -limit : y;
+}
+
+// The clamp as outputs of type T show it: rounded, so that a stored y at the limit is recognised.
+template <class T>
+__device__ inline typename Compute<T>::type stored_clamp(const BiasAct& p) {
+  return widen(narrow<T>((typename Compute<T>::type)p.clamp));
+}
+
+// ----- Kernels ------------------------------------------------------------------------------------------
+
+// y = clamp(gain * f(x + b)); b may be null.
+template <class T>
+__global__ void __launch_bounds__(256) bias_act_kernel(BiasAct p, const T* x, const T* b, T* y) {
+  typedef typename Compute<T>::type F;
+  const Span<T> span(p);
+  if (span.count == 0) return;
+  F v[Span<T>::width];
+  span.load_biased(p, x, b, v);
+  with_activation<F>(p, [&](const auto& f) {
+#pragma unroll
+    for (int i = 0; i < Span<T>::width; ++i) {
+      v[i] = f.value(v[i]) * F(p.gain);
+      if (p.clamp >= 0) v[i] = clamped(v[i], F(p.clamp));
+    }
+  });
+  span.store(y, v);
+}
+
+// dx = dy * gain * f'(x + b), zero where clamped. Either x is given, or y, whose sign and size say all if f is
+// made of two straight pieces, or neither, if f is linear and nothing clamps.
+template <class T>
+__global__ void __launch_bounds__(256)
+bias_act_grad_kernel(BiasAct p, const T* dy, const T* x, const T* b, const T* y, T* dx) {
+  typedef typename Compute<T>::type F;
+  const Span<T> span(p);
+  if (span.count == 0) return;
+  F v[Span<T>::width], d[Span<T>::width];
+  span.load(dy, d);
+  if (y) span.load(y, v);
+  else if (x) span.load_biased(p, x, b, v);
+  const F limit = y ? stored_clamp<T>(p) : F(p.clamp);
+  with_activation<F>(p, [&](const auto& f) {
+#pragma unroll
+    for (int i = 0; i < Span<T>::width; ++i) {
+      const F at = x || y ? v[i] : F(0);
+      const F out = y ? at : f.value(at) * F(p.gain);
+      const bool flat = p.clamp >= 0 && abs_of(out) >= limit;
+      d[i] = flat ? F(0) : d[i] * F(p.gain) * f.slope(at);
+    }
+  });
+  span.store(dx, d);
+}
+
+// v * dy * gain * f''(x + b), zero where clamped.
+template <class T>
+__global__ void __launch_bounds__(256)
+bias_act_grad2_kernel(BiasAct p, const T* v, const T* dy, const T* x, const T* b, T* out) {
+  typedef typename Compute<T>::type F;
+  const Span<T> span(p);
+  if (span.count == 0) return;
+  F at[Span<T>::width], a[Span<T>::width], d[Span<T>::width];
+  span.load_biased(p, x, b, at);
+  span.load(v, a);
+  span.load(dy, d);
+  with_activation<F>(p, [&](const auto& f) {
+#pragma unroll
+    for (int i = 0; i < Span<T>::width; ++i) {
+      const bool flat = p.clamp >= 0 && abs_of(f.value(at[i]) * F(p.gain)) >= F(p.clamp);
+      a[i] = flat ? F(0) : a[i] * d[i] * F(p.gain) * f.curvature(at[i]);
+    }
+  });
+  span.store(out, a);
+}
+
+}  // namespace eg3d

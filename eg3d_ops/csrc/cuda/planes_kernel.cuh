@@ -1,0 +1,60 @@
+// Planes between torch's order [N, P, C, H, W] and the renderer's [N, P, H, W, texel], where the channels of a
+// texel lie side by side and a warp reads them in one go. A block moves 32 texels of one plane through shared
+// memory, so that reads and writes are both coalesced.
+#pragma once
+
+#include "numeric.cuh"
+#include "render.h"
+
+extern __shared__ float4 eg3d_shared[];
+
+namespace eg3d {
+
+constexpr int kPackRows = 8;                              // a block has 32 x 8 threads
+constexpr int kPackShared = 32 * (kMaxChannels + 1) * 4;  // bytes: [32 texels][channels + 1], free of bank conflicts
+
+// In memory one element is `stride[i]` after its neighbour along axis i of [N, P, C, H, W].
+struct PlaneStrides {
+  long long at[5];
+};
+
+template <class T>
+__global__ void __launch_bounds__(32 * kPackRows)
+pack_planes_kernel(PlaneSizes size, PlaneStrides stride, const T* __restrict__ planes, T* __restrict__ packed) {
+  float* const tile = reinterpret_cast<float*>(eg3d_shared);
+  const int texels = size.height * size.width, texel = texel_size(size.channels);
+  const int first = blockIdx.x * 32, last = min(first + 32, texels);
+  for (int plane = blockIdx.y; plane < size.batch * size.planes; plane += gridDim.y) {
+    const T* const source = planes + plane / size.planes * stride.at[0] + plane % size.planes * stride.at[1];
+    const int here = first + threadIdx.x;
+    for (int c = threadIdx.y; c < texel; c += kPackRows) {
+      const long long at = here / size.width * stride.at[3] + here % size.width * stride.at[4] + c * stride.at[2];
+      tile[threadIdx.x * (kMaxChannels + 1) + c] = here < last && c < size.channels ? widen(source[at]) : 0.f;
+    }
+    __syncthreads();
+    T* const target = packed + ((long long)plane * texels + first) * texel;
+    for (int i = threadIdx.y * 32 + threadIdx.x; i < (last - first) * texel; i += 32 * kPackRows)
+      target[i] = narrow<T>(tile[i / texel * (kMaxChannels + 1) + i % texel]);
+    __syncthreads();
+  }
+}
+
+__global__ void __launch_bounds__(32 * kPackRows)
+unpack_planes_kernel(PlaneSizes size, const float* __restrict__ packed, float* __restrict__ planes) {
+  float* const tile = reinterpret_cast<float*>(eg3d_shared);
+  const int texels = size.height * size.width, texel = texel_size(size.channels);
+  const int first = blockIdx.x * 32, last = min(first + 32, texels);
+  for (int plane = blockIdx.y; plane < size.batch * size.planes; plane += gridDim.y) {
+    const float* const source = packed + ((long long)plane * texels + first) * texel;
+    for (int i = threadIdx.y * 32 + threadIdx.x; i < (last - first) * texel; i += 32 * kPackRows)
+      tile[i / texel * (kMaxChannels + 1) + i % texel] = source[i];
+    __syncthreads();
+    const int here = first + threadIdx.x;
+    for (int c = threadIdx.y; c < size.channels; c += kPackRows)
+      if (here < last)
+        planes[((long long)plane * size.channels + c) * texels + here] = tile[threadIdx.x * (kMaxChannels + 1) + c];
+    __syncthreads();
+  }
+}
+
+}  // namespace eg3d

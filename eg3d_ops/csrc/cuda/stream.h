@@ -1,0 +1,25 @@
+// Where an op runs. The tests have a file of the same name for a device that is the host.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/tensor.h>
+
+// Declared by torch only where USE_CUDA is defined.
+extern "C" AOTI_TORCH_EXPORT AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
+
+namespace eg3d {
+
+// While it lives, the device of `t` is the current one; `stream` is torch's current stream on it.
+class OnDeviceOf {
+ public:
+  void* stream = nullptr;
+
+  explicit OnDeviceOf(const torch::stable::Tensor& t) : guard_(t.get_device_index()) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+  }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+};
+
+}  // namespace eg3d

@@ -1,0 +1,405 @@
+"""The CUDA sources, run on the CPU by the emulator and compared with the PyTorch twins.
+
+See `cuda_emulator/emulated.py` for what this shows and what only a GPU can show.
+"""
+
+import ctypes
+import math
+import re
+
+import pytest
+import torch
+from cuda_emulator import emulated
+from torch import Tensor
+
+from eg3d_ops import _build
+from eg3d_ops.bias_act import ACTIVATIONS, _bias_act
+from eg3d_ops.planes import Decoder
+from eg3d_ops.render_rays import CUDA_LIMITS, _render_rays
+from eg3d_ops.upfirdn2d import _upfirdn2d
+
+# Rounding of the element type relative to the larger numbers of a result, with room for a few operations.
+ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+DTYPES = list(ROUNDING)
+
+
+@pytest.fixture(scope="session")
+def ops():
+    """torch.ops.eg3d_emulated."""
+    try:
+        _build.find_cxx()
+    except _build.BuildError as error:
+        pytest.skip(f"the emulator needs a C++ compiler: {error}")
+    return emulated.load()[0]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """To `tolerance` of the largest number expected; the same shape, and NaN and infinities at the same places."""
+    assert actual.shape == expected.shape
+    scale = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 1.0
+    torch.testing.assert_close(
+        actual.double(), expected.double(), rtol=0, atol=tolerance * max(scale, 1e-3), equal_nan=True
+    )
+
+
+# ----- The emulator itself ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_emulator_shows_mistakes(ops, backwards: bool) -> None:
+    """Otherwise the tests below would prove little. The kernel hands each thread's index to its left neighbour."""
+    switches = emulated.load()[1]
+    out = torch.zeros(64)
+    right = (torch.arange(64) + 1) % 64
+
+    def run(mistake: int) -> bytes | None:
+        switches.emulator_reverse(backwards)
+        message: bytes | None = switches.emulator_self_test(mistake, ctypes.c_void_p(out.data_ptr()))
+        switches.emulator_reverse(False)
+        return message
+
+    assert run(0) is None
+    assert out.equal(right.float())
+    assert run(1) is None  # no barrier: nothing to wait for, but a wrong result
+    assert not out.equal(right.float())
+    assert b"never come" in (run(2) or b"")  # threads at different barriers
+    assert b"shared memory" in (run(3) or b"")  # a write beyond it
+
+
+# ----- bias_act -----------------------------------------------------------------------------------------
+
+
+def layouts() -> dict[str, tuple[Tensor, int]]:
+    """x and the dimension of the bias."""
+    return {
+        "NCHW": (normal(2, 5, 7, 3), 1),
+        "channels last": (normal(2, 5, 7, 3).contiguous(memory_format=torch.channels_last), 1),
+        "transposed": (normal(3, 7, 5).transpose(0, 2), 2),
+        "several blocks": (normal(3, 2, 41, 43), 1),
+        "rows": (normal(11, 6), 1),
+        "first dimension": (normal(6, 11), 0),
+        "one channel": (normal(4, 1, 3), 1),
+        "not dense": (normal(4, 6, 10)[:, ::2, 1:7], 1),
+        "expanded": (normal(4, 1, 5).expand(4, 6, 5), 1),
+        "misaligned": (normal(61)[1:].reshape(3, 4, 5), 1),
+        "one element": (normal(1), 0),
+        "empty": (normal(2, 0, 3), 1),
+    }
+
+
+@pytest.mark.parametrize("layout", layouts())
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bias_act_layouts(ops, layout: str, dtype: torch.dtype) -> None:
+    x, dim = layouts()[layout]
+    x, b = cast(x, dtype), normal(x.shape[dim], seed=1).to(dtype)
+    y = ops.bias_act(x, b, dim, 2, 0.3, 1.5, 0.8)
+    assert y.stride() == torch.empty_like(x).stride()
+    assert_close(y, _bias_act(x.double(), b.double(), dim, "lrelu", 0.3, 1.5, 0.8), ROUNDING[dtype])
+    dy = cast(layouts()[layout][0].flip(0), dtype).contiguous()  # in another layout than y
+    from_y = ops.bias_act_grad(dy, None, None, y, dim, 2, 0.3, 1.5, 0.8)
+    from_x = ops.bias_act_grad(dy, x, b, None, dim, 2, 0.3, 1.5, 0.8)
+    expected = dy.double() * 1.5 * torch.where(x.double() + shaped(b, x, dim) > 0, torch.tensor(1.0).double(), 0.3)
+    assert_close(from_y, expected * (y.double().abs() < torch.tensor(0.8, dtype=dtype)), ROUNDING[dtype])
+    if dtype in (torch.float32, torch.float64):  # else numbers that round to the clamp are clamped in y only
+        assert_close(from_x, from_y, ROUNDING[dtype])
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """To `dtype` at the same strides and offset, where .to would make it dense."""
+    storage = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
+    return storage.to(dtype).as_strided(x.shape, x.stride(), x.storage_offset())
+
+
+def shaped(b: Tensor, x: Tensor, dim: int) -> Tensor:
+    return b.double().reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("clamp", [None, 0.7, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_bias_act_derivatives(ops, act: str, clamp: float | None, dtype: torch.dtype) -> None:
+    """Value, first and second gradient against autograd through the twin in float64."""
+    x = torch.cat([normal(2, 5, 40), normal(2, 5, 40, seed=3) * 12], 2).to(dtype)  # also far out, where exp is tiny
+    b, dy, v = normal(5, seed=1).to(dtype), normal(*x.shape, seed=4).to(dtype), normal(*x.shape, seed=5).to(dtype)
+    settings = (1, ACTIVATIONS[act].index, 0.3, 1.3, -1.0 if clamp is None else clamp)
+    at, cotangent = x.double().clone().requires_grad_(), dy.double().clone().requires_grad_()
+    y = _bias_act(at, b.double(), 1, act, 0.3, 1.3, clamp)
+    (first,) = torch.autograd.grad(y, at, cotangent, create_graph=True)
+    second = torch.autograd.grad(first, at, v.double(), allow_unused=True)[0] if first.requires_grad else None
+    # Beyond 20 torch takes softplus(x) to be x, which is off by 2e-9; the kernel does not.
+    tolerance = max(ROUNDING[dtype], 1e-8 if act == "softplus" else 0)
+    assert_close(ops.bias_act(x, b, *settings), y, tolerance)
+    assert_close(ops.bias_act_grad(dy, x, b, None, *settings), first, tolerance)
+    second = torch.zeros_like(first) if second is None else second
+    assert_close(ops.bias_act_grad2(v, dy, x, b, *settings), second, tolerance)
+
+
+def test_bias_act_without_bias_and_linear_gradient(ops) -> None:
+    x = normal(3, 70).float()
+    assert ops.bias_act(x, None, 0, 0, 0.0, 2.0, -1.0).equal(x * 2)
+    assert ops.bias_act_grad(x, None, None, None, 0, 0, 0.0, 2.0, -1.0).equal(x * 2)
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_bias_act_hands_nan_on(ops, act: str) -> None:
+    x = torch.tensor([1.0, math.nan, -1.0, math.nan, 2.0])
+    y = ops.bias_act(x, None, 0, ACTIVATIONS[act].index, 0.2, 1.0, 0.5)
+    assert y.isnan().equal(x.isnan())
+    dy = torch.ones(5)
+    slope = ops.bias_act_grad(dy, x, None, None, 0, ACTIVATIONS[act].index, 0.2, 1.0, -1.0)
+    assert ACTIVATIONS[act].piecewise_linear or slope.isnan().equal(x.isnan())
+    assert ops.bias_act_grad(x, dy, None, None, 0, ACTIVATIONS[act].index, 0.2, 1.0, -1.0).isnan().equal(x.isnan())
+
+
+def test_stored_clamp_is_recognised(ops) -> None:
+    """0.1 is less in half precision: outputs at the limit must still count as clamped."""
+    x = torch.tensor([3.0, 0.05, -3.0], dtype=torch.float16)
+    y = ops.bias_act(x, None, 0, 2, 0.2, 1.0, 0.1)
+    assert ops.bias_act_grad(torch.ones_like(x), None, None, y, 0, 2, 0.2, 1.0, 0.1).tolist() == [0, 1, 0]
+
+
+# ----- upfirdn2d ----------------------------------------------------------------------------------------
+
+RESAMPLING = [  # up, down, padding, filter
+    ([1, 1], [1, 1], [1, 2, 2, 1], [4, 4]),  # the three cases with kernels of their own
+    ([2, 2], [1, 1], [2, 1, 2, 1], [4, 4]),
+    ([1, 1], [2, 2], [1, 1, 1, 1], [4, 4]),
+    ([2, 2], [1, 1], [-1, 2, 3, -2], [4, 4]),  # crop
+    ([1, 1], [2, 2], [-1, 2, 3, -2], [4, 4]),
+    ([2, 1], [1, 2], [3, 0, 0, 4], [2, 5]),
+    ([3, 2], [2, 5], [4, 4, 6, 6], [7, 3]),
+    ([4, 1], [1, 3], [-7, -2, 5, 1], [1, 6]),
+    ([1, 1], [1, 1], [0, 0, 0, 0], [1, 1]),
+    ([1, 1], [1, 1], [12, 12, 12, 12], [25]),  # separable
+    ([2, 3], [3, 2], [5, 6, 4, 7], [12]),
+]
+
+
+@pytest.mark.parametrize("case", RESAMPLING, ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_upfirdn2d(ops, case, channels_last: bool, flip: bool) -> None:
+    up, down, padding, taps = case
+    f = normal(*taps, seed=1).float()
+    x = normal(2, 3, 11, 9).float()
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    y = ops.upfirdn2d(x, f, up, down, padding, flip, 1.5)
+    assert y.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert_close(y, _upfirdn2d(x.double(), f, tuple(up), tuple(down), padding, flip, 1.5), ROUNDING[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_upfirdn2d_dtypes(ops, dtype: torch.dtype) -> None:
+    x, f = normal(1, 2, 70, 37).to(dtype)[:, :, ::2], normal(4, 4, seed=1).float()  # several blocks, not dense
+    y = ops.upfirdn2d(x, f, [2, 2], [1, 1], [2, 1, 2, 1], False, 4.0)
+    assert y.dtype == dtype
+    assert_close(y, _upfirdn2d(x.double(), f, (2, 2), (1, 1), [2, 1, 2, 1], False, 4.0), ROUNDING[dtype])
+
+
+def test_upfirdn2d_hands_nan_on_and_no_further(ops) -> None:
+    x = torch.zeros(1, 1, 8, 8)
+    x[0, 0, 4, 3] = math.nan
+    y = ops.upfirdn2d(x, torch.ones(3, 3), [1, 1], [1, 1], [1, 1, 1, 1], False, 1.0)
+    assert y.isnan().nonzero().tolist() == [[0, 0, i, j] for i in (3, 4, 5) for j in (2, 3, 4)]
+
+
+# ----- The renderer -------------------------------------------------------------------------------------
+
+AXES = ((0, 1), (0, 2), (2, 0), (1, 2))
+
+
+def scene(planes=3, channels=5, size=(6, 7), rays=5, hidden=9, colors=3, coarse=7, fine=6, density=0.0, **options):
+    """Arguments of `_render_rays` in float64: rays through two boxes, some of them past it."""
+    n = 2
+    directions = normal(n, rays, 3, seed=2) * 0.3 + torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    w2 = normal(1 + colors, hidden, seed=6) / hidden**0.5
+    b2 = normal(1 + colors, seed=7) * 0.3
+    b2[0] += density  # far up: opaque from the first sample on; far down: empty
+    decoder = Decoder(normal(hidden, channels, seed=4) / channels**0.5, normal(hidden, seed=5) * 0.3, w2, b2)
+    draws = (uniform(n, rays, coarse, seed=8), uniform(n, rays, fine, seed=9)) if options.get("draws") else (None, None)
+    return {
+        "planes": normal(n, planes, channels, *size) * options.get("contrast", 2.0),
+        "origins": normal(n, rays, 3, seed=1) * 0.1 + torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64),
+        "directions": torch.nn.functional.normalize(directions, dim=-1),
+        "near": torch.full((n, rays, 1), 0.5, dtype=torch.float64) + normal(n, rays, 1, seed=3) * 0.1,
+        "far": torch.full((n, rays, 1), options.get("far", 1.6), dtype=torch.float64),
+        "decoder": decoder,
+        "coarse_draws": draws[0],
+        "fine_draws": draws[1] if fine else None,
+        "axes": AXES[:planes],
+        "box_warp": 0.9,
+        "num_coarse": coarse,
+        "num_fine": fine,
+        "disparity": options.get("disparity", False),
+    }
+
+
+def uniform(*shape: int, seed: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+SCENES = {
+    "plain": {},
+    "random draws": {"draws": True},
+    "disparity": {"disparity": True},
+    "coarse only": {"fine": 0},
+    "coarse only, random draws": {"fine": 0, "draws": True},
+    "far before near": {"fine": 0, "far": 0.2},
+    "far before near, fine": {"far": 0.2},
+    "opaque": {"density": 60.0, "rays": 9},
+    "opaque inside": {"contrast": 40.0},
+    "empty": {"density": -40.0},
+    "two samples": {"coarse": 2, "fine": 0},
+    "four samples": {"coarse": 4, "fine": 1},
+    "more fine than coarse": {"coarse": 5, "fine": 40, "draws": True},
+    "whole tiles": {"coarse": 32, "fine": 32},
+    "one plane": {"planes": 1, "channels": 1, "hidden": 1, "colors": 1},
+    "four planes": {"planes": 4, "channels": 8, "hidden": 16, "colors": 32},
+    "more rays than warps": {"rays": 21},
+    "one pixel": {"size": (1, 1)},
+    "official decoder": {"channels": 32, "hidden": 64, "colors": 32, "coarse": 48, "fine": 48, "rays": 2},
+    "largest": {"channels": 32, "hidden": 64, "colors": 32, "coarse": 130, "fine": 126, "rays": 1, "draws": True},
+}
+
+
+def forward(ops, s, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    single = {k: v.float() for k, v in s.items() if isinstance(v, Tensor)}
+    return ops.render_rays(
+        *(s["planes"].to(dtype), single["origins"], single["directions"], single["near"][..., 0]),
+        *(single["far"][..., 0], *(part.float() for part in s["decoder"])),
+        *(single.get("coarse_draws"), single.get("fine_draws"), flat(s["axes"]), s["box_warp"]),
+        *(s["num_coarse"], s["num_fine"], s["disparity"]),
+    )
+
+
+def backward(ops, s, cotangents, depths, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    return ops.render_rays_backward(
+        *(t.float() for t in cotangents),
+        s["planes"].to(dtype),
+        *(s["origins"].float(), s["directions"].float(), *(part.float() for part in s["decoder"]), depths.float()),
+        *(flat(s["axes"]), s["box_warp"]),
+    )
+
+
+def flat(axes) -> list[int]:
+    return [axis for pair in axes for axis in pair]
+
+
+def random_cotangents(s) -> list[Tensor]:
+    n, r, _ = s["origins"].shape
+    colors = s["decoder"].w2.shape[0] - 1
+    return [normal(n, r, colors, seed=20), normal(n, r, seed=21), normal(n, r, seed=22)]
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_render_rays(ops, name: str) -> None:
+    """Against the twin in float64.
+
+    Values: 3e-6 is what float32 makes of coordinates (6e-8 of a texel times a plane's size) and of sums over
+    some hundred samples; measured 4e-7 at most. Gradients: relative to their largest number; measured 2e-6.
+    """
+    s = scene(**SCENES[name])
+    leaves = [t.clone().requires_grad_() for t in (s["planes"], *s["decoder"])]
+    twin = _render_rays(**{**s, "planes": leaves[0], "decoder": Decoder(*leaves[1:])})
+    for what, actual, want in zip(twin._fields, forward(ops, s), twin, strict=True):
+        error = (actual.double() - want.reshape(actual.shape)).abs().max()
+        assert error < 3e-6, f"{what}: off by {error:.1e}"
+
+    cotangents = random_cotangents(s)
+    shaped_as_twin = [c.reshape(out.shape) for c, out in zip(cotangents, twin[:3], strict=True)]
+    gradients = torch.autograd.grad(twin[:3], leaves, shaped_as_twin)
+    found = backward(ops, s, cotangents, twin.depths)
+    for what, actual, want in zip(("planes", *Decoder._fields), found, gradients, strict=True):
+        error = (actual.double() - want).abs().max() / want.abs().max()
+        assert error < 1e-5, f"d_{what}: off by {error:.1e} of its largest number"
+
+
+@pytest.mark.parametrize("name", ["plain", "random draws", "more fine than coarse", "opaque", "more rays than warps"])
+def test_order_of_threads_does_not_matter(ops, name: str) -> None:
+    """It would if a barrier were missing. Only the sums over atomic additions may differ, by rounding."""
+    s = scene(**SCENES[name])
+    values = forward(ops, s)
+    gradients = backward(ops, s, random_cotangents(s), values[3])
+    with emulated.reversed_threads():
+        values_again = forward(ops, s)
+        gradients_again = backward(ops, s, random_cotangents(s), values[3])
+    for a, b in zip((*values, *gradients[1:]), (*values_again, *gradients_again[1:]), strict=True):
+        assert a.equal(b)
+    assert_close(gradients[0], gradients_again[0], 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_planes_are_only_stored_so(ops, dtype: torch.dtype) -> None:
+    """All arithmetic is float32, so the result is that of planes rounded beforehand, to the bit."""
+    s = scene()
+    rounded = {**s, "planes": s["planes"].to(dtype).double()}
+    values, same = forward(ops, s, dtype), forward(ops, rounded)
+    assert all(a.equal(b) for a, b in zip(values, same, strict=True))
+    gradients = backward(ops, s, random_cotangents(s), values[3], dtype)
+    assert all(g.dtype == torch.float32 for g in gradients)
+    same = backward(ops, rounded, random_cotangents(s), values[3])
+    assert all(a.equal(b) for a, b in zip(gradients, same, strict=True))
+
+
+@pytest.mark.parametrize("layout", ["already packed", "transposed", "sliced"])
+def test_planes_in_any_layout(ops, layout: str) -> None:
+    s = scene(channels=8)
+    planes = s["planes"].float()
+    expected = forward(ops, s)
+    if layout == "already packed":
+        planes = planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    elif layout == "transposed":
+        planes = planes.transpose(3, 4).contiguous().transpose(3, 4)
+    else:
+        planes = torch.nn.functional.pad(planes, (1, 2, 3, 4))[..., 3:-4, 1:-2]
+    assert planes.equal(s["planes"].float())
+    found = forward(ops, {**s, "planes": planes})
+    assert all(a.equal(b) for a, b in zip(found, expected, strict=True))
+
+
+def test_no_rays(ops) -> None:
+    s = scene(rays=0)
+    color, depth, weight, depths = forward(ops, s)
+    assert [list(t.shape) for t in (color, depth, weight, depths)] == [[2, 0, 3], [2, 0], [2, 0], [2, 0, 13]]
+    gradients = backward(ops, s, random_cotangents(s), depths)
+    assert [g.shape for g in gradients] == [t.shape for t in (s["planes"], *s["decoder"])]
+    assert not any(g.any() for g in gradients)
+
+
+def test_nan_reaches_the_rays_that_meet_it(ops) -> None:
+    s = scene(draws=True)
+    s["planes"][1] = math.nan
+    color, depth, weight, depths = forward(ops, s)
+    for t in (color, depth, weight):
+        assert t[0].isfinite().all()
+        assert t[1].isnan().all()
+    gradients = backward(ops, s, random_cotangents(s), depths)
+    assert gradients[0][0].isfinite().all()
+    assert gradients[1].isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("what", "size"),
+    [("channels", {"channels": 33}), ("hidden units", {"hidden": 65}), ("colours", {"colors": 33})],
+)
+def test_limits_are_refused(ops, what: str, size: dict[str, int]) -> None:
+    s = scene(**size)
+    with pytest.raises(RuntimeError, match=f"at most {CUDA_LIMITS[what]} {what}, got {CUDA_LIMITS[what] + 1}"):
+        forward(ops, s)
+
+
+def test_too_many_samples_are_refused(ops) -> None:
+    with pytest.raises(RuntimeError, match="at most 256 samples per ray, got 257"):
+        forward(ops, scene(coarse=200, fine=57))
+
+
+def test_limits_are_those_python_checks() -> None:
+    text = (_build.CSRC / "cuda" / "render.h").read_text()
+    names = {"Channels": "channels", "Hidden": "hidden units", "Colors": "colours", "Samples": "samples per ray"}
+    found = {name: int(value) for name, value in re.findall(r"kMax(\w+) = (\d+)", text)}
+    assert {names.get(name, name.lower()): value for name, value in found.items()} == CUDA_LIMITS
