@@ -54,7 +54,7 @@ def test_empty_batch() -> None:
     ("label", "resolution", "error", "message"),
     [
         (torch.zeros(25), 4, ValueError, r"label must have rank 2 \[N, 25\], got shape \[25\]"),
-        (torch.zeros(2, 16), 4, ValueError, r"label must have 25 numbers .* got shape \[2, 16\]"),
+        (torch.zeros(2, 16), 4, ValueError, r"label must have 25 numbers .*got shape \[2, 16\]"),
         (torch.zeros(2, 25, dtype=torch.long), 4, TypeError, "label must be floating point, got torch.int64"),
         ([0.0] * 25, 4, TypeError, "label must be a torch.Tensor, got list"),
         (torch.zeros(2, 25), 0, ValueError, "resolution must be at least 1, got 0"),

@@ -93,15 +93,13 @@ def camera_label(cam2world: Tensor, intrinsics: Tensor) -> Tensor:
     return torch.cat([cam2world.flatten(1), intrinsics.flatten(1)], 1)
 
 
-def check_label(label: Tensor, batch: int | None = None) -> Tensor:
+def check_label(label: Tensor, batch: int | None = None, name: str = "camera") -> Tensor:
     """Shape of camera labels [N, 25], with N = `batch` where given."""
-    check_tensor("camera", label, 2, "[N, 25]")
+    check_tensor(name, label, 2, "[N, 25]")
     if label.shape[1] != 25:
-        raise ValueError(
-            f"camera must have 25 numbers per row (16 pose, 9 intrinsics), got shape {list(label.shape)}"
-        )
+        raise ValueError(f"{name} must have 25 numbers per row (16 pose, 9 intrinsics), got shape {list(label.shape)}")
     if batch is not None and len(label) != batch:
-        raise ValueError(f"camera must have one row per sample, {batch}, got shape {list(label.shape)}")
+        raise ValueError(f"{name} must have one row per sample, {batch}, got shape {list(label.shape)}")
     return label
 
 

@@ -1,13 +1,10 @@
-"""Rays of a pinhole camera.
-
-A camera is a label of 25 numbers: the camera-to-world matrix (4 x 4, row-major; OpenCV axes: x right, y down,
-z forward) and the intrinsics (3 x 3, row-major), normalised by the image size.
-"""
+"""One ray through every pixel of a camera; `cameras` says what a label is."""
 
 import torch
 from torch import Tensor
 
-from eg3d_ops._checks import check_int, check_tensor
+from dreamportrait.rendering.cameras import check_label
+from eg3d_ops._checks import check_int
 
 
 def rays_from_label(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
@@ -15,11 +12,7 @@ def rays_from_label(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
 
     label [N, 25] -> origins, directions [N, R * R, 3]; directions have length 1.
     """
-    check_tensor("label", label, 2, "[N, 25]")
-    if label.shape[1] != 25:
-        raise ValueError(
-            f"label must have 25 numbers per camera (16 pose, 9 intrinsics), got shape {list(label.shape)}"
-        )
+    check_label(label, name="label")
     check_int("resolution", resolution, 1)
     cam2world = label[:, :16].reshape(-1, 4, 4)
     fx, skew, cx, fy, cy = label[:, [16, 17, 18, 20, 21], None].unbind(1)  # [N, 1] each
