@@ -24,7 +24,8 @@ def check_tensor(name: str, value: object, ndim: int | tuple[int, ...] | None = 
         raise TypeError(f"{name} must be floating point, got {value.dtype}; convert it with {name}.float()")
     ranks = (ndim,) if isinstance(ndim, int) else ndim
     if ranks is not None and value.ndim not in ranks:
-        raise ValueError(f"{name} must have rank {' or '.join(map(str, ranks))} {shape}, got shape {list(value.shape)}".replace("  ", " "))
+        wanted = f"{name} must have rank {' or '.join(map(str, ranks))} {shape}".rstrip()
+        raise ValueError(f"{wanted}, got shape {list(value.shape)}")
     return value
 
 

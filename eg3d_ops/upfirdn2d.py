@@ -6,6 +6,7 @@ to x is again an upfirdn2d, so both are differentiable to any order; filters hav
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -69,11 +70,16 @@ def _upfirdn2d(x: Tensor, f: Tensor, up: Pair, down: Pair, padding: Padding, fli
     f = f.to(x.dtype)
     if not flip_filter:
         f = f.flip(list(range(f.ndim)))  # torch's convolution is a correlation
-    with torch.autocast(x.device.type, enabled=False):  # which would take float32 images to half precision
+    with _no_autocast(x.device.type):
         if f.ndim == 2:
             return F.conv2d(x, (f * gain).expand(c, 1, -1, -1), groups=c, stride=(dy, dx))  # [N, C, H', W']
         x = F.conv2d(x, (f * gain)[None, :].expand(c, 1, -1, -1), groups=c, stride=(1, dx))
         return F.conv2d(x, f[:, None].expand(c, 1, -1, -1), groups=c, stride=(dy, 1))
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    """Autocast would take float32 images to half precision in a convolution."""
+    return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
 
 
 # ----- Arguments ----------------------------------------------------------------------------------------
@@ -81,22 +87,26 @@ def _upfirdn2d(x: Tensor, f: Tensor, up: Pair, down: Pair, padding: Padding, fli
 
 def parse_pair(name: str, value: int | Sequence[int]) -> Pair:
     """A factor, or one for x and one for y."""
-    pair = [value, value] if isinstance(value, int) else list(value) if isinstance(value, Sequence) else None
-    if pair is None or len(pair) != 2:
-        raise ValueError(f"{name} must be an int or [x, y], got {value!r}")
-    return check_int(name, pair[0], 1), check_int(name, pair[1], 1)
+    values = _integers(name, value, (1, 2), "an int or [x, y]")
+    return check_int(name, values[0], 1), check_int(name, values[-1], 1)
 
 
 def parse_padding(value: int | Sequence[int]) -> Padding:
     """An int, [x, y] or [x0, x1, y0, y1]."""
-    values = [value] if isinstance(value, int) else list(value) if isinstance(value, Sequence) else []
-    if len(values) not in (1, 2, 4):
-        raise ValueError(f"padding must be an int, [x, y] or [x0, x1, y0, y1], got {value!r}")
-    values = [check_int("padding", v) for v in values]
+    values = _integers("padding", value, (1, 2, 4), "an int, [x, y] or [x0, x1, y0, y1]")
     if len(values) == 4:
         return Padding(*values)
     x, y = values[0], values[-1]
     return Padding(x, x, y, y)
+
+
+def _integers(name: str, value: object, lengths: tuple[int, ...], rule: str) -> list[int]:
+    if isinstance(value, str) or not isinstance(value, int | Sequence):
+        raise TypeError(f"{name} must be {rule}, got {value!r}")
+    values = [value] if isinstance(value, int) else list(value)
+    if len(values) not in lengths:
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+    return [check_int(name, v) for v in values]
 
 
 def check_filter(f: Tensor, x: Tensor) -> Tensor:

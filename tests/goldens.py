@@ -39,6 +39,7 @@ class OpCase:
     """One case of ops.json. `raw_filter` is what setup_filter was given, with the arguments `setup`."""
 
     name: str
+    op: str
     args: dict[str, Any]
     raw_filter: Any
     setup: dict[str, Any]
@@ -52,7 +53,7 @@ def op_cases(op: str) -> list[OpCase]:
     """All cases of one op, for `pytest.mark.parametrize("case", op_cases("upfirdn2d"), ids=str)`."""
     golden = load("ops")
     found = [
-        OpCase(case["name"], case["args"], case.get("f_raw"), case.get("setup", {}), golden.group(case["name"]))
+        OpCase(case["name"], op, case["args"], case.get("f_raw"), case.get("setup", {}), golden.group(case["name"]))
         for case in golden.info["cases"]
         if case["op"] == op
     ]

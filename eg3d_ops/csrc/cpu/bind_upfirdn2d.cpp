@@ -57,18 +57,24 @@ struct Factors {
     }
   }
 
-  // Through the largest element, if every element of the product comes out right to `tolerance`.
+  // Through the smallest element that is not 0, as integer taps then stay integers; true if every element of
+  // the product comes out right to `tolerance`.
   bool separate(const std::vector<double>& f, int64_t columns, double tolerance) {
-    const auto larger = [](double a, double b) { return std::fabs(a) < std::fabs(b); };
-    const int64_t pivot = std::max_element(f.begin(), f.end(), larger) - f.begin();
+    const auto smaller = [](double a, double b) { return b == 0 || (a != 0 && std::fabs(a) < std::fabs(b)); };
+    const int64_t pivot = std::min_element(f.begin(), f.end(), smaller) - f.begin();
     if (f[pivot] == 0) return false;
     const auto row = f.begin() + pivot / columns * columns;
     std::vector<double> across(row, row + columns), along;
     for (size_t i = pivot % columns; i < f.size(); i += columns) along.push_back(f[i] / f[pivot]);
+    double largest = 0;
     for (size_t i = 0; i < f.size(); ++i) {
       const double product = along[i / columns] * across[i % columns];
       if (!(std::fabs(product - f[i]) <= tolerance * std::fabs(f[i]))) return false;
+      largest = std::max(largest, std::fabs(along[i / columns]));
     }
+    const int exponent = std::ilogb(largest);  // sums of rows shall be of the size of the rows
+    for (double& tap : along) tap = std::scalbn(tap, -exponent);
+    for (double& tap : across) tap = std::scalbn(tap, exponent);
     column = along;
     rows = {across};
     return true;
