@@ -10,8 +10,9 @@ extern __shared__ float4 eg3d_shared[];
 
 namespace eg3d {
 
-constexpr int kPackRows = 8;                              // a block has 32 x 8 threads
-constexpr int kPackShared = 32 * (kMaxChannels + 1) * 4;  // bytes: [32 texels][channels + 1], free of bank conflicts
+constexpr int kPackRows = 8;  // a block has 32 x 8 threads
+constexpr int kPackRow = kMaxChannels + 1;  // floats per texel in shared memory: odd, so no bank conflicts
+constexpr int kPackShared = 32 * kPackRow * 4;  // bytes
 
 // In memory one element is `stride[i]` after its neighbour along axis i of [N, P, C, H, W].
 struct PlaneStrides {
@@ -22,39 +23,31 @@ template <class T>
 __global__ void __launch_bounds__(32 * kPackRows)
 pack_planes_kernel(PlaneSizes size, PlaneStrides stride, const T* __restrict__ planes, T* __restrict__ packed) {
   float* const tile = reinterpret_cast<float*>(eg3d_shared);
-  const int texels = size.height * size.width, texel = texel_size(size.channels);
-  const int first = blockIdx.x * 32, last = min(first + 32, texels);
-  for (int plane = blockIdx.y; plane < size.batch * size.planes; plane += gridDim.y) {
-    const T* const source = planes + plane / size.planes * stride.at[0] + plane % size.planes * stride.at[1];
-    const int here = first + threadIdx.x;
-    for (int c = threadIdx.y; c < texel; c += kPackRows) {
-      const long long at = here / size.width * stride.at[3] + here % size.width * stride.at[4] + c * stride.at[2];
-      tile[threadIdx.x * (kMaxChannels + 1) + c] = here < last && c < size.channels ? widen(source[at]) : 0.f;
-    }
-    __syncthreads();
-    T* const target = packed + ((long long)plane * texels + first) * texel;
-    for (int i = threadIdx.y * 32 + threadIdx.x; i < (last - first) * texel; i += 32 * kPackRows)
-      target[i] = narrow<T>(tile[i / texel * (kMaxChannels + 1) + i % texel]);
-    __syncthreads();
+  const int texels = size.height * size.width, texel = texel_size(size.channels), plane = blockIdx.y;
+  const int first = blockIdx.x * 32, last = min(first + 32, texels), here = first + threadIdx.x;
+  const T* const source = planes + plane / size.planes * stride.at[0] + plane % size.planes * stride.at[1];
+  for (int c = threadIdx.y; c < texel; c += kPackRows) {
+    const long long at = here / size.width * stride.at[3] + here % size.width * stride.at[4] + c * stride.at[2];
+    tile[threadIdx.x * kPackRow + c] = here < last && c < size.channels ? widen(source[at]) : 0.f;
   }
+  __syncthreads();
+  T* const target = packed + ((long long)plane * texels + first) * texel;
+  for (int i = threadIdx.y * 32 + threadIdx.x; i < (last - first) * texel; i += 32 * kPackRows)
+    target[i] = narrow<T>(tile[i / texel * kPackRow + i % texel]);
 }
 
 __global__ void __launch_bounds__(32 * kPackRows)
 unpack_planes_kernel(PlaneSizes size, const float* __restrict__ packed, float* __restrict__ planes) {
   float* const tile = reinterpret_cast<float*>(eg3d_shared);
-  const int texels = size.height * size.width, texel = texel_size(size.channels);
-  const int first = blockIdx.x * 32, last = min(first + 32, texels);
-  for (int plane = blockIdx.y; plane < size.batch * size.planes; plane += gridDim.y) {
-    const float* const source = packed + ((long long)plane * texels + first) * texel;
-    for (int i = threadIdx.y * 32 + threadIdx.x; i < (last - first) * texel; i += 32 * kPackRows)
-      tile[i / texel * (kMaxChannels + 1) + i % texel] = source[i];
-    __syncthreads();
-    const int here = first + threadIdx.x;
-    for (int c = threadIdx.y; c < size.channels; c += kPackRows)
-      if (here < last)
-        planes[((long long)plane * size.channels + c) * texels + here] = tile[threadIdx.x * (kMaxChannels + 1) + c];
-    __syncthreads();
-  }
+  const int texels = size.height * size.width, texel = texel_size(size.channels), plane = blockIdx.y;
+  const int first = blockIdx.x * 32, last = min(first + 32, texels), here = first + threadIdx.x;
+  const float* const source = packed + ((long long)plane * texels + first) * texel;
+  for (int i = threadIdx.y * 32 + threadIdx.x; i < (last - first) * texel; i += 32 * kPackRows)
+    tile[i / texel * kPackRow + i % texel] = source[i];
+  __syncthreads();
+  if (here >= last) return;
+  for (int c = threadIdx.y; c < size.channels; c += kPackRows)
+    planes[((long long)plane * size.channels + c) * texels + here] = tile[threadIdx.x * kPackRow + c];
 }
 
 }  // namespace eg3d

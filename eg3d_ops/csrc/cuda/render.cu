@@ -17,7 +17,7 @@ void check_planes(const PlaneSizes& size) {
   check_limit("channels", size.channels, kMaxChannels);
   check_limit("planes", size.planes, kMaxPlanes);
   check_limit("numbers in a plane", (long long)size.height * size.width * texel_size(size.channels), 0x7fffffff);
-  check_limit("planes in the batch", (long long)size.batch * size.planes, 0x7fffffff);
+  check_limit("planes in the batch", (long long)size.batch * size.planes, 65535);  // height of a grid
 }
 
 void check_scene(const Scene& s, int samples) {
@@ -38,8 +38,7 @@ void with_plane_element(ElementType type, const Run& run) {
 }
 
 dim3 pack_blocks(const PlaneSizes& size) {
-  const int planes = size.batch * size.planes;
-  return dim3((unsigned)(((long long)size.height * size.width + 31) / 32), (unsigned)(planes < 65535 ? planes : 65535));
+  return dim3((unsigned)(((long long)size.height * size.width + 31) / 32), (unsigned)(size.batch * size.planes));
 }
 
 size_t backward_bytes(const RenderBackward& p) { return sizeof(float) * backward_floats(p.scene.hidden, p.samples); }

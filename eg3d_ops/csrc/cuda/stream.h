@@ -15,7 +15,7 @@ class OnDeviceOf {
   void* stream = nullptr;
 
   explicit OnDeviceOf(const torch::stable::Tensor& t) : guard_(t.get_device_index()) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
   }
 
  private:
