@@ -92,8 +92,11 @@ def modulated_conv2d(
         if demodulation is not None:
             w = w * demodulation[:, :, None, None, None]
         w = w.reshape(n * co, ci, kh, kw).to(x.dtype)
-        y = convolve(x.reshape(1, n * ci, *x.shape[2:]), w, groups=n)  # [1, N * Co, H', W']
-        y = y.reshape(n, co, *y.shape[2:])
+        if n == 1:  # a reshape, even to the same shape, would forget that channels lie last
+            y = convolve(x, w)
+        else:
+            y = convolve(x.reshape(1, n * ci, *x.shape[2:]), w, groups=n)  # [1, N * Co, H', W']
+            y = y.reshape(n, co, *y.shape[2:])
     else:
         x = x * styles.to(x.dtype)[:, :, None, None]
         y = convolve(x, weight.to(x.dtype))

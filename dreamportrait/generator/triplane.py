@@ -166,8 +166,8 @@ class TriPlaneGenerator(nn.Module):
 
 
 def _as_image(x: Tensor, size: int) -> Tensor:
-    """[N, R * R, C] -> [N, C, R, R]"""
-    return x.transpose(1, 2).reshape(len(x), -1, size, size)
+    """[N, R * R, C] -> [N, C, R, R], channels last: a view."""
+    return x.unflatten(1, (size, size)).permute(0, 3, 1, 2)
 
 
 def _tolerate_missing_label_std(module, state, prefix, *rest) -> None:  # type: ignore[no-untyped-def]

@@ -28,12 +28,18 @@ float* mutable_floats(const Tensor& t) { return t.mutable_data_ptr<float>(); }
 Tensor like(const Tensor& t, std::vector<int64_t> sizes) { return torch::stable::new_empty(t, sizes); }
 Tensor zeros_like(const Tensor& t, std::vector<int64_t> sizes) { return torch::stable::new_zeros(t, sizes); }
 
-// [C, pixels] -> [pixels, C_p] for one plane; the padding is zeroed. In blocks that stay in the cache.
-void pack_plane(const float* from, int channels, int channels_p, int64_t begin, int64_t end, int64_t pixels, float* to) {
-  for (int64_t block = begin; block < end; block += 64) {
-    const int64_t stop = std::min(block + 64, end);
-    for (int c = 0; c < channels_p; ++c)
-      for (int64_t i = block; i < stop; ++i) to[i * channels_p + c] = c < channels ? from[c * pixels + i] : 0.f;
+// One row of a plane, whose channels and columns may lie anyhow, as [W, C_p]; padding is zeroed.
+void pack_row(const float* from, int64_t channel_step, int64_t column_step, const RenderSizes& size, float* to) {
+  const int channels = size.channels, channels_p = size.channels_p;
+  for (int x0 = 0; x0 < size.width; x0 += 64) {  // blocks that stay in the cache, whichever way they are read
+    const int x1 = std::min(x0 + 64, size.width);
+    if (channel_step == 1) {
+      for (int x = x0; x < x1; ++x) std::copy_n(from + x * column_step, channels, to + x * channels_p);
+    } else {
+      for (int c = 0; c < channels; ++c)
+        for (int x = x0; x < x1; ++x) to[x * channels_p + c] = from[c * channel_step + x * column_step];
+    }
+    for (int x = x0; x < x1; ++x) std::fill(to + x * channels_p + channels, to + (x + 1) * channels_p, 0.f);
   }
 }
 
@@ -61,11 +67,13 @@ Tensor pack_planes(const Tensor& planes, const RenderSizes& size) {
   if (c == size.channels_p && strides[2] == 1 && strides[4] == c && strides[3] == w * c && strides[1] == h * w * c &&
       (size.batch == 1 || strides[0] == size.planes * h * w * c))
     return planes;
-  const Tensor source = torch::stable::contiguous(planes);
-  const Tensor packed = like(source, {size.batch, size.planes, size.height, size.width, size.channels_p});
-  for_pixels(size.batch * size.planes, h * w, [&](int64_t plane, int64_t begin, int64_t end) {
-    pack_plane(floats(source) + plane * c * h * w, size.channels, size.channels_p, begin, end, h * w,
-               mutable_floats(packed) + plane * h * w * size.channels_p);
+  const Tensor packed = like(planes, {size.batch, size.planes, size.height, size.width, size.channels_p});
+  torch::stable::parallel_for(0, size.batch * size.planes * h, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {  // of all planes of all images
+      const int64_t image = row / h / size.planes, plane = row / h % size.planes, y = row % h;
+      const float* from = floats(planes) + image * strides[0] + plane * strides[1] + y * strides[3];
+      pack_row(from, strides[2], strides[4], size, mutable_floats(packed) + row * w * size.channels_p);
+    }
   });
   return packed;
 }
