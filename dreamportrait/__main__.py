@@ -1,0 +1,5 @@
+"""`python -m dreamportrait`."""
+
+from dreamportrait.cli import main
+
+main(prog_name="python -m dreamportrait")
