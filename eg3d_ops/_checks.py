@@ -12,7 +12,7 @@ from torch import Tensor
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 KERNEL_DTYPES = {  # of the pointwise ops and filters
     "cpu": (torch.float32, torch.float64),
-    "cuda": (torch.float16, torch.bfloat16, torch.float32),
+    "cuda": FLOATING,
 }
 
 

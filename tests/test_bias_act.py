@@ -412,8 +412,22 @@ def test_cuda_like_twin(act, dtype, size, channels_last):
 
 
 @pytest.mark.gpu
-def test_cuda_float64_is_left_to_the_twin():
-    x = normal(2, 3, dtype=torch.float64).cuda()
-    assert torch.equal(bias_act(x), x)
-    with pytest.raises(TypeError, match="x is torch.float64, but compiled bias_act on cuda takes torch.float16"):
-        bias_act(x, impl="compiled")
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_cuda_gradcheck(act):
+    x, b = (normal(*size, seed=8, dtype=torch.float64).cuda().requires_grad_() for size in ((2, 3, 4), (3,)))
+
+    def function(x, b):
+        return bias_act(x, b, act=act, clamp=0.8, impl="compiled")
+
+    assert torch.autograd.gradcheck(function, (x, b))
+    assert torch.autograd.gradgradcheck(function, (x, b))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_cuda_autocast(act, impl):
+    """Autocast takes some functions to float32; the result is of the type of x all the same."""
+    x = normal(2, 3, 4, dtype=torch.float16).cuda()
+    with torch.autocast("cuda", torch.float16):
+        assert bias_act(x, normal(3).cuda(), act=act, impl=impl).dtype == torch.float16

@@ -448,6 +448,18 @@ def test_cuda_like_twin(use, f, dtype, size, layout):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("f", [BLUR, SKEW], ids=["blur", "skew"])
+def test_cuda_gradcheck(f):
+    x, f = normal(2, 2, 4, 5, dtype=torch.float64).cuda().requires_grad_(), f.cuda()
+
+    def function(x):
+        return upfirdn2d(x, f, up=2, down=[1, 3], padding=3, impl="compiled")
+
+    assert torch.autograd.gradcheck(function, (x,))
+    assert torch.autograd.gradgradcheck(function, (x,))
+
+
+@pytest.mark.gpu
 def test_cuda_filters_are_looked_into_once():
     x, f = normal(1, 1, 8, 8).cuda(), BLUR.cuda()
     upfirdn2d(x, f)
