@@ -97,10 +97,10 @@ def test_skipping_the_build(tree: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
 
 
-def test_compiler_that_fails(tree: Path, compiler: None) -> None:
-    (tree / "eg3d_ops" / "csrc" / "cpu" / "broken.cpp").write_text("int f() { return undeclared_name; }\n")
+def test_compiler_that_fails(tiny_tree: Path, compiler: None) -> None:
+    (tiny_tree / "eg3d_ops" / "csrc" / "cpu" / "broken.cpp").write_text("int f() { return undeclared_name; }\n")
     with pytest.raises(AssertionError, match=r"undeclared_name(.|\n)*Remedy: mend the cause, .* EG3D_OPS_SKIP_BUILD=1"):
-        build_wheel(tree)
+        build_wheel(tiny_tree)
 
 
 def test_with_a_compiler(tiny_tree: Path, compiler: None) -> None:
