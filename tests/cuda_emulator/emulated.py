@@ -62,7 +62,9 @@ def _build_library() -> Path:
         *("-x", "c++", *map(str, kernels)),
         *(f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"),
     ]
-    files = [path for folder in (FOLDER, _build.CSRC / "cuda") for path in sorted(folder.rglob("*")) if path.is_file()]
+    texts = (".h", ".cuh", ".cpp", ".cu")
+    files = [path for folder in (FOLDER, _build.CSRC / "cuda") for path in sorted(folder.rglob("*"))]
+    files = [path for path in files if path.suffix in texts]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files) + " ".join(command).encode()).hexdigest()[:16]
     path = CACHE / f"emulated-{digest}{_build.SUFFIX}"
     if not path.exists():

@@ -82,20 +82,28 @@ void start_fibers() {
   }
 }
 
-void run_block() {
-  start_fibers();
-  for (;;) {
-    bool ran = false, released = false, all_done = true;
-    for (unsigned n = 0; n < num_threads; ++n) {
-      const unsigned i = reversed ? num_threads - 1 - n : n;
+// Runs a warp until its threads are done or wait for other warps; whether it did anything.
+bool run_warp(unsigned begin) {
+  bool ran = false;
+  do {
+    for (unsigned n = 0; n < 32; ++n) {
+      const unsigned i = begin + (reversed ? 31 - n : n);
       if (fibers[i].done || fibers[i].waiting) continue;
       resume(i), ran = true;
     }
+  } while (release(Scope::warp, begin, begin + 32, warp_values));
+  return ran;
+}
+
+// One warp after another goes as far as it can, so that none finds the others in step by chance.
+void run_block() {
+  start_fibers();
+  for (;;) {
+    bool ran = false, all_done = true;
+    for (unsigned n = 0; n < num_threads; n += 32) ran |= run_warp(reversed ? num_threads - 32 - n : n);
     for (unsigned i = 0; i < num_threads; ++i) all_done &= fibers[i].done;
     if (all_done) return;
-    for (unsigned i = 0; i < num_threads; i += 32) released |= release(Scope::warp, i, i + 32, warp_values);
-    released |= release(Scope::block, 0, num_threads, block_values);
-    if (ran || released) continue;
+    if (release(Scope::block, 0, num_threads, block_values) || ran) continue;
     unsigned waiting[2] = {0, 0};  // lines where threads wait
     for (unsigned i = 0; i < num_threads; ++i)
       if (!fibers[i].done) waiting[waiting[0] && waiting[0] != (unsigned)fibers[i].line] = fibers[i].line;

@@ -299,8 +299,7 @@ __global__ void __launch_bounds__(32 * kBackwardWarps) render_backward_kernel(Re
       tile_gradients(p, decoder, sums, planes, ray, base, lit, scratch, biases);
   }
 
-  __syncthreads();
-  float* const output_sums = scratch;  // [warps][colours, density]
+  float* const output_sums = scratch;  // [warps][colours, density]; the loop ended at a barrier
   const float density = warp_sum(biases.density);
   output_sums[warp * kRow + lane] = biases.color;
   if (lane == 0) output_sums[warp * kRow + kTile] = density;

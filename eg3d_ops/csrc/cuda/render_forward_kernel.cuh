@@ -62,7 +62,7 @@ __device__ inline float sum_colors(const Scene& s, const Decoder& decoder, const
     load_row(tile, lane, features);
     decode(decoder, features, logits);
     const float weight = at_sample(weights, k, count);
-    __syncwarp();  // the tile changes its meaning: weighted colours instead of features
+    // Weighted colours take the place of the features: so far each lane reads and writes its own row only.
 #pragma unroll
     for (int c = 0; c < kTile; ++c) tile[lane * kRow + c] = weight * color_of(logits[c]);
     __syncwarp();
