@@ -7,9 +7,19 @@ import torch
 from torch import Tensor
 
 from eg3d_ops import _backend
+from eg3d_ops.filters import setup_filter
 
 ISAS = ("portable", "avx2", "avx512")
 IMPLS = ("reference", "compiled")
+
+BLUR = setup_filter([1, 3, 3, 1])  # [4, 4], the filter of StyleGAN networks
+SKEW = torch.tensor([[1.0, 2.0, 0.5], [0.25, -3.0, 1.0], [2.0, 1.0, 4.0], [0.5, 1.5, 1.0]])  # not a product
+NETWORK = {  # how the generator and the discriminator call it
+    "blur": {"padding": 1, "gain": 4},
+    "up 2": {"up": 2, "padding": [2, 1, 2, 1], "gain": 4},
+    "down 2": {"down": 2, "padding": 1},
+    "before strided convolution": {"padding": 2},
+}
 
 
 def available_impl(request: pytest.FixtureRequest) -> str:

@@ -306,52 +306,6 @@ def test_inputs_stay_as_they_are(impl):
     assert bias_act(x, impl=impl).data_ptr() != x.data_ptr()  # not even where nothing is to be done
 
 
-# ----- torch.library --------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck's own looking
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_opcheck(layout, compiled_cpu):
-    x = normal(2, 3, 4, 5).to(memory_format=layout).requires_grad_()
-    b, dy = normal(3).requires_grad_(), normal(2, 3, 4, 5, seed=1).requires_grad_()
-    ops = torch.ops.eg3d_ops
-    for act in (2, 7):
-        settings = (1, act, 0.2, 1.5, 0.9)
-        torch.library.opcheck(ops.bias_act.default, (x, b, *settings))
-        torch.library.opcheck(ops.bias_act_grad.default, (dy, x, b, None, *settings))
-    torch.library.opcheck(ops.bias_act_grad.default, (dy, None, None, x.detach(), 1, 2, 0.2, 1.5, 0.9))
-    torch.library.opcheck(ops.bias_act_grad.default, (dy, None, None, None, 1, 0, 0.2, 1.5, -1.0))
-    tests = ("test_schema", "test_faketensor", "test_autograd_registration")  # its gradient is refused
-    torch.library.opcheck(ops.bias_act_grad2.default, (dy, dy, x, b, 1, 7, 0.2, 1.5, 0.9), test_utils=tests)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")  # inductor of torch 2.10 itself
-@pytest.mark.parametrize(
-    ("backend", "impl"), [("aot_eager", "reference"), ("aot_eager", "compiled"), ("inductor", "compiled")]
-)
-def test_torch_compile(backend, impl, compiled_cpu):
-    def loss(x, b):
-        y = bias_act(x * 2, b, act="lrelu", clamp=1.5, impl=impl)
-        return (y + bias_act(x, b, act="tanh", impl=impl)).square().sum()
-
-    compiled = torch.compile(loss, fullgraph=True, backend=backend, dynamic=False)
-    x, b = normal(2, 3, 8, 8).requires_grad_(), normal(3, seed=8).requires_grad_()
-    expected = torch.autograd.grad(loss(x, b), (x, b))
-    actual = torch.autograd.grad(compiled(x, b), (x, b))
-    for a, e in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-5)  # sums of 128 numbers of size 1, fused otherwise
-
-
-def test_torch_compile_of_any_size(compiled_cpu):
-    def function(x, b):
-        return bias_act(x, b, act="lrelu", impl="compiled")
-
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
-    for n in (3, 5, 8):
-        x, b = normal(n, 4, n + 1), normal(4)
-        assert torch.equal(compiled(x, b), function(x, b))
-
-
 # ----- Bad arguments --------------------------------------------------------------------------------------
 
 BAD = {
@@ -382,52 +336,3 @@ def test_bad_arguments(case, impl):
     good = {"x": normal(2, 3, 4), "b": normal(3), "impl": impl}
     with pytest.raises(error, match=message):
         bias_act(**{**good, **wrong})
-
-
-# ----- CUDA -----------------------------------------------------------------------------------------------
-
-
-# Computed in float32 and rounded once to the type of x: half an ulp of the result, plus float32's own error.
-CUDA_TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("act", ACTIVATIONS)
-@pytest.mark.parametrize("dtype", CUDA_TOLERANCE)
-@pytest.mark.parametrize("size", [(2, 5, 7, 9), (3, 64, 32, 32), (5, 513)])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_cuda_like_twin(act, dtype, size, channels_last):
-    if channels_last and len(size) != 4:
-        pytest.skip("no channels_last without images")
-    x, b = normal(*size).to(dtype), normal(size[1], seed=8).to(dtype)
-    if channels_last:
-        x = x.to(memory_format=torch.channels_last)
-
-    def run(impl, device, to):
-        inputs = [x.to(device, to), b.to(device, to)]
-        return derivatives(lambda x, b: bias_act(x, b, act=act, impl=impl), inputs, rounded=dtype)
-
-    twin = run("reference", "cpu", torch.float32)
-    assert_derivatives_close(run("compiled", "cuda", dtype), twin, CUDA_TOLERANCE[dtype])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("act", ACTIVATIONS)
-def test_cuda_gradcheck(act):
-    x, b = (normal(*size, seed=8, dtype=torch.float64).cuda().requires_grad_() for size in ((2, 3, 4), (3,)))
-
-    def function(x, b):
-        return bias_act(x, b, act=act, clamp=0.8, impl="compiled")
-
-    assert torch.autograd.gradcheck(function, (x, b))
-    assert torch.autograd.gradgradcheck(function, (x, b))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("act", ACTIVATIONS)
-@pytest.mark.parametrize("impl", IMPLS)
-def test_cuda_autocast(act, impl):
-    """Autocast takes some functions to float32; the result is of the type of x all the same."""
-    x = normal(2, 3, 4, dtype=torch.float16).cuda()
-    with torch.autocast("cuda", torch.float16):
-        assert bias_act(x, normal(3).cuda(), act=act, impl=impl).dtype == torch.float16

@@ -8,8 +8,11 @@ from goldens import op_cases
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from op_checks import (
+    BLUR,
     IMPLS,
     ISAS,
+    NETWORK,
+    SKEW,
     assert_derivatives_close,
     available_impl,
     available_isa,
@@ -21,9 +24,6 @@ from op_checks import (
 from eg3d_ops import _backend
 from eg3d_ops.filters import setup_filter
 from eg3d_ops.upfirdn2d import upfirdn2d
-
-BLUR = setup_filter([1, 3, 3, 1])  # [4, 4], the filter of StyleGAN networks
-SKEW = torch.tensor([[1.0, 2.0, 0.5], [0.25, -3.0, 1.0], [2.0, 1.0, 4.0], [0.5, 1.5, 1.0]])  # not a product
 
 # Of the largest number: sums of up to 25 products in another order, in float32.
 CLOSE = 3e-6
@@ -159,24 +159,13 @@ def test_compiled_like_twin(compiled_cpu, arguments, f, size, isa, channels_last
     assert_like_twin(x, f, arguments, 1e-14 if double else CLOSE)
 
 
-NETWORK = {  # how the generator and the discriminator call it
-    "blur": {"padding": 1, "gain": 4},
-    "up 2": {"up": 2, "padding": [2, 1], "gain": 4},
-    "down 2": {"down": 2, "padding": 1},
-    "before strided convolution": {"padding": 2},
-}
-
-
 @pytest.mark.parametrize("use", NETWORK)
 @pytest.mark.parametrize("channels", [1, 3, 17])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_widths_around_the_vector_length(use, channels, layout, isa):
-    options = dict(NETWORK[use])
-    if options["padding"] == [2, 1]:
-        options["padding"] = [2, 1, 2, 1]
     for width in (4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65):
         x = normal(1, channels, 6, width).to(memory_format=layout)
-        assert_like_twin(x, BLUR, options)
+        assert_like_twin(x, BLUR, NETWORK[use])
 
 
 LAYOUTS = {
@@ -328,42 +317,6 @@ def test_arguments_may_be_lists_tuples_and_sizes(impl):
             assert torch.equal(upfirdn2d(x, BLUR, up=up, padding=padding, impl=impl), expected)
 
 
-# ----- torch.library --------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck's own looking
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("f", [SKEW, setup_filter([1.0, 2.0, 1.0], separable=True)], ids=["skew", "taps"])
-def test_opcheck(layout, f, compiled_cpu):
-    x = normal(2, 3, 6, 5).to(memory_format=layout).requires_grad_()
-    torch.library.opcheck(torch.ops.eg3d_ops.upfirdn2d.default, (x, f, [2, 1], [1, 2], [1, 2, -1, 3], False, 1.5))
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")  # inductor of torch 2.10 itself
-@pytest.mark.parametrize(
-    ("backend", "impl"), [("aot_eager", "reference"), ("aot_eager", "compiled"), ("inductor", "compiled")]
-)
-def test_torch_compile(backend, impl, compiled_cpu):
-    def loss(x):
-        return (upfirdn2d(x * 2, BLUR, up=2, padding=2, impl=impl) + 1).square().sum()
-
-    compiled = torch.compile(loss, fullgraph=True, backend=backend, dynamic=False)
-    x = normal(2, 3, 8, 8).requires_grad_()
-    (expected,) = torch.autograd.grad(loss(x), x)
-    (actual,) = torch.autograd.grad(compiled(x), x)
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)  # sums of 16 numbers of size 1, fused otherwise
-
-
-def test_torch_compile_of_any_size(compiled_cpu):
-    def function(x):
-        return upfirdn2d(x, BLUR, down=2, padding=1, impl="compiled")
-
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
-    for n in (3, 5, 8):
-        x = normal(n, 4, n + 1, n + 2)
-        assert torch.equal(compiled(x), function(x))
-
-
 # ----- Bad arguments --------------------------------------------------------------------------------------
 
 BAD = {
@@ -419,52 +372,3 @@ def test_filter_changed_to_nan_is_noticed(impl):
     f[0, 0] = math.nan
     with pytest.raises(ValueError, match="f must be finite"):
         upfirdn2d(x, f, impl=impl)
-
-
-# ----- CUDA -----------------------------------------------------------------------------------------------
-
-# Sums in float32, rounded once to the type of x: half an ulp of the result.
-CUDA_TOLERANCE = {torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("use", [*NETWORK.values(), {"up": [3, 1], "down": [2, 3], "padding": [4, -1, 3, 2]}], ids=str)
-@pytest.mark.parametrize(
-    "f", [BLUR, SKEW, setup_filter([1.0, 3.0, 3.0, 1.0], separable=True)], ids=["blur", "skew", "taps"]
-)
-@pytest.mark.parametrize("dtype", CUDA_TOLERANCE)
-@pytest.mark.parametrize("size", [(2, 3, 7, 9), (1, 64, 33, 33), (1, 2, 70, 140)])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_cuda_like_twin(use, f, dtype, size, layout):
-    x = normal(*size).to(dtype).to(memory_format=layout)
-
-    def run(impl, device, to):
-        here = f.to(device)
-        return derivatives(lambda x: upfirdn2d(x, here, **use, impl=impl), [x.to(device, to)], rounded=dtype)
-
-    twin = run("reference", "cpu", torch.float32)
-    # Twice the tolerance for what is rounded twice: the gradient of a rounded gradient.
-    assert_derivatives_close(run("compiled", "cuda", dtype), twin, 2 * CUDA_TOLERANCE[dtype])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("f", [BLUR, SKEW], ids=["blur", "skew"])
-def test_cuda_gradcheck(f):
-    x, f = normal(2, 2, 4, 5, dtype=torch.float64).cuda().requires_grad_(), f.cuda()
-
-    def function(x):
-        return upfirdn2d(x, f, up=2, down=[1, 3], padding=3, impl="compiled")
-
-    assert torch.autograd.gradcheck(function, (x,))
-    assert torch.autograd.gradgradcheck(function, (x,))
-
-
-@pytest.mark.gpu
-def test_cuda_filters_are_looked_into_once():
-    x, f = normal(1, 1, 8, 8).cuda(), BLUR.cuda()
-    upfirdn2d(x, f)
-    with torch.cuda.graph(torch.cuda.CUDAGraph()):  # forbids waiting for the GPU
-        upfirdn2d(x, f)
-    f[0, 0] = math.nan
-    with pytest.raises(ValueError, match="f must be finite"):
-        upfirdn2d(x, f)

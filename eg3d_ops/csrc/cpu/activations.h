@@ -111,7 +111,8 @@ struct Elu {
 struct Selu {
   template <class V>
   EG3D_INLINE Jet<V> at(V z, V) {
-    return exponential_unit(z, 1.0507009873554804934193349852946, 1.0507009873554804934193349852946 * 1.6732632423543772848170429916717);
+    constexpr double lambda = 1.0507009873554804934, alpha = 1.6732632423543772848;  // torch.nn.SELU
+    return exponential_unit(z, lambda, lambda * alpha);
   }
 };
 

@@ -11,9 +11,9 @@
 namespace eg3d {
 namespace {
 
-constexpr int64_t grain = 16384;       // elements worth a thread
-constexpr int64_t shortest_run = 64;   // below, bias values are spread out instead of hoisted
-constexpr int64_t spread_length = 512; // enough that the end of a stretch, done by parts of a vector, is rare
+constexpr int64_t grain = 16384;        // elements worth a thread
+constexpr int64_t shortest_run = 64;    // below, bias values are spread out instead of hoisted
+constexpr int64_t spread_length = 512;  // enough that the end of a stretch, done by parts of a vector, is rare
 
 struct Settings {
   int64_t dim, act;
@@ -29,7 +29,8 @@ struct BiasStretch {
   BiasStretch(const std::optional<Tensor>& b, const Tensor& out, int64_t dim) : run(out.numel()) {
     if (!b.has_value()) return;
     STD_TORCH_CHECK(b->scalar_type() == out.scalar_type(), "bias_act: b and x differ in dtype");
-    STD_TORCH_CHECK(dim >= 0 && dim < out.dim() && b->dim() == 1 && b->size(0) == out.size(dim), "bias_act: b does not fit x");
+    STD_TORCH_CHECK(dim >= 0 && dim < out.dim() && b->dim() == 1 && b->size(0) == out.size(dim),
+                    "bias_act: b does not fit x");
     const Tensor dense = torch::stable::contiguous(*b);
     const T* data = dense.const_data_ptr<T>();
     values.assign(data, data + out.size(dim));
@@ -98,7 +99,8 @@ Tensor bias_act(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, in
 }
 
 Tensor bias_act_grad(const Tensor& dy, const std::optional<Tensor>& x, const std::optional<Tensor>& b,
-                     const std::optional<Tensor>& y, int64_t dim, int64_t act, double alpha, double gain, double clamp) {
+                     const std::optional<Tensor>& y, int64_t dim, int64_t act, double alpha, double gain,
+                     double clamp) {
   const Settings settings{dim, act, alpha, gain, clamp};
   if (x.has_value()) return dispatch(BiasActMode::slope, *x, *x, dy, std::nullopt, b, settings);
   STD_TORCH_CHECK(y.has_value() || (act == 0 && clamp < 0), "bias_act_grad: needs x or y");

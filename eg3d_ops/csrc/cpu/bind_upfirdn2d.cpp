@@ -12,7 +12,9 @@
 namespace eg3d {
 namespace {
 
-constexpr int64_t grain = 16384;   // output numbers worth a thread
+using torch::headeronly::MemoryFormat;
+
+constexpr int64_t grain = 16384;         // output numbers worth a thread
 constexpr int64_t block_numbers = 8192;  // of lines worked on together: they stay in the nearest cache
 
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
@@ -149,9 +151,9 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, const std::vector<int64_t>& u
   const Axis along_y(x.size(2), f.size(0), up[1], down[1], padding[2], padding[3]);
 
   const bool channels_last = only_channels_last(x);
-  const auto format = channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous;
   const Tensor y = torch::stable::empty({x.size(0), x.size(1), along_y.shape.out, along_x.shape.out}, x.scalar_type(),
-                                        std::nullopt, x.device(), std::nullopt, format);
+                                        std::nullopt, x.device(), std::nullopt,
+                                        channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   if (y.numel() == 0) return y;
   prefer_huge_pages(y);
   const Tensor image = channels_last ? x : torch::stable::contiguous(x);

@@ -38,7 +38,8 @@ static void combine_some(T* dst, const T* const* row, const T* weight, int count
 
 // The weighted sum of the input rows which meet taps [tap_begin, tap_end) for output row `out`; false if none does.
 template <class T>
-static bool combine_rows(const Upfirdn2dPlan<T>& p, const T* image, int64_t out, int64_t tap_begin, int64_t tap_end, T* dst) {
+static bool combine_rows(const Upfirdn2dPlan<T>& p, const T* image, int64_t out, int64_t tap_begin, int64_t tap_end,
+                         T* dst) {
   const OutputPhase& phase = p.y.phases[out % p.y.up];
   const int64_t top = out / p.y.up * p.y.down + phase.first;
   const int64_t length = p.x.in * p.pixel;
@@ -138,7 +139,8 @@ static void run_block(const Upfirdn2dPlan<T>& p, const T* image, T* out, int64_t
     for (int64_t b = 0; b < count; ++b) {
       T* line = scratch + b * p.room;
       found[b] = combine_rows(p, image, first + b, tap_begin, tap_end, line + p.margin);
-      if (found[b] && p.x.down > 1) split(line, line + p.parts, p.part_in, p.x.down, p.line / p.x.down / p.pixel, p.pixel);
+      if (!found[b] || p.x.down == 1) continue;
+      split(line, line + p.parts, p.part_in, p.x.down, p.line / p.x.down / p.pixel, p.pixel);
     }
     for (int64_t b = 0; b < count; ++b) {
       if (!found[b]) continue;
