@@ -1,5 +1,7 @@
 """Small scenes for the renderer, in float64, and calls of the emulated op on them in float32."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
