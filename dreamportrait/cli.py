@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def one_message() -> Iterator[None]:
-    """Errors in what the user gave become one message and exit code 1; those of ours keep their traceback."""
+    """What is wrong with the input becomes one message and exit code 1, without a traceback."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -4,6 +4,7 @@ Classes that official code would define live in modules made up for the moment o
 the PyTorch at hand, and plain values by Python's own pickler.
 """
 
+import copy
 import io
 import pickle
 import sys
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from golden_networks import state
 from goldens import load
 from torch import nn
+
+from dreamportrait.generator.official import discriminator_from_official, generator_from_official
 
 CLASSES = load("names").info["snapshot"]["classes"]
 
@@ -34,7 +38,12 @@ NAMES = {
     "Epilogue": "DiscriminatorEpilogue",
     "Conv": "Conv2dLayer",
 }
-PLAIN_ATTRIBUTES = {"plane_axes": None, "activation": "lrelu", "architecture": "skip", "fused_modconv_default": "inference_only"}
+PLAIN_ATTRIBUTES = {
+    "plane_axes": None,
+    "activation": "lrelu",
+    "architecture": "skip",
+    "fused_modconv_default": "inference_only",
+}
 
 
 def _reconstruct_persistent_obj(meta: dict) -> None:
@@ -68,15 +77,22 @@ def scalar(*arguments):
     raise AssertionError("an official snapshot was unpickled")
 
 
+def _plain_class(module: str, name: str) -> type:
+    return type(name, (nn.Module,), {"__module__": module})
+
+
 MODULES = {
     "torch_utils.persistence": [_reconstruct_persistent_obj],
     "dnnlib.util": [EasyDict],
-    "training.triplane": [type("OSGDecoder", (nn.Module,), {})],
-    "training.volumetric_rendering.renderer": [type("ImportanceRenderer", (nn.Module,), {})],
-    "training.volumetric_rendering.ray_marcher": [type("MipRayMarcher2", (nn.Module,), {})],
-    "training.volumetric_rendering.ray_sampler": [type("RaySampler", (nn.Module,), {})],
     "numpy.core.multiarray": [scalar],
 }
+for _module_name, _class_name in (
+    ("training.triplane", "OSGDecoder"),
+    ("training.volumetric_rendering.renderer", "ImportanceRenderer"),
+    ("training.volumetric_rendering.ray_marcher", "MipRayMarcher2"),
+    ("training.volumetric_rendering.ray_sampler", "RaySampler"),
+):
+    MODULES[_module_name] = [_plain_class(_module_name, _class_name)]
 PLAIN = {thing.__name__: thing for things in MODULES.values() for thing in things}
 
 
@@ -100,21 +116,37 @@ def _official_modules() -> Iterator[None]:
                 sys.modules[name] = module
 
 
-class _OldNumpy(pickle.Pickler):
+class OldNumpy(pickle.Pickler):
     def reducer_override(self, value):
         return (scalar, (value.dtype, value.tobytes())) if isinstance(value, np.generic) else NotImplemented
 
 
-def dumps(value: object, protocol: int = 4, old_numpy: bool = False) -> bytes:
+def dumps(value: object, protocol: int = 4, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
     stream = io.BytesIO()
     with _official_modules():
-        (_OldNumpy if old_numpy else pickle.Pickler)(stream, protocol).dump(value)
+        pickler(stream, protocol).dump(value)
     return stream.getvalue()
 
 
 def easy(value: Any) -> Any:
     """Nested option dicts as official ones are, but for rendering_kwargs."""
-    return {key: EasyDict(item) if isinstance(item, dict) and key != "rendering_kwargs" else item for key, item in value.items()}
+    return {
+        key: EasyDict(item) if isinstance(item, dict) and key != "rendering_kwargs" else item
+        for key, item in value.items()
+    }
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """A golden network's constructor arguments, to be changed at will."""
+    return copy.deepcopy(load(name).info["init_kwargs"])
+
+
+def golden(name: str) -> nn.Module:
+    """Our network with a golden network's weights."""
+    build = discriminator_from_official if name.startswith("discriminator") else generator_from_official
+    network = build(arguments(name))
+    network.load_state_dict(state(name), strict=True)
+    return network.eval()
 
 
 def official(ours: nn.Module, init_kwargs: dict[str, Any], class_name: str | None = None) -> Persistent:
@@ -182,7 +214,7 @@ def _with_attributes(module: Persistent) -> Persistent:
     return module
 
 
-def snapshot(generator: nn.Module, discriminator: nn.Module | None) -> dict[str, Any]:
+def snapshot(g_ema: nn.Module, d: nn.Module | None = None, g: nn.Module | None = None) -> dict[str, Any]:
     """The top-level dict, with networks from `official`."""
     options = EasyDict(class_name="training.dataset.ImageFolderDataset", path="/data/faces.zip", use_labels=True)
-    return {"training_set_kwargs": options, "G": generator, "D": discriminator, "G_ema": generator, "augment_pipe": None}
+    return {"training_set_kwargs": options, "G": g or g_ema, "D": d, "G_ema": g_ema, "augment_pipe": None}

@@ -62,7 +62,8 @@ def _converted(snapshot: Snapshot, name: str, use: str) -> tuple[store.FolderCon
 
 def _generator_config(network: OfficialNetwork, where: str, axes: str) -> GeneratorConfig:
     """Settings changed after construction count: rendering options, and the resolution that training last rendered."""
-    resolution = network.attributes.get("neural_rendering_resolution")
+    if (resolution := network.attributes.get("neural_rendering_resolution")) is None:
+        raise SnapshotError(f"{where} has no neural_rendering_resolution")
     arguments = dict(network.init_kwargs)
     if "rendering_kwargs" in network.attributes:
         arguments["rendering_kwargs"] = network.attributes["rendering_kwargs"]

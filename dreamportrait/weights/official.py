@@ -18,9 +18,9 @@ from dreamportrait.weights.pickle_reader import Budget, Name, PickleReader, Stan
 from dreamportrait.weights.torch_storage import TensorView, read_storage, rebuild_parameter, rebuild_tensor
 from eg3d_ops.planes import PLANE_AXES
 
-# Far above the official FFHQ 512 snapshot: 0.35 GB, 150 thousand instructions, 200 modules, 400 tensors per network.
+# Far above the official FFHQ 512 snapshot: 0.37 GB, 70 thousand instructions, 200 modules and tensors per network.
 MAX_BYTES = 2 * 2**30
-MAX_INSTRUCTIONS = 3_000_000
+MAX_INSTRUCTIONS = 1_000_000
 MAX_PARTS = 10_000  # modules, tensors or argument values of one network
 MAX_DEPTH = 20  # of modules in modules, of arguments in arguments
 

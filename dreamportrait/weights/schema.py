@@ -30,8 +30,6 @@ def from_dict(kind: type[T], values: object, where: str) -> T:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value, where)
     origin, options = get_origin(hint), get_args(hint)
     if origin is tuple:
         if not (isinstance(value, list | tuple) and len(value) == len(options)):
@@ -39,6 +37,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(option, item, where) for option, item in zip(options, value, strict=True))
     choices = options if origin in (Union, UnionType) else (hint,)
     for choice in choices:
+        if is_dataclass(choice) and (isinstance(value, dict) or len(choices) == 1):
+            return from_dict(choice, value, where)  # type: ignore[arg-type]
         if _fits(choice, value):
             return float(value) if choice is float else value
     expected = " or ".join(_described(choice) for choice in choices)
@@ -56,5 +56,7 @@ def _fits(hint: Any, value: Any) -> bool:
 def _described(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(repr(option) for option in get_args(hint))
-    names = {float: "a finite number", int: f"a whole number from 0 to {MAX_SIZE}", bool: "true or false", str: "text"}
-    return "null" if hint is type(None) else names[hint]
+    if hint is int:
+        return f"a whole number from 0 to {MAX_SIZE}"
+    names = {float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(hint, "an object")

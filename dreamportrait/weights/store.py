@@ -200,7 +200,7 @@ def write_folder(
 def _write_files(folder: Path, config: FolderConfig, tensors: dict[str, dict[str, Tensor]]) -> None:
     for name, values in tensors.items():
         plain = {key: value.detach().cpu().contiguous() for key, value in values.items()}
-        save_file(plain, folder / name, metadata={"format": "pt", "licence": config.licence})
+        save_file(plain, folder / name, metadata={"format": "pt"})
     text = json.dumps(asdict(config), indent=2, allow_nan=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
     for path in folder.iterdir():
