@@ -60,7 +60,9 @@ def machine(device: str) -> Row:
     info: Row = {"torch": torch.__version__, "python": platform.python_version(), "device": device}
     if device == "cuda":
         return info | {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     return info | {"name": names[0] if names else "", "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
 
 

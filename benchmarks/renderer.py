@@ -38,8 +38,7 @@ def pass_of(impl: str, side: int, device: str, backward: bool) -> Callable[[], o
 
     def run() -> object:
         out = render_rays(
-            *(planes, origins, directions, decoder),
-            **{"plane_axes": "official", "ray_start": 2.25, "ray_end": 3.3, "impl": impl},
+            planes, origins, directions, decoder, plane_axes="official", ray_start=2.25, ray_end=3.3, impl=impl
         )
         return torch.autograd.grad(out.features.sum() + out.depth.sum(), tensors) if backward else out
 
@@ -52,8 +51,13 @@ def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
         for backward in (False, True):
             reference, compiled = (pass_of(impl, side, device, backward) for impl in ("reference", "compiled"))
             compiled()  # libraries loaded, threads started: not part of anybody's memory
-            memory = {f"MB_{n}": peak_megabytes(f, device) for n, f in (("compiled", compiled), ("reference", reference))}
-            what = {"op": "render_rays", "case": f"{name}, 48+48 samples, {'forward+backward' if backward else 'forward'}"}
+            memory = {
+                f"MB_{n}": peak_megabytes(f, device) for n, f in (("compiled", compiled), ("reference", reference))
+            }
+            what = {
+                "op": "render_rays",
+                "case": f"{name}, 48+48 samples, {'forward+backward' if backward else 'forward'}",
+            }
             timing = side_by_side(reference, compiled, repeats, device)
             rows.append(what | timing | memory | {"memory_ratio": memory["MB_reference"] / memory["MB_compiled"]})
     return rows

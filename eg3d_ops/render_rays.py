@@ -7,6 +7,7 @@ keeps samples in registers and cache; `_render_rays` is its PyTorch twin.
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,9 @@ def _render_rays(
             fine_density, fine_color = evaluate(fine)
             depths, order = torch.cat([depths, fine], -1).sort(-1)
             density = torch.cat([density, fine_density], -1).gather(-1, order)
-            color = torch.cat([color, fine_color], -2).gather(-2, order[..., None].expand(*order.shape, color.shape[-1]))
+            color = torch.cat([color, fine_color], -2).gather(
+                -2, order[..., None].expand(*order.shape, color.shape[-1])
+            )
         return march(color, density, depths)
 
 
@@ -137,9 +140,7 @@ def _compiled(
     return RaySums(color, depth[..., None], weight[..., None], depths.detach())
 
 
-def _runs_compiled(
-    impl: str, planes: Tensor, rays: tuple[Tensor, ...], decoder: Decoder, num_samples: int
-) -> bool:
+def _runs_compiled(impl: str, planes: Tensor, rays: tuple[Tensor, ...], decoder: Decoder, num_samples: int) -> bool:
     """Whether compiled code runs this call; where it cannot, "compiled" raises and "auto" takes the twin."""
     if not use_compiled(impl, planes.device):
         return False
@@ -273,15 +274,17 @@ define(
 
 
 @torch.library.register_fake(f"{NAMESPACE}::render_rays")
-def _(planes, origins, directions, near, far, w1, b1, w2, b2, coarse_draws, fine_draws, axes, box_warp, num_coarse, num_fine, disparity):  # type: ignore[no-untyped-def]
+def _(*inputs: Any) -> tuple[Tensor, ...]:
+    origins, w2, (num_coarse, num_fine) = inputs[1], inputs[7], inputs[13:15]
     n, r, _ = origins.shape
     shapes = ([n, r, w2.shape[0] - 1], [n, r], [n, r], [n, r, num_coarse + num_fine])
     return tuple(origins.new_empty(shape) for shape in shapes)
 
 
 @torch.library.register_fake(f"{NAMESPACE}::render_rays_backward")
-def _(d_color, d_depth, d_weight, planes, origins, directions, w1, b1, w2, b2, depths, axes, box_warp):  # type: ignore[no-untyped-def]
-    return tuple(depths.new_empty(like.shape) for like in (planes, w1, b1, w2, b2))
+def _(*inputs: Any) -> tuple[Tensor, ...]:
+    planes, w1, b1, w2, b2 = inputs[3], *inputs[6:10]
+    return tuple(inputs[10].new_empty(like.shape) for like in (planes, w1, b1, w2, b2))
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

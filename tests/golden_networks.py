@@ -4,8 +4,8 @@ import math
 import zlib
 
 import numpy as np
-import torch
 import safetensors.torch
+import torch
 from goldens import FOLDER, load
 from torch import Tensor
 
@@ -27,7 +27,10 @@ def state(name: str) -> dict[str, Tensor]:
     """The state dict: stored as float32, as int8 with a power of two, or as a recipe."""
     golden = load(name)
     if "recipe" in golden.info:
-        return {key: _from_recipe(golden.info["recipe"]["salt"], key, r) for key, r in golden.info["recipe"]["tensors"].items()}
+        return {
+            key: _from_recipe(golden.info["recipe"]["salt"], key, r)
+            for key, r in golden.info["recipe"]["tensors"].items()
+        }
     scales = golden.info.get("int8_scales", {})
     stored = golden.group("state")
     return {key: value.float() * scales[key] if value.dtype == torch.int8 else value for key, value in stored.items()}

@@ -30,8 +30,15 @@ class TinyRenderer(nn.Module):
         offsets = torch.linspace(-0.15, 0.15, 9)
         directions = torch.stack([offsets, offsets.flip(0), -torch.ones(9)], -1).expand(len(z), 9, 3)
         out = render_rays(
-            *(x.reshape(-1, 3, 4, 16, 16), origins, directions, Decoder(*self.decoder)),
-            **{"plane_axes": "fixed", "ray_start": 2.25, "ray_end": 3.3, "num_coarse": 6, "num_fine": 6},
+            x.reshape(-1, 3, 4, 16, 16),
+            origins,
+            directions,
+            Decoder(*self.decoder),
+            plane_axes="fixed",
+            ray_start=2.25,
+            ray_end=3.3,
+            num_coarse=6,
+            num_fine=6,
             impl="compiled",
         )
         return out.features.square().mean((1, 2))

@@ -53,11 +53,16 @@ def half_draws(generator: TriPlaneGenerator, batch: int, resolution: int) -> tup
 @contextmanager
 def recorded(generator: TriPlaneGenerator) -> Iterator[dict[str, Tensor]]:
     """Outputs of every synthesis block of one pass."""
-    blocks = {f"backbone.b{r}": b for r, b in zip(generator.backbone.synthesis.resolutions, generator.backbone.synthesis.blocks(), strict=True)}
+    blocks = {
+        f"backbone.b{r}": b
+        for r, b in zip(generator.backbone.synthesis.resolutions, generator.backbone.synthesis.blocks(), strict=True)
+    }
     blocks |= {"sr.block0": generator.superresolution.block0, "sr.block1": generator.superresolution.block1}
     seen: dict[str, Tensor] = {}
     hooks = [
-        block.register_forward_hook(lambda _, __, out, name=name: seen.update({f"{name}.x": out[0], f"{name}.img": out[1]}))
+        block.register_forward_hook(
+            lambda _, __, out, name=name: seen.update({f"{name}.x": out[0], f"{name}.img": out[1]})
+        )
         for name, block in blocks.items()
     ]
     yield seen
@@ -65,8 +70,17 @@ def recorded(generator: TriPlaneGenerator) -> Iterator[dict[str, Tensor]]:
         hook.remove()
 
 
-IMAGE_SLICE = {"generator_tiny": "[:, :, 1::8, 2::8]", "generator_4x": "[:, :, 4::8, 1::8]", "generator_8xdc": "[:, :, 8::16, 1::16]"}
-RAW_SLICE = {"nrr64_image_raw": "[:, :, ::8, ::8]", "nrr80_image_raw": "[:, :, ::8, ::8]", "nrr128_image_raw": "[:, :, ::8, ::8]", "render2_image_raw": "[:, :, ::2, ::2]"}
+IMAGE_SLICE = {
+    "generator_tiny": "[:, :, 1::8, 2::8]",
+    "generator_4x": "[:, :, 4::8, 1::8]",
+    "generator_8xdc": "[:, :, 8::16, 1::16]",
+}
+RAW_SLICE = {
+    "nrr64_image_raw": "[:, :, ::8, ::8]",
+    "nrr80_image_raw": "[:, :, ::8, ::8]",
+    "nrr128_image_raw": "[:, :, ::8, ::8]",
+    "render2_image_raw": "[:, :, ::2, ::2]",
+}
 
 
 def assert_stored(name: str, key: str, value: Tensor, limit: float) -> None:
@@ -234,7 +248,11 @@ def test_names_and_shapes_at_full_size(config):
     configs = load("names").info["configs"]
     official = configs[config]
     if isinstance(official["G_state_dict"], str):  # "identical ... to ffhq512"
-        official = {**configs["ffhq512"], "G_init_kwargs": official["G_init_kwargs"], "D_init_kwargs": official["D_init_kwargs"]}
+        official = {
+            **configs["ffhq512"],
+            "G_init_kwargs": official["G_init_kwargs"],
+            "D_init_kwargs": official["D_init_kwargs"],
+        }
     with torch.device("meta"):
         networks = {
             "G": generator_from_official(official["G_init_kwargs"]),

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from goldens import load
 
 from eg3d_ops.marching import RaySums, finish, interval_weights, march
 from eg3d_ops.planes import PLANE_AXES, parse_plane_axes, sample_planes
 from eg3d_ops.sampling import auto_limits, box_limits, importance_depths, inverse_cdf, stratified_depths
-from goldens import load
 
 GOLDEN = load("renderer")
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from goldens import load
 
 from dreamportrait.rendering.rays import rays_from_label
 from eg3d_ops import _backend
 from eg3d_ops.planes import PLANE_AXES, Decoder
 from eg3d_ops.render_rays import render_rays
-from goldens import load
 
 OUTPUTS = ("features", "depth", "weights", "d_planes", "d_w1", "d_b1", "d_w2", "d_b2")
 ISAS = ("portable", "avx2", "avx512")
@@ -37,7 +37,9 @@ def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, col
         "planes": normal(batch, planes, channels, *size),
         "origins": torch.tensor([0.0, 0.0, 2.7]).expand(batch, rays, 3),
         "directions": torch.nn.functional.normalize(towards, dim=-1),
-        "decoder": Decoder(normal(hidden, channels) / channels**0.5, normal(hidden) * 0.1, w2, normal(1 + colors) * 0.1),
+        "decoder": Decoder(
+            normal(hidden, channels) / channels**0.5, normal(hidden) * 0.1, w2, normal(1 + colors) * 0.1
+        ),
         "plane_axes": XYZ[:planes],
         "ray_start": 2.25,
         "ray_end": 3.3,
@@ -113,7 +115,7 @@ def test_compiled_like_twin(case, draws, isa):
     assert_as_good_as_twin(outputs_and_gradients(s, "compiled", draws=draws, **options), twin, exact)
 
 
-# The official renders. Seen: at most 1.8e-6 of the largest value (float32 sums in another order); 1e-4 is suggested for images.
+# The official renders. Seen: at most 1.8e-6 of the largest value (float32 sums in another order); suggested: 1e-4.
 @pytest.mark.parametrize("impl", ["reference", "compiled"])
 @pytest.mark.parametrize("variant", load("renderer").info["render"]["variants"])
 def test_golden_render(variant, impl, request):
@@ -335,7 +337,11 @@ def test_gradients_to_rays_exist_only_in_the_twin(compiled_cpu, caplog):
 
 BAD = {
     "planes of rank 4": ({"planes": torch.zeros(1, 32, 8, 8)}, ValueError, "planes must have rank 5"),
-    "integer planes": ({"planes": torch.zeros(1, 3, 32, 8, 8, dtype=torch.int32)}, TypeError, "planes must be floating"),
+    "integer planes": (
+        {"planes": torch.zeros(1, 3, 32, 8, 8, dtype=torch.int32)},
+        TypeError,
+        "planes must be floating",
+    ),
     "planes no tensor": ({"planes": [1.0]}, TypeError, "planes must be a torch.Tensor, got list"),
     "two planes": ({"planes": torch.zeros(1, 2, 32, 8, 8)}, ValueError, "planes has 2 planes"),
     "no texel": ({"planes": torch.zeros(1, 3, 32, 0, 8)}, ValueError, "at least one channel, row and column"),
@@ -375,7 +381,7 @@ def test_bad_input(case, impl):
 def test_bad_decoder(part):
     s = scene(rays=4)
     s["decoder"] = s["decoder"]._replace(**{part: torch.zeros(3, 5)})
-    with pytest.raises(ValueError, match=rf"decoder\.\w\d must have shape"):
+    with pytest.raises(ValueError, match=r"decoder\.\w\d must have shape"):
         render_rays(**s)
 
 

@@ -103,7 +103,7 @@ class GeneratorConfig:
             raise ValueError(f"unknown generator settings {unknown}; known are {sorted(cls.__dataclass_fields__)}")
         values = dict(values)
         if isinstance(spec := values.get("superresolution"), dict):
-            pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
+            pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
             values["superresolution"] = SuperResolutionSpec(**pairs)
         if "camera_pivot" in values:
             values["camera_pivot"] = tuple(values["camera_pivot"])

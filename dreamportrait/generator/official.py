@@ -13,7 +13,13 @@ _GENERATOR_KEYS = {
     *("channel_base", "channel_max", "num_fp16_res", "sr_num_fp16_res", "conv_clamp", "fused_modconv_default"),
 }
 _RENDERING_KEYS = {
-    *("image_resolution", "disparity_space_sampling", "clamp_mode", "superresolution_module", "c_gen_conditioning_zero"),
+    *(
+        "image_resolution",
+        "disparity_space_sampling",
+        "clamp_mode",
+        "superresolution_module",
+        "c_gen_conditioning_zero",
+    ),
     *("gpc_reg_prob", "c_scale", "superresolution_noise_mode", "density_reg", "density_reg_p_dist", "reg_type"),
     *("decoder_lr_mul", "sr_antialias", "depth_resolution", "depth_resolution_importance", "ray_start", "ray_end"),
     *("box_warp", "white_back", "avg_camera_radius", "avg_camera_pivot", "density_noise"),
@@ -31,7 +37,9 @@ def generator_config_from_official(init_kwargs: dict[str, Any], precision: str =
     mapping = _checked("mapping_kwargs", k.get("mapping_kwargs", {}), {"num_layers"})
     kind = str(r["superresolution_module"]).rpartition("SuperresolutionHybrid")[2]
     if kind not in SPECS:
-        raise ValueError(f"superresolution_module={r['superresolution_module']!r}: must end in one of {', '.join(SPECS)}")
+        raise ValueError(
+            f"superresolution_module={r['superresolution_module']!r}: must end in one of {', '.join(SPECS)}"
+        )
     _demand("clamp_mode", r["clamp_mode"], "softplus")
     _demand("img_channels", k["img_channels"], 3)
     _demand("img_resolution", k["img_resolution"], SPECS[kind].resolutions[1])
@@ -62,7 +70,7 @@ def generator_config_from_official(init_kwargs: dict[str, Any], precision: str =
         num_low_precision=k.get("num_fp16_res", 0),
         sr_low_precision=k.get("sr_num_fp16_res", 0) > 0,
         camera_radius=r.get("avg_camera_radius", 2.7),
-        camera_pivot=tuple(r.get("avg_camera_pivot", (0, 0, 0.2))),  # type: ignore[arg-type]
+        camera_pivot=tuple(r.get("avg_camera_pivot", (0, 0, 0.2))),
     )
 
 

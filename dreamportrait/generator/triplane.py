@@ -7,7 +7,6 @@ The steps are separate methods without hidden state, so that many views of one p
     views = [G.render(planes, camera, w=w) for camera in cameras]
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -45,7 +44,8 @@ class DecoderNetwork(nn.Module):
         )
 
     def weights(self) -> Decoder:
-        first, _, second = self.net
+        first, second = self.net[0], self.net[2]
+        assert isinstance(first, FullyConnected) and isinstance(second, FullyConnected)
         return Decoder(*first.scaled(), *second.scaled())
 
 
@@ -161,7 +161,9 @@ class TriPlaneGenerator(nn.Module):
     def sample_density_and_color(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
         """At points [N, M, 3] of the box: density [N, M, 1] before its activation, colour features [N, M, C]."""
         c = self.config
-        check_shape("points", check_tensor("points", points), [len(planes), points.shape[1], 3], "[N, M, 3], N as planes")
+        check_shape(
+            "points", check_tensor("points", points), [len(planes), points.shape[1], 3], "[N, M, 3], N as planes"
+        )
         return decode(sample_planes(planes, points, c.axes, c.box_warp), self.decoder.weights())
 
 

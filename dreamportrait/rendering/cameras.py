@@ -54,8 +54,8 @@ def pose(
     if check_number("radius", radius) <= 0:
         raise ValueError(f"radius must be positive, got {radius}")
     angles = (torch.as_tensor(angle, dtype=torch.float32, device=device).reshape(-1) for angle in (yaw, pitch))
-    yaw, pitch = torch.broadcast_tensors(*angles)
-    position = camera_position(yaw, pitch, radius)
+    yaws, pitches = torch.broadcast_tensors(*angles)
+    position = camera_position(yaws, pitches, radius)
     return look_at(position, torch.as_tensor(target, dtype=torch.float32, device=device))
 
 
@@ -116,7 +116,9 @@ def check_camera(label: Tensor, batch: int | None = None) -> Tensor:
     off = (rotation @ rotation.mT - torch.eye(3, dtype=label.dtype)).abs().amax((1, 2))
     bottom = (matrix[:, 3] - label.new_tensor([0, 0, 0, 1])).abs().amax(1)
     # Written so that NaN is bad.
-    _reject(~((off < ROTATION_TOLERANCE) & (rotation.det() > 0)), label, "the pose must be a rotation with determinant 1")
+    _reject(
+        ~((off < ROTATION_TOLERANCE) & (rotation.det() > 0)), label, "the pose must be a rotation with determinant 1"
+    )
     _reject(~(bottom < ROTATION_TOLERANCE), label, "the last row of the pose must be 0 0 0 1")
     _reject(~((k[:, 0, 0] > 0) & (k[:, 1, 1] > 0)), label, "focal lengths must be positive")
     centres = torch.stack([k[:, 0, 2], k[:, 1, 2]], 1)
