@@ -39,7 +39,7 @@ bench: $(VENV)/.installed
 # torch is gigabytes: the environment is made once, and pip runs again only when the requirements change.
 define install
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 14) else f"Python 3.10 to 3.13 needed, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
-	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --editable '.[dev]' $(1)
 	touch $@
 endef
