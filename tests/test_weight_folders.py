@@ -165,7 +165,7 @@ def test_bad_weights(copied):
     tensors = safetensors.torch.load_file(weights)
     tensors["backbone.mapping.fc9.bias"] = tensors.pop("backbone.mapping.fc1.bias")
     safetensors.torch.save_file(tensors, weights)
-    with pytest.raises(WeightsError, match=r"generator.safetensors .* missing: .*fc1.bias, unexpected: .*fc9.bias"):
+    with pytest.raises(WeightsError, match=r"generator.safetensors .* missing: .*fc1.bias; unexpected: .*fc9.bias"):
         load_generator(copied)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="no safetensors file, or is damaged"):

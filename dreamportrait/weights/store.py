@@ -68,7 +68,7 @@ def build_empty(kind: Callable[[Config], Network], config: Config, where: str) -
         with torch.device("meta"):
             return kind(config)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        raise WeightsError(f"{where}: no network can be built from {config}: {error}") from None
+        raise WeightsError(f"{where}: no network can be built from this configuration: {error}") from None
 
 
 def check_tensors(network: nn.Module, found: Mapping[str, Any], where: str) -> None:
@@ -76,13 +76,14 @@ def check_tensors(network: nn.Module, found: Mapping[str, Any], where: str) -> N
     expected = network.state_dict()
     missing = [name for name in expected if name not in found and name != OPTIONAL]
     extra = [shown(name) for name in found if name not in expected]
-    problems = [f"missing: {listed(missing)}"] * bool(missing) + [f"unexpected: {listed(extra)}"] * bool(extra)
+    changed = []
     for name in [name for name in expected if name in found]:
         wanted, given = (f"{str(x.dtype)[6:]} {list(x.shape)}" for x in (expected[name], found[name]))
         if wanted != given:
-            problems.append(f"{name} is {given}, not {wanted}")
-    if problems:
-        raise WeightsError(f"{where} does not hold the weights of this configuration; {listed(problems)}")
+            changed.append(f"{name} is {given}, not {wanted}")
+    kinds = {"missing": missing, "unexpected": extra, "misshapen": changed}
+    if problems := [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]:
+        raise WeightsError(f"{where} does not hold the weights of this configuration; {'; '.join(problems)}")
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
