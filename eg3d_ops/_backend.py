@@ -35,6 +35,7 @@ CPU_ISAS = tuple(_build.CPU_ISAS)  # ascending; an index into it is what the lib
 
 _mode: str | None = None  # None: the environment decides
 _loaded: dict[str, Path] = {}  # device type -> library
+_kinds: dict[str, str] = {}  # device type -> "prebuilt" or "build"
 _failed: dict[tuple[str, str], str] = {}  # (mode, device type) -> why there is no library
 _loading = threading.Lock()  # the first use may come from several threads at once
 
@@ -77,7 +78,7 @@ def _resolve(impl: str, device_type: str) -> bool:
     if device_type == "meta":  # only shapes: nothing to load, and both implementations know them
         return impl == "compiled"
     with _loading:
-        if device_type in _loaded and mode in ("auto", _kind(_loaded[device_type])):
+        if device_type in _loaded and mode in ("auto", _kinds[device_type]):
             return True
         if (mode, device_type) not in _failed:
             try:
@@ -120,14 +121,10 @@ def _load(device_type: str, mode: str) -> None:
                 continue
             if device_type == "cpu":
                 _apply_isa_from_env(path)
-            _loaded[device_type] = path
+            _loaded[device_type], _kinds[device_type] = path, kind
             logger.info("%s: compiled ops from %s", device_type, path)
             return
     raise _build.BuildError("Tried:\n  " + "\n  ".join(causes))
-
-
-def _kind(path: Path) -> str:
-    return "prebuilt" if path.parent == _build.PACKAGE / "lib" else "build"
 
 
 def _prebuilt(device_type: str) -> Path:

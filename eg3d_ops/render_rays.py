@@ -24,7 +24,7 @@ logger = logging.getLogger("eg3d_ops")
 Limit = float | str | Tensor
 Draws = str | tuple[Tensor, Tensor]
 
-# What the CUDA kernels hold in shared memory and registers; csrc/cuda/render_kernel.cuh says the same.
+# What the CUDA kernels hold in shared memory and registers; csrc/cuda/render.h says the same.
 CUDA_LIMITS = {"channels": 32, "hidden units": 64, "colours": 32, "samples per ray": 256, "planes": 8}
 
 

@@ -100,6 +100,10 @@ CASES = {
     "opaque": ({"density": 100.0}, {}),
     "small box": ({}, {"box_warp": 0.3, "ray_start": "auto", "ray_end": "auto"}),
     "one ray": ({"rays": 1}, {}),
+    "far before near": (
+        {"rays": 7},
+        {"num_fine": 0, "ray_start": torch.full((1, 7, 1), -1.0), "ray_end": torch.full((1, 7, 1), -2.0)},
+    ),
 }
 
 

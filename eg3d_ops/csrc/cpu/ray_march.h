@@ -83,14 +83,16 @@ EG3D_INLINE void importance_depths(const float* depths, const float* weight, int
   }
 }
 
-// Merges coarse and fine samples by depth. `order[k]`: 0..S-1 coarse, S.. fine. `left`, `right`: scratch.
+// Merges coarse and fine samples by depth. `order[k]`: 0..S-1 coarse, S.. fine. `scratch`, `tags`: room for all.
+// Coarse samples alone stay in their order: as in the released models, a ray whose limits run backwards is
+// sorted only together with fine samples.
 EG3D_INLINE void merge(const float* coarse, int num_coarse, const float* fine, int num_fine, float* depths, int* order,
                        float* scratch, int* tags) {
   const int total = num_coarse + num_fine;
   for (int k = 0; k < num_coarse; ++k) scratch[k] = coarse[k];
   for (int k = 0; k < num_fine; ++k) scratch[num_coarse + k] = fine[k];
   for (int k = 0; k < total; ++k) tags[k] = k;
-  insertion_sort(scratch, tags, num_coarse);  // both lists are sorted already unless draws are random
+  if (num_fine > 0) insertion_sort(scratch, tags, num_coarse);  // both lists are sorted already unless draws are random
   insertion_sort(scratch + num_coarse, tags + num_coarse, num_fine);
   int i = 0, j = num_coarse;
   for (int k = 0; k < total; ++k) {

@@ -79,7 +79,7 @@ struct BackwardTile {
         const int64_t at = (int64_t)row * hp + column + j * VL;
         const vf z = sum[j] + load(d.b1 + column + j * VL);
         const vf e = vexp(-vabs(z));
-        const vf h = (z > 0.f ? z : z * 0.f) + vlog1p_unit(e);
+        const vf h = (z < 0.f ? vf{} : z) + vlog1p_unit(e);
         store(hidden + at, h);
         store(slopes + at, (z < 0.f ? e : splat(1.f)) / (1.f + e));
         density += h * load(d.w2_density + column + j * VL);

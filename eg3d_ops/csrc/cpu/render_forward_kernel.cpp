@@ -81,7 +81,8 @@ struct ForwardTile {
       total += w;
       const float mean = (before + w) * 0.5f;  // a colour counts in the intervals on both sides
       before = w;
-      if (!(mean <= kNoLight)) {  // NaN is active
+      // NaN is active, and so is a negative weight: where no ray meets the box, 'auto' limits run backwards.
+      if (!(mean <= kNoLight && mean >= -kNoLight)) {
         active_rows[active] = hidden + (int64_t)row_of(order[k]) * a.size.hidden_p;
         active_weight[active] = mean;
         active_ray[active++] = local;

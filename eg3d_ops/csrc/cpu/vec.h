@@ -93,7 +93,7 @@ EG3D_INLINE vf vlog1p_unit(vf e) {
 }
 
 // log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)); beyond 20 this is x to the last bit, as in torch.
-EG3D_INLINE vf vsoftplus(vf x) { return (x > 0.f ? x : x * 0.f) + vlog1p_unit(vexp(-vabs(x))); }
+EG3D_INLINE vf vsoftplus(vf x) { return (x < 0.f ? vf{} : x) + vlog1p_unit(vexp(-vabs(x))); }
 
 // 1 / (1 + exp(-x)) without overflow.
 EG3D_INLINE vf vsigmoid(vf x) {
