@@ -46,7 +46,7 @@ class BuildError(RuntimeError):
 def source_digest(target: str) -> str:
     """Fingerprint of everything a library is made from: a stale library is never picked up."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted((CSRC / target).rglob("*")):
+    for path in sorted([*CSRC.glob("*.h"), *(CSRC / target).rglob("*")]):
         if path.is_file():
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -37,6 +37,24 @@ def compiled_cpu(compiler: None) -> Path:
     return eg3d_ops.loaded_libraries()["cpu"]
 
 
+@pytest.fixture(params=["reference", "compiled"])
+def impl(request: pytest.FixtureRequest) -> str:
+    """Both implementations, the compiled one where it can be had."""
+    if request.param == "compiled":
+        request.getfixturevalue("compiled_cpu")
+    return request.param
+
+
+@pytest.fixture(params=_backend.CPU_ISAS)
+def isa(request: pytest.FixtureRequest, compiled_cpu: Path) -> str:
+    """Every instruction set of this processor, each switched on."""
+    try:
+        _backend.set_cpu_isa(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 def _restored_backend() -> Iterator[None]:
     """No test leaves its choice of implementation or instruction set to the next."""

@@ -2,14 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import pytest
 import torch
 from torch import Tensor
 
-from eg3d_ops import _backend
 from eg3d_ops.filters import setup_filter
 
-ISAS = ("portable", "avx2", "avx512")
 IMPLS = ("reference", "compiled")
 
 BLUR = setup_filter([1, 3, 3, 1])  # [4, 4], the filter of StyleGAN networks
@@ -20,23 +17,6 @@ NETWORK = {  # how the generator and the discriminator call it
     "down 2": {"down": 2, "padding": 1},
     "before strided convolution": {"padding": 2},
 }
-
-
-def available_impl(request: pytest.FixtureRequest) -> str:
-    """For a fixture over IMPLS: the compiled one where it can be had."""
-    if request.param == "compiled":
-        request.getfixturevalue("compiled_cpu")
-    return request.param
-
-
-def available_isa(request: pytest.FixtureRequest) -> str:
-    """For a fixture over ISAS: those of this processor, each switched on."""
-    request.getfixturevalue("compiled_cpu")
-    try:
-        _backend.set_cpu_isa(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    return request.param
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

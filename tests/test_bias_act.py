@@ -7,10 +7,7 @@ import torch
 from goldens import op_cases
 from op_checks import (
     IMPLS,
-    ISAS,
     assert_derivatives_close,
-    available_impl,
-    available_isa,
     derivatives,
     normal,
     second_derivatives,
@@ -19,16 +16,6 @@ from op_checks import (
 from eg3d_ops.bias_act import ACTIVATIONS, bias_act
 
 CURVED = [act for act, spec in ACTIVATIONS.items() if not spec.piecewise_linear]
-
-
-@pytest.fixture(params=IMPLS)
-def impl(request):
-    return available_impl(request)
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    return available_isa(request)
 
 
 # ----- Official numbers and numbers by hand ---------------------------------------------------------------

@@ -226,19 +226,6 @@ def test_weights_in_another_memory_order(entries, generator, tmp_path):
     assert_same_state(load_generator(converted(entries, tmp_path)), generator)
 
 
-def test_precision_is_chosen_at_loading(folder):
-    assert load_generator(folder, "bfloat16").config.precision == "bfloat16"
-    assert load_discriminator(folder, "float16").config.precision == "float16"
-    with pytest.raises(ValueError, match="precision='half'"):
-        load_generator(folder, "half")
-
-
-def test_loading_leaves_random_numbers_alone(folder):
-    before = torch.get_rng_state()
-    load_generator(folder)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 # Snapshots that are not as they should be.
 
 

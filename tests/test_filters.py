@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 import torch
 from goldens import op_cases
-from op_checks import IMPLS, assert_derivatives_close, available_impl, normal, second_derivatives
+from op_checks import assert_derivatives_close, normal, second_derivatives
 from torch.testing import assert_close
 
 from eg3d_ops.filters import downsample2d, filter2d, setup_filter, upsample2d
 
 OPS = {"filter2d": filter2d, "upsample2d": upsample2d, "downsample2d": downsample2d}
-
-
-@pytest.fixture(params=IMPLS)
-def impl(request):
-    return available_impl(request)
 
 
 # ----- setup_filter ---------------------------------------------------------------------------------------

@@ -5,22 +5,11 @@ import torch
 from goldens import load
 
 from dreamportrait.rendering.rays import rays_from_label
-from eg3d_ops import _backend
 from eg3d_ops.planes import PLANE_AXES, Decoder
 from eg3d_ops.render_rays import render_rays
 
 OUTPUTS = ("features", "depth", "weights", "d_planes", "d_w1", "d_b1", "d_w2", "d_b2")
-ISAS = ("portable", "avx2", "avx512")
 XYZ = ((0, 1), (1, 2), (2, 0))
-
-
-@pytest.fixture(params=ISAS)
-def isa(request, compiled_cpu):
-    try:
-        _backend.set_cpu_isa(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    return request.param
 
 
 def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, colors=32, density=3.0, seed=0):

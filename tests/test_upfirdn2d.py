@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 from op_checks import (
     BLUR,
     IMPLS,
-    ISAS,
     NETWORK,
     SKEW,
     assert_derivatives_close,
-    available_impl,
-    available_isa,
     derivatives,
     normal,
     second_derivatives,
@@ -27,16 +24,6 @@ from eg3d_ops.upfirdn2d import upfirdn2d
 
 # Of the largest number: sums of up to 25 products in another order, in float32.
 CLOSE = 3e-6
-
-
-@pytest.fixture(params=IMPLS)
-def impl(request):
-    return available_impl(request)
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    return available_isa(request)
 
 
 # ----- Official numbers and the definition ----------------------------------------------------------------
@@ -146,7 +133,7 @@ def assert_like_twin(x, f, options, tolerance=CLOSE):
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(arguments, filters, sizes, st.sampled_from(ISAS), st.booleans(), st.booleans())
+@given(arguments, filters, sizes, st.sampled_from(_backend.CPU_ISAS), st.booleans(), st.booleans())
 def test_compiled_like_twin(compiled_cpu, arguments, f, size, isa, channels_last, double):
     try:
         _backend.set_cpu_isa(isa)

@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "bias_act.h"
-#include "layout.h"
+#include "../layout.h"
+#include "huge_pages.h"
 
 namespace eg3d {
 namespace {

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "huge_pages.h"
 #include "render.h"
 
 namespace eg3d {
@@ -68,6 +69,7 @@ Tensor pack_planes(const Tensor& planes, const RenderSizes& size) {
       (size.batch == 1 || strides[0] == size.planes * h * w * c))
     return planes;
   const Tensor packed = like(planes, {size.batch, size.planes, size.height, size.width, size.channels_p});
+  prefer_huge_pages(packed);
   torch::stable::parallel_for(0, size.batch * size.planes * h, 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {  // of all planes of all images
       const int64_t image = row / h / size.planes, plane = row / h % size.planes, y = row % h;
@@ -234,6 +236,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> render_rays_backward(
 
   const int64_t pixels = (int64_t)s.height * s.width;
   const Tensor d_planes = like(depths, {s.batch, s.planes, s.channels, s.height, s.width});
+  prefer_huge_pages(d_planes);
   for_pixels(s.batch * s.planes, pixels, [&](int64_t plane, int64_t begin, int64_t end) {
     unpack_plane(floats(packed) + plane * pixels * s.channels_p, s.channels, s.channels_p, begin, end, pixels,
                  mutable_floats(d_planes) + plane * s.channels * pixels);

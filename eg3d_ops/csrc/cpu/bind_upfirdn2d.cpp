@@ -6,7 +6,8 @@
 #include <limits>
 #include <vector>
 
-#include "layout.h"
+#include "../layout.h"
+#include "huge_pages.h"
 #include "upfirdn2d.h"
 
 namespace eg3d {

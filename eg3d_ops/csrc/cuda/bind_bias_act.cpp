@@ -35,7 +35,7 @@ struct Call {
 
   Optional place(const Optional& t) const {
     if (!t.has_value()) return t;
-    check_same_shape("bias_act", *t, out);
+    check_alike("bias_act", *t, out);
     return in_layout_of(out, *t);
   }
 

@@ -1,37 +1,19 @@
-// What the bindings ask about a tensor's place in memory.
+// What the bindings of either device ask about a tensor's place in memory.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace eg3d {
 
-using torch::stable::Tensor;
 using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
 
 inline void check_same_shape(const char* name, const Tensor& a, const Tensor& b) {
   STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), name, ": dtypes differ");
   bool same = a.dim() == b.dim();
   for (int64_t d = 0; same && d < a.dim(); ++d) same = a.size(d) == b.size(d);
   STD_TORCH_CHECK(same, name, ": shapes differ");
-}
-
-// Asks for large pages under a new tensor: for tens of megabytes, fetching 4 KiB pages one by one takes
-// several times as long as writing them.
-inline void prefer_huge_pages(const Tensor& t) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t huge = 2 << 20, page = 4096;
-  const uintptr_t bytes = t.numel() * t.element_size();
-  if (bytes < 2 * huge) return;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
-  const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint: refused, nothing is lost
-#endif
 }
 
 // `t` itself if its elements lie where those of `like` do, else a copy that does; `like` must be dense.
