@@ -1,10 +1,12 @@
 """What all tests share: which need a GPU, the compiled CPU library, and a clean backend after each test."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_ops import Fresh
 
 import eg3d_ops
 from eg3d_ops import _backend, _build
@@ -63,3 +65,18 @@ def _restored_backend() -> Iterator[None]:
     _backend._mode = None
     if isa:
         _backend.set_cpu_isa(isa)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fresh:
+    """A backend that has loaded nothing yet, with stand-in sources and folders of its own."""
+    for name in [name for name in os.environ if name.startswith("EG3D_OPS")] + ["LOCAL_RANK", "CXX"]:
+        monkeypatch.delenv(name, raising=False)
+    fresh = Fresh(tmp_path)
+    monkeypatch.setattr(_build, "CSRC", fresh.csrc)
+    monkeypatch.setattr(_build, "PACKAGE", tmp_path / "package")
+    monkeypatch.setenv("EG3D_OPS_CACHE", str(fresh.cache))
+    monkeypatch.setattr(_backend, "_loaded", {})
+    monkeypatch.setattr(_backend, "_failed", {})
+    _backend._say_once.cache_clear()
+    return fresh

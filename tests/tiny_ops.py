@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 SOURCE = """
@@ -47,3 +48,20 @@ def start_python(code: str, csrc: Path, **env: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,  # to be killed with all it started
     )
+
+
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "nonesuch++")
+
+
+class Fresh:
+    """The folders of a backend that has loaded nothing yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.csrc = write_sources(root / "csrc")
+        self.prebuilt = root / "package" / "lib"
+        self.cache = root / "cache"
+
+    def cached(self) -> list[str]:
+        """What the cache holds beside locks."""
+        return sorted(path.name for path in self.cache.rglob("*") if path.is_file() and path.suffix != ".lock")
