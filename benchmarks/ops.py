@@ -7,7 +7,7 @@ import argparse
 import logging
 
 from benchmarks import pointwise, renderer
-from benchmarks.measure import save, table
+from benchmarks.measure import keep_freed_memory, save, table
 from eg3d_ops import cpu_isa, loaded_libraries
 
 
@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
+    keep_freed_memory()
 
     render_rows = renderer.run(options.device, options.repeats)
     op_rows = pointwise.run(options.device, options.repeats)

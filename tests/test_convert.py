@@ -250,7 +250,7 @@ BROKEN = {
     "class of D": (lambda e: vars(e["D"]).update(made_as="SingleDiscriminator"), "D is a 'SingleDiscriminator'"),
     "unnamed arguments": (lambda e: vars(e["G_ema"]).update(_init_args=(512,)), "unnamed arguments"),
     "unknown argument": (lambda e: e["G_ema"]._init_kwargs.update(hue=1), r"unknown arguments \['hue'\]"),
-    "argument missing": (lambda e: e["D"]._init_kwargs.pop("c_dim"), "D was constructed without 'c_dim'"),
+    "argument missing": (lambda e: e["D"]._init_kwargs.pop("c_dim"), "missing arguments \\['c_dim'\\]"),
     "argument of wrong type": (
         lambda e: e["G_ema"]._init_kwargs.update(z_dim="32"),
         "G_ema.z_dim must be a whole number",

@@ -18,6 +18,10 @@ from torch import Tensor
 
 from dreamportrait.generator.official import discriminator_from_official, generator_from_official
 from dreamportrait.generator.triplane import TriPlaneGenerator
+from dreamportrait.rendering.rays import rays_from_label
+from eg3d_ops import render_rays
+from eg3d_ops.marching import interval_weights
+from eg3d_ops.sampling import importance_depths, stratified_depths
 
 BACKBONE, RENDERED, IMAGE, GRADIENT = 3e-6, 6e-5, 6e-5, 1e-3
 NAMES = ("generator_tiny", "generator_4x", "generator_8xdc")
@@ -121,6 +125,39 @@ def test_every_block_and_output(case, impl):
     grid = generator.render(planes, given["c"], w=w, resolution=size, impl=impl)
     assert_stored(name, "grid_depth", grid.depth, RENDERED)
     assert_stored(name, "grid_image", grid.image, IMAGE)
+
+
+@torch.no_grad()
+def test_inside_the_renderer(tiny):
+    """Sample depths, coarse weights and rendered features, from the parts the twin is made of."""
+    given, expected, c = inputs("generator_tiny"), outputs("generator_tiny"), tiny.config
+    planes = tiny.synthesize_planes(tiny.map(given["z"], given["c"]))
+    origins, directions = rays_from_label(given["c"], 16)
+    near, far = (torch.full((2, 256, 1), float(limit)) for limit in (c.ray_start, c.ray_end))
+    depths = stratified_depths(near, far, c.num_coarse, 0.5)  # [2, 256, 8]
+    points = (origins[:, :, None] + depths[..., None] * directions[:, :, None]).flatten(1, 2)
+    density, _ = tiny.sample_density_and_color(points, planes)
+    weights = interval_weights(density.reshape(2, 256, 8), depths)  # [2, 256, 7]
+    assert relative(depths[:, :2, :, None], expected["depths_coarse"]) <= BACKBONE
+    assert relative(weights[:, ::16, :, None], expected["coarse_weights"]) <= RENDERED
+    half = importance_depths(depths, weights, torch.full((2, 256, 8), 0.5))
+    grid = importance_depths(depths, weights, ((torch.arange(8) + 0.5) / 8).expand(2, 256, 8))
+    assert relative(half[..., :1, None], expected["depths_fine"]) <= BACKBONE
+    assert relative(grid[:, ::8, :, None], expected["grid_depths_fine"]) <= BACKBONE
+    out = render_rays(
+        planes,
+        origins,
+        directions,
+        tiny.decoder.weights(),
+        plane_axes="official",
+        ray_start=c.ray_start,
+        ray_end=c.ray_end,
+        num_coarse=8,
+        num_fine=8,
+        draws=half_draws(tiny, 2, 16),
+    )
+    features = out.features.mT.reshape(2, 32, 16, 16)
+    assert relative(features, expected["feature_image"]) <= RENDERED
 
 
 @torch.no_grad()
@@ -277,6 +314,9 @@ def bad(change):
     [
         (lambda k: k.update(w_dimm=3), r"generator: unknown arguments \['w_dimm'\]"),
         (lambda k: k["rendering_kwargs"].update(box_wrap=1), r"rendering_kwargs: unknown arguments \['box_wrap'\]"),
+        (lambda k: k.pop("z_dim"), r"generator: missing arguments \['z_dim'\]"),
+        (lambda k: k["rendering_kwargs"].pop("box_warp"), r"rendering_kwargs: missing arguments \['box_warp'\]"),
+        (lambda k: k.update(z_dim=0), "z_dim=0: must be at least 1"),
         (lambda k: k["rendering_kwargs"].update(superresolution_module="x.Hybrid16X"), "superresolution_module="),
         (lambda k: k["rendering_kwargs"].update(clamp_mode="relu"), "clamp_mode='relu'"),
         (lambda k: k.update(img_resolution=100), "img_resolution=100"),

@@ -66,6 +66,18 @@ class GeneratorConfig:
             raise ValueError(f"plane_axes={self.plane_axes!r}: must be one of {', '.join(PLANE_AXES)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
+        counts = (
+            "z_dim",
+            "w_dim",
+            "mapping_layers",
+            "channel_base",
+            "channel_max",
+            "decoder_hidden",
+            "render_resolution",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.plane_channels < 3:
             raise ValueError(f"plane_channels={self.plane_channels}: at least 3, the first three are the raw image")
 

@@ -7,34 +7,32 @@ from dreamportrait.generator.discriminator import DiscriminatorConfig, DualDiscr
 from dreamportrait.generator.superresolution import SPECS
 from dreamportrait.generator.triplane import TriPlaneGenerator
 
-# Constructor arguments of the official generator, and those that say how it was trained or that it never reads.
-_GENERATOR_KEYS = {
-    *("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs", "rendering_kwargs", "sr_kwargs"),
-    *("channel_base", "channel_max", "num_fp16_res", "sr_num_fp16_res", "conv_clamp", "fused_modconv_default"),
-}
-_RENDERING_KEYS = {
-    *(
-        "image_resolution",
-        "disparity_space_sampling",
-        "clamp_mode",
-        "superresolution_module",
-        "c_gen_conditioning_zero",
-    ),
-    *("gpc_reg_prob", "c_scale", "superresolution_noise_mode", "density_reg", "density_reg_p_dist", "reg_type"),
-    *("decoder_lr_mul", "sr_antialias", "depth_resolution", "depth_resolution_importance", "ray_start", "ray_end"),
-    *("box_warp", "white_back", "avg_camera_radius", "avg_camera_pivot", "density_noise"),
-}
-_DISCRIMINATOR_KEYS = {
-    *("c_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "num_fp16_res", "conv_clamp"),
-    *("disc_c_noise", "block_kwargs", "mapping_kwargs", "epilogue_kwargs", "architecture", "cmap_dim"),
-}
+# Constructor arguments of the official networks: needed here, and also known (with a default, about training,
+# or never read by them). Anything else is a mistake or another program's.
+_GENERATOR = (
+    {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "rendering_kwargs"},
+    {"mapping_kwargs", "sr_kwargs", "channel_base", "channel_max", "num_fp16_res", "sr_num_fp16_res", "conv_clamp"}
+    | {"fused_modconv_default"},
+)
+_RENDERING = (
+    {"superresolution_module", "clamp_mode", "c_gen_conditioning_zero", "superresolution_noise_mode", "sr_antialias"}
+    | {"depth_resolution", "depth_resolution_importance", "ray_start", "ray_end", "box_warp"}
+    | {"disparity_space_sampling"},
+    {"image_resolution", "c_scale", "gpc_reg_prob", "density_reg", "density_reg_p_dist", "reg_type", "decoder_lr_mul"}
+    | {"white_back", "avg_camera_radius", "avg_camera_pivot", "density_noise"},
+)
+_DISCRIMINATOR = (
+    {"c_dim", "img_resolution", "img_channels"},
+    {"channel_base", "channel_max", "num_fp16_res", "conv_clamp", "disc_c_noise", "block_kwargs", "mapping_kwargs"}
+    | {"epilogue_kwargs", "architecture", "cmap_dim"},
+)
 
 
 def generator_config_from_official(init_kwargs: dict[str, Any], precision: str = "float32") -> GeneratorConfig:
     """The configuration of the generator that was built with these arguments."""
-    k = _checked("generator", init_kwargs, _GENERATOR_KEYS)
-    r = _checked("rendering_kwargs", k["rendering_kwargs"], _RENDERING_KEYS)
-    mapping = _checked("mapping_kwargs", k.get("mapping_kwargs", {}), {"num_layers"})
+    k = _checked("generator", init_kwargs, *_GENERATOR)
+    r = _checked("rendering_kwargs", k["rendering_kwargs"], *_RENDERING)
+    mapping = _checked("mapping_kwargs", k.get("mapping_kwargs", {}), set(), {"num_layers"})
     kind = str(r["superresolution_module"]).rpartition("SuperresolutionHybrid")[2]
     if kind not in SPECS:
         raise ValueError(
@@ -79,10 +77,12 @@ def generator_from_official(init_kwargs: dict[str, Any], precision: str = "float
 
 
 def discriminator_config_from_official(init_kwargs: dict[str, Any], precision: str = "float32") -> DiscriminatorConfig:
-    k = _checked("discriminator", init_kwargs, _DISCRIMINATOR_KEYS)
-    block = _checked("block_kwargs", k.get("block_kwargs", {}), {"freeze_layers"})
-    mapping = _checked("mapping_kwargs", k.get("mapping_kwargs", {}), {"num_layers"})
-    epilogue = _checked("epilogue_kwargs", k.get("epilogue_kwargs", {}), {"mbstd_group_size", "mbstd_num_channels"})
+    k = _checked("discriminator", init_kwargs, *_DISCRIMINATOR)
+    block = _checked("block_kwargs", k.get("block_kwargs", {}), set(), {"freeze_layers"})
+    mapping = _checked("mapping_kwargs", k.get("mapping_kwargs", {}), set(), {"num_layers"})
+    epilogue = _checked(
+        "epilogue_kwargs", k.get("epilogue_kwargs", {}), set(), {"mbstd_group_size", "mbstd_num_channels"}
+    )
     _demand("architecture", k.get("architecture", "resnet"), "resnet")
     _demand("img_channels", k["img_channels"], 3)
     _demand("freeze_layers", block.get("freeze_layers", 0), 0)
@@ -106,10 +106,11 @@ def discriminator_from_official(init_kwargs: dict[str, Any], precision: str = "f
     return DualDiscriminator(discriminator_config_from_official(init_kwargs, precision))
 
 
-def _checked(what: str, values: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"{what}: unknown arguments {unknown}; an official checkpoint has only {sorted(known)}")
+def _checked(what: str, values: dict[str, Any], needed: set[str], also_known: set[str]) -> dict[str, Any]:
+    if missing := sorted(needed - set(values)):
+        raise ValueError(f"{what}: missing arguments {missing}; every official checkpoint has them")
+    if unknown := sorted(set(values) - needed - also_known):
+        raise ValueError(f"{what}: unknown arguments {unknown}; known are {sorted(needed | also_known)}")
     return values
 
 

@@ -79,8 +79,6 @@ def _checked(kind: type[T], build: Callable[[dict[str, Any]], T], arguments: dic
     """A configuration from constructor arguments that may be anything."""
     try:
         config = build(arguments)
-    except KeyError as error:
-        raise SnapshotError(f"{where} was constructed without {error}, which official networks have") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise SnapshotError(f"{where} was not constructed as official networks are: {error}") from None
     return from_dict(kind, asdict(config), where)
