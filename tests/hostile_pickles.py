@@ -42,7 +42,7 @@ def entry(value: bytes, key: str = "G_ema") -> bytes:
 
 
 def shell(canary: Path) -> bytes:
-    return text(f"touch '{canary}'")
+    return text(f": > '{canary}'")
 
 
 def python(canary: Path) -> bytes:

@@ -253,7 +253,7 @@ BROKEN = {
     "argument missing": (lambda e: e["D"]._init_kwargs.pop("c_dim"), "missing arguments \\['c_dim'\\]"),
     "argument of wrong type": (
         lambda e: e["G_ema"]._init_kwargs.update(z_dim="32"),
-        "G_ema.z_dim must be a whole number",
+        "z_dim must be an int, got '32'",
     ),
     "argument not plain": (
         lambda e: e["G_ema"]._init_kwargs.update(z_dim=nn.Softplus()),

@@ -316,7 +316,7 @@ def bad(change):
         (lambda k: k["rendering_kwargs"].update(box_wrap=1), r"rendering_kwargs: unknown arguments \['box_wrap'\]"),
         (lambda k: k.pop("z_dim"), r"generator: missing arguments \['z_dim'\]"),
         (lambda k: k["rendering_kwargs"].pop("box_warp"), r"rendering_kwargs: missing arguments \['box_warp'\]"),
-        (lambda k: k.update(z_dim=0), "z_dim=0: must be at least 1"),
+        (lambda k: k.update(z_dim=0), "z_dim must be at least 1, got 0"),
         (lambda k: k["rendering_kwargs"].update(superresolution_module="x.Hybrid16X"), "superresolution_module="),
         (lambda k: k["rendering_kwargs"].update(clamp_mode="relu"), "clamp_mode='relu'"),
         (lambda k: k.update(img_resolution=100), "img_resolution=100"),

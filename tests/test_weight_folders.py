@@ -140,7 +140,7 @@ BAD_CONFIGS = {
         "generator.superresolution must be an object, got 7",
     ),
     "rule": (lambda v: v["generator"].update(plane_resolution=100), "power of two"),
-    "impossible": (lambda v: v["generator"].update(w_dim=0), "no network can be built from"),
+    "impossible": (lambda v: v["generator"].update(w_dim=0), "w_dim must be at least 1, got 0"),
     "source": (lambda v: v.update(source="web"), "config.json.source must be an object or null, got 'web'"),
     "shapes": (
         lambda v: v["generator"].update(z_dim=16),

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from dreamportrait.generator.superresolution import SPECS, SuperResolutionSpec
+from eg3d_ops._checks import check_int
 from eg3d_ops.planes import PLANE_AXES, PlaneAxes
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -76,8 +77,7 @@ class GeneratorConfig:
             "render_resolution",
         )
         for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+            check_int(name, getattr(self, name), 1)
         if self.plane_channels < 3:
             raise ValueError(f"plane_channels={self.plane_channels}: at least 3, the first three are the raw image")
 
