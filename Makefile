@@ -5,6 +5,7 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
+CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES = eg3d_ops dreamportrait benchmarks tools
 
 .PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench clean
@@ -24,11 +25,15 @@ test-oldest: $(OLDEST)/.installed  ## on the oldest torch we promise
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@echo clang-format --dry-run
+	@$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(BIN)/mypy $(SOURCES)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	@echo clang-format -i
+	@$(BIN)/clang-format -i $(CXX_SOURCES)
 
 check-cuda: $(VENV)/.installed  ## compiles the CUDA sources; needs nvcc, no GPU
 	$(BIN)/python tools/check_cuda.py

@@ -14,7 +14,7 @@ using emulator::Scope;
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
-constexpr size_t kMostShared = 96 * 1024;  // per block, as on a V100
+constexpr size_t kMostShared = 96 * 1024;                   // per block, as on a V100
 float4 eg3d_shared[(kMostShared + 1024) / sizeof(float4)];  // with a margin nobody may touch
 
 namespace {

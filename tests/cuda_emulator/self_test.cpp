@@ -12,8 +12,10 @@ __global__ void pass_left(Mistake mistake, float* out) {
   float* const shared = reinterpret_cast<float*>(eg3d_shared);
   const int i = threadIdx.x, n = blockDim.x;
   shared[i] = i;
-  if (mistake == divided_barrier && i == 5) __syncthreads();
-  else if (mistake != no_barrier) __syncthreads();
+  if (mistake == divided_barrier && i == 5)
+    __syncthreads();
+  else if (mistake != no_barrier)
+    __syncthreads();
   out[i] = shared[(i + 1) % n];
 }
 

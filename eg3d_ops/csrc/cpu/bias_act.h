@@ -16,7 +16,7 @@ enum class BiasActMode {
 template <class T>
 struct BiasActArgs {
   BiasActMode mode;
-  int act;  // see activations.h
+  int act;     // see activations.h
   const T* x;  // or y, in mode sign
   const T* dy;
   const T* v;

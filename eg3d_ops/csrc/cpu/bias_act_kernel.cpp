@@ -86,25 +86,38 @@ static void sweep(const BiasActArgs<T>& a, int64_t begin, int64_t end) {
 template <class Act, class T>
 static void run_act(const BiasActArgs<T>& a, int64_t begin, int64_t end) {
   switch (a.mode) {
-    case BiasActMode::value: return sweep<BiasActMode::value, Act>(a, begin, end);
-    case BiasActMode::slope: return sweep<BiasActMode::slope, Act>(a, begin, end);
-    case BiasActMode::sign: return sweep<BiasActMode::sign, Act>(a, begin, end);
-    case BiasActMode::curvature: return sweep<BiasActMode::curvature, Act>(a, begin, end);
+    case BiasActMode::value:
+      return sweep<BiasActMode::value, Act>(a, begin, end);
+    case BiasActMode::slope:
+      return sweep<BiasActMode::slope, Act>(a, begin, end);
+    case BiasActMode::sign:
+      return sweep<BiasActMode::sign, Act>(a, begin, end);
+    case BiasActMode::curvature:
+      return sweep<BiasActMode::curvature, Act>(a, begin, end);
   }
 }
 
 template <class T>
 static void run(const BiasActArgs<T>& a, int64_t begin, int64_t end) {
   switch (a.act) {
-    case 0: return run_act<Linear>(a, begin, end);
-    case 1: return run_act<Relu>(a, begin, end);
-    case 2: return run_act<LeakyRelu>(a, begin, end);
-    case 3: return run_act<Tanh>(a, begin, end);
-    case 4: return run_act<Sigmoid>(a, begin, end);
-    case 5: return run_act<Elu>(a, begin, end);
-    case 6: return run_act<Selu>(a, begin, end);
-    case 7: return run_act<Softplus>(a, begin, end);
-    case 8: return run_act<Swish>(a, begin, end);
+    case 0:
+      return run_act<Linear>(a, begin, end);
+    case 1:
+      return run_act<Relu>(a, begin, end);
+    case 2:
+      return run_act<LeakyRelu>(a, begin, end);
+    case 3:
+      return run_act<Tanh>(a, begin, end);
+    case 4:
+      return run_act<Sigmoid>(a, begin, end);
+    case 5:
+      return run_act<Elu>(a, begin, end);
+    case 6:
+      return run_act<Selu>(a, begin, end);
+    case 7:
+      return run_act<Softplus>(a, begin, end);
+    case 8:
+      return run_act<Swish>(a, begin, end);
   }
 }
 

@@ -60,8 +60,10 @@ void run_kernel(BiasActArgs<T> args, const Tensor& out, const std::optional<Tens
   args.clamp = s.clamp < 0 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(s.clamp);
   const BiasActKernels& kernels = bias_act_kernels();
   torch::stable::parallel_for(0, out.numel(), grain, [&](int64_t begin, int64_t end) {
-    if constexpr (sizeof(T) == 4) kernels.run_float(args, begin, end);
-    else kernels.run_double(args, begin, end);
+    if constexpr (sizeof(T) == 4)
+      kernels.run_float(args, begin, end);
+    else
+      kernels.run_double(args, begin, end);
   });
 }
 
@@ -87,9 +89,14 @@ Tensor dispatch(BiasActMode mode, const Tensor& main, const Tensor& x, const std
     run_kernel<T>(args, out, b, s);
   };
   switch (main.scalar_type()) {
-    case ScalarType::Float: run(0.f); break;
-    case ScalarType::Double: run(0.); break;
-    default: STD_TORCH_CHECK(false, "bias_act on the CPU: float32 and float64 only");
+    case ScalarType::Float:
+      run(0.f);
+      break;
+    case ScalarType::Double:
+      run(0.);
+      break;
+    default:
+      STD_TORCH_CHECK(false, "bias_act on the CPU: float32 and float64 only");
   }
   return out;
 }

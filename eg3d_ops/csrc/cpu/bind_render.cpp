@@ -44,7 +44,8 @@ void pack_row(const float* from, int64_t channel_step, int64_t column_step, cons
   }
 }
 
-void unpack_plane(const float* from, int channels, int channels_p, int64_t begin, int64_t end, int64_t pixels, float* to) {
+void unpack_plane(const float* from, int channels, int channels_p, int64_t begin, int64_t end, int64_t pixels,
+                  float* to) {
   for (int64_t block = begin; block < end; block += 64) {
     const int64_t stop = std::min(block + 64, end);
     for (int c = 0; c < channels; ++c)
@@ -129,8 +130,9 @@ struct Call {
   Tensor planes, origins, directions;
   DecoderPack decoder;
 
-  Call(const Tensor& planes_in, const Tensor& origins_in, const Tensor& directions_in, const Tensor& w1, const Tensor& b1,
-       const Tensor& w2, const Tensor& b2, const std::vector<int64_t>& axes, double box_warp, int64_t samples)
+  Call(const Tensor& planes_in, const Tensor& origins_in, const Tensor& directions_in, const Tensor& w1,
+       const Tensor& b1, const Tensor& w2, const Tensor& b2, const std::vector<int64_t>& axes, double box_warp,
+       int64_t samples)
       : origins(checked(origins_in, "origins")),
         directions(checked(directions_in, "directions")),
         decoder(checked(w1, "w1"), checked(b1, "b1"), checked(w2, "w2"), checked(b2, "b2"),
@@ -146,10 +148,12 @@ struct Call {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> render_rays(
-    Tensor planes, Tensor origins, Tensor directions, Tensor near, Tensor far, Tensor w1, Tensor b1, Tensor w2, Tensor b2,
-    std::optional<Tensor> coarse_draws, std::optional<Tensor> fine_draws, std::vector<int64_t> axes, double box_warp,
-    int64_t num_coarse, int64_t num_fine, bool disparity) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> render_rays(Tensor planes, Tensor origins, Tensor directions, Tensor near,
+                                                       Tensor far, Tensor w1, Tensor b1, Tensor w2, Tensor b2,
+                                                       std::optional<Tensor> coarse_draws,
+                                                       std::optional<Tensor> fine_draws, std::vector<int64_t> axes,
+                                                       double box_warp, int64_t num_coarse, int64_t num_fine,
+                                                       bool disparity) {
   Call<RenderForward> call(planes, origins, directions, w1, b1, w2, b2, axes, box_warp, num_coarse + num_fine);
   RenderForward& a = call.args;
   const int64_t n = a.size.batch, r = a.size.rays;
@@ -178,14 +182,16 @@ void add_blocks(const RenderBackward& a, int64_t blocks, std::vector<double>& to
     for (int64_t i = 0; i < count; ++i) total[i] += a.d_decoder[b * count + i];
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> unpack_decoder(const std::vector<double>& total, const RenderSizes& s, const Tensor& any) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> unpack_decoder(const std::vector<double>& total, const RenderSizes& s,
+                                                          const Tensor& any) {
   const Tensor w1 = like(any, {s.hidden, s.channels}), b1 = like(any, {s.hidden});
   const Tensor w2 = like(any, {1 + s.colors, s.hidden}), b2 = like(any, {1 + s.colors});
   const double *g_w1 = total.data(), *g_b1 = g_w1 + (int64_t)s.hidden_p * s.channels_p, *g_density = g_b1 + s.hidden_p;
   const double *g_color_t = g_density + s.hidden_p, *g_b2 = g_color_t + (int64_t)s.hidden_p * s.colors_p;
   for (int64_t h = 0; h < s.hidden; ++h) {
     for (int64_t c = 0; c < s.channels; ++c) mutable_floats(w1)[h * s.channels + c] = (float)g_w1[h * s.channels_p + c];
-    for (int64_t o = 0; o < s.colors; ++o) mutable_floats(w2)[(1 + o) * s.hidden + h] = (float)g_color_t[h * s.colors_p + o];
+    for (int64_t o = 0; o < s.colors; ++o)
+      mutable_floats(w2)[(1 + o) * s.hidden + h] = (float)g_color_t[h * s.colors_p + o];
     mutable_floats(w2)[h] = (float)g_density[h];
     mutable_floats(b1)[h] = (float)g_b1[h];
   }
@@ -204,14 +210,17 @@ void run_chunk(RenderBackward& a, std::vector<double>& total) {
   add_blocks(a, blocks, total);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> render_rays_backward(
-    Tensor d_color, Tensor d_depth, Tensor d_weight, Tensor planes, Tensor origins, Tensor directions, Tensor w1, Tensor b1,
-    Tensor w2, Tensor b2, Tensor depths, std::vector<int64_t> axes, double box_warp) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> render_rays_backward(Tensor d_color, Tensor d_depth, Tensor d_weight,
+                                                                        Tensor planes, Tensor origins,
+                                                                        Tensor directions, Tensor w1, Tensor b1,
+                                                                        Tensor w2, Tensor b2, Tensor depths,
+                                                                        std::vector<int64_t> axes, double box_warp) {
   depths = checked(depths, "depths");
   Call<RenderBackward> call(planes, origins, directions, w1, b1, w2, b2, axes, box_warp, depths.sizes()[2]);
   RenderBackward& a = call.args;
   const RenderSizes& s = a.size;
-  d_color = checked(d_color, "d_color"), d_depth = checked(d_depth, "d_depth"), d_weight = checked(d_weight, "d_weight");
+  d_color = checked(d_color, "d_color"), d_depth = checked(d_depth, "d_depth"),
+  d_weight = checked(d_weight, "d_weight");
   a.d_color = floats(d_color), a.d_depth = floats(d_depth), a.d_weight = floats(d_weight), a.depths = floats(depths);
 
   const int64_t tiles = kBlocks * kTilesPerBlock, rows = s.row_stride(), corners = 4 * s.planes * rows;
@@ -221,7 +230,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> render_rays_backward(
   std::vector<int> count(tiles), sample(tiles * rows);
   std::vector<int32_t> offsets(tiles * corners);
   std::vector<double> total(a.decoder_size(), 0.0);
-  a.d_planes = mutable_floats(packed), a.corner_weights = mutable_floats(weights), a.d_features = mutable_floats(features);
+  a.d_planes = mutable_floats(packed), a.corner_weights = mutable_floats(weights),
+  a.d_features = mutable_floats(features);
   a.d_decoder = mutable_floats(decoder), a.count = count.data(), a.sample = sample.data(), a.offsets = offsets.data();
   a.tiles_per_block = kTilesPerBlock;
   const int64_t units = (int64_t)s.planes * (s.channels_p / kPad);

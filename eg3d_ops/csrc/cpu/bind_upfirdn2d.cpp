@@ -135,8 +135,10 @@ struct Plan {
     const Upfirdn2dKernels& kernels = upfirdn2d_kernels();
     torch::stable::parallel_for(0, rows, std::max<int64_t>(1, grain / numbers), [&](int64_t begin, int64_t end) {
       std::vector<T> scratch(plan.block * (plan.room + plan.x.up * plan.steps) + overhang);
-      if constexpr (sizeof(T) == 4) kernels.run_float(plan, from, to, scratch.data(), begin, end);
-      else kernels.run_double(plan, from, to, scratch.data(), begin, end);
+      if constexpr (sizeof(T) == 4)
+        kernels.run_float(plan, from, to, scratch.data(), begin, end);
+      else
+        kernels.run_double(plan, from, to, scratch.data(), begin, end);
     });
   }
 };
@@ -165,8 +167,10 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, const std::vector<int64_t>& u
   const double tolerance = is_float ? 4 * std::numeric_limits<float>::epsilon() : 0;
   const Factors factors({taps, taps + filter.numel()}, columns, f.dim() == 1, flip_filter, tolerance);
   const int64_t pixel = channels_last ? x.size(1) : 1;
-  if (is_float) Plan<float>(along_x, along_y, pixel, factors, gain).run(image, y);
-  else Plan<double>(along_x, along_y, pixel, factors, gain).run(image, y);
+  if (is_float)
+    Plan<float>(along_x, along_y, pixel, factors, gain).run(image, y);
+  else
+    Plan<double>(along_x, along_y, pixel, factors, gain).run(image, y);
   return y;
 }
 

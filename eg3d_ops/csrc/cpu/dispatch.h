@@ -18,11 +18,11 @@ int cpu_isa();  // index of the instruction set in force: 0 portable, 1 avx2, 2 
 
 // Declares the tables of type `Table` of the op `name`, and `name##_kernels()`, the one in force.
 #if defined(__x86_64__)
-#define EG3D_DECLARE_KERNELS(Table, name)                                       \
-  extern const Table name##_portable, name##_avx2, name##_avx512;               \
-  static inline const Table& name##_kernels() {                                 \
+#define EG3D_DECLARE_KERNELS(Table, name)                                           \
+  extern const Table name##_portable, name##_avx2, name##_avx512;                   \
+  static inline const Table& name##_kernels() {                                     \
     const Table* const tables[] = {&name##_portable, &name##_avx2, &name##_avx512}; \
-    return *tables[cpu_isa()];                                                  \
+    return *tables[cpu_isa()];                                                      \
   }
 #else
 #define EG3D_DECLARE_KERNELS(Table, name) \

@@ -28,7 +28,6 @@ EG3D_INLINE void gemm_block(const float* const* a, int64_t a_step, int depth, co
     if (row + i < rows) epilogue(row + i, column, sum[i]);
 }
 
-
 // Blocks of 6 x 4 (AVX-512: 24 accumulators of 32 registers) or 6 x 2 (16 registers).
 #if defined(__AVX512F__)
 constexpr int kBlockVectors = 4;
@@ -47,11 +46,9 @@ EG3D_INLINE void gemm(int rows, int columns, int depth, const float* const* a, i
       gemm_block<6, kBlockVectors>(a, a_step, depth, b, b_step, row, rows, column, epilogue);
 #if defined(__AVX512F__)
   for (; column + 2 * VL <= columns; column += 2 * VL)
-    for (int row = 0; row < rows; row += 8)
-      gemm_block<8, 2>(a, a_step, depth, b, b_step, row, rows, column, epilogue);
+    for (int row = 0; row < rows; row += 8) gemm_block<8, 2>(a, a_step, depth, b, b_step, row, rows, column, epilogue);
   for (; column < columns; column += VL)
-    for (int row = 0; row < rows; row += 8)
-      gemm_block<8, 1>(a, a_step, depth, b, b_step, row, rows, column, epilogue);
+    for (int row = 0; row < rows; row += 8) gemm_block<8, 1>(a, a_step, depth, b, b_step, row, rows, column, epilogue);
 #endif
 }
 

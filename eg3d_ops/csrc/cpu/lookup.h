@@ -17,7 +17,7 @@ EG3D_INLINE Tap tap(vf position, int count) {
   const vf x = ((position + 1.f) * (float)count - 1.f) * 0.5f;
   // Far outside (or NaN) must not overflow the integer; NaN still reaches the weights through x.
   const vf inside = vmin(x > -2.f ? x : splat(-2.f), splat(count + 1.f));
-  vi i = __builtin_convertvector(inside, vi);  // towards zero
+  vi i = __builtin_convertvector(inside, vi);      // towards zero
   i += (inside < __builtin_convertvector(i, vf));  // a mask is -1: floor
   const vf fraction = x - __builtin_convertvector(i, vf), outside = x * 0.f;
   const vi has_first = (i >= 0) & (i < count), has_second = (i >= -1) & (i < count - 1);
@@ -63,12 +63,14 @@ EG3D_INLINE void gather(const float* planes, const Corners& corners, int count, 
   vf sum[NV] = {};
   for (int c = 0; c < count; ++c)
     for (int j = 0; j < NV; ++j)
-      sum[j] += corners.weight[c * corners.stride + sample] * load(planes + corners.offset[c * corners.stride + sample] + j * VL);
+      sum[j] += corners.weight[c * corners.stride + sample] *
+                load(planes + corners.offset[c * corners.stride + sample] + j * VL);
   for (int j = 0; j < NV; ++j) store(out + j * VL, sum[j]);
 }
 
 // Features of samples [begin, end) of the tile: the weighted sums of their texels. -> [end - begin, C_p]
-EG3D_INLINE void gather(const RenderScene& scene, int64_t image, const Corners& corners, int begin, int end, float* out) {
+EG3D_INLINE void gather(const RenderScene& scene, int64_t image, const Corners& corners, int begin, int end,
+                        float* out) {
   const RenderSizes& size = scene.size;
   const float* planes = scene.planes + image * size.planes * size.height * size.width * size.channels_p;
   const int n = 4 * size.planes, vectors = size.channels_p / VL;

@@ -73,7 +73,10 @@ EG3D_INLINE void importance_depths(const float* depths, const float* weight, int
     int low = 0, high = bins + 1;  // first entry greater than u
     while (low < high) {
       const int centre = (low + high) / 2;
-      if (cdf[centre] > u) high = centre; else low = centre + 1;
+      if (cdf[centre] > u)
+        high = centre;
+      else
+        low = centre + 1;
     }
     const int below = low > 0 ? low - 1 : 0, above = low < bins ? low : bins;
     const float step = cdf[above] - cdf[below];

@@ -15,11 +15,11 @@ constexpr int kRowsPerTile = 96;  // samples a tile aims at: the official 48 + 4
 inline int padded(int n) { return (n + kPad - 1) / kPad * kPad; }
 
 struct RenderSizes {
-  int64_t batch, rays;               // N, R
-  int planes, height, width;         // P, H, W
-  int channels, hidden, colors;      // C, Hd, Co
+  int64_t batch, rays;                 // N, R
+  int planes, height, width;           // P, H, W
+  int channels, hidden, colors;        // C, Hd, Co
   int channels_p, hidden_p, colors_p;  // the same, padded
-  int samples;                       // K: all samples of a ray
+  int samples;                         // K: all samples of a ray
   int rays_per_tile;
   int side;  // rays form a square image of this side, worked on in 8 x 8 blocks; 0: a mere list
 
@@ -38,11 +38,11 @@ struct RenderSizes {
 
 // The decoder, in the order the matrix products read it.
 struct PackedDecoder {
-  const float* w1_t;       // [C, Hd_p]     layer 1, transposed
-  const float* b1;         // [Hd_p]
+  const float* w1_t;        // [C, Hd_p]     layer 1, transposed
+  const float* b1;          // [Hd_p]
   const float* w2_density;  // [Hd_p]        row 0 of layer 2
   const float* w2_color_t;  // [Hd_p, Co_p]  the other rows, transposed
-  const float* b2_color;   // [Co_p]
+  const float* b2_color;    // [Co_p]
   float b2_density;
   const float* w1;        // [Hd_p, C_p]   backward only
   const float* w2_color;  // [Co, Hd_p]    backward only
@@ -50,8 +50,8 @@ struct PackedDecoder {
 
 struct RenderScene {
   RenderSizes size;
-  const float* planes;  // [N, P, H, W, C_p]
-  const float* origins;  // [N, R, 3]
+  const float* planes;      // [N, P, H, W, C_p]
+  const float* origins;     // [N, R, 3]
   const float* directions;  // [N, R, 3]
   int axes[2 * kMaxPlanes];
   float scale;  // 2 / box_warp: position -> [-1, 1]
@@ -61,7 +61,7 @@ struct RenderScene {
 struct RenderForward : RenderScene {
   int coarse, fine;  // S, F
   bool disparity;
-  const float *near, *far;                  // [N, R]
+  const float *near, *far;                 // [N, R]
   const float *coarse_draws, *fine_draws;  // [N, R, S], [N, R, F]; null: midpoints
   float *color, *depth, *weight, *depths;  // [N, R, Co], [N, R], [N, R], [N, R, K]
 };
@@ -83,7 +83,8 @@ struct RenderBackward : RenderScene {
   float* d_decoder;                           // [blocks, decoder_size()]
   int bands;                                  // horizontal bands a plane is split into, for more threads
 
-  // d_w1 [Hd_p, C_p], d_b1 [Hd_p], d_w2_density [Hd_p], d_w2_color_t [Hd_p, Co_p], d_b2_color [Co_p], d_b2_density [kPad]
+  // d_w1 [Hd_p, C_p], d_b1 [Hd_p], d_w2_density [Hd_p], d_w2_color_t [Hd_p, Co_p], d_b2_color [Co_p], d_b2_density
+  // [kPad]
   int64_t decoder_size() const {
     const int64_t hp = size.hidden_p;
     return hp * size.channels_p + 2 * hp + hp * size.colors_p + size.colors_p + kPad;

@@ -56,7 +56,8 @@ struct BackwardTile {
     for (float** piece : per_row) *piece = scratch.take(rows);
     ray_of = scratch.take<int>(rows);
     rows_a = scratch.take<const float*>(2 * rows);
-    float** const per_interval[] = {&interval.weight, &interval.passed, &interval.alpha, &interval.decay, &interval.middle};
+    float** const per_interval[] = {&interval.weight, &interval.passed, &interval.alpha, &interval.decay,
+                                    &interval.middle};
     for (float** piece : per_interval) *piece = scratch.take(size.rays_per_tile * size.ray_stride());
     d_color = scratch.take(size.rays_per_tile * size.colors_p);
     d_weight = scratch.take(size.ray_stride());
@@ -127,7 +128,8 @@ struct BackwardTile {
     const float* t = depths + local * size.samples;
     const int count = end - begin;
     for (int k = 0; k < count - 1; ++k)
-      d_weight[k] = (shade[begin + k] + shade[begin + k + 1]) * 0.5f + a.d_depth[ray] * (t[k] + t[k + 1]) * 0.5f + a.d_weight[ray];
+      d_weight[k] = (shade[begin + k] + shade[begin + k + 1]) * 0.5f + a.d_depth[ray] * (t[k] + t[k + 1]) * 0.5f +
+                    a.d_weight[ray];
     march_backward(interval_of(local), t, count, d_weight, d_density + begin);
   }
 
@@ -139,13 +141,14 @@ struct BackwardTile {
     gemm(live, hp, size.colors, rows_a, 1, d.w2_color, hp, [&](int row, int column, const auto& sum) {
       for (int j = 0; j < (int)(sizeof(sum) / sizeof(vf)); ++j) {
         const int at = column + j * VL;
-        store(d_hidden + (int64_t)row * hp + at, (sum[j] + d_density[row] * load(d.w2_density + at)) *
-                                                     load(slopes + (int64_t)sample[row] * hp + at));
+        store(d_hidden + (int64_t)row * hp + at,
+              (sum[j] + d_density[row] * load(d.w2_density + at)) * load(slopes + (int64_t)sample[row] * hp + at));
       }
     });
     for (int r = 0; r < live; ++r) rows_a[r] = d_hidden + (int64_t)r * hp;
     gemm(live, cp, size.hidden, rows_a, 1, d.w1, cp, [&](int row, int column, const auto& sum) {
-      for (int j = 0; j < (int)(sizeof(sum) / sizeof(vf)); ++j) store(d_features + (int64_t)row * cp + column + j * VL, sum[j]);
+      for (int j = 0; j < (int)(sizeof(sum) / sizeof(vf)); ++j)
+        store(d_features + (int64_t)row * cp + column + j * VL, sum[j]);
     });
 
     close_ranks(hidden, hp, live, sample);
@@ -164,7 +167,8 @@ struct BackwardTile {
   static void close_ranks(float* rows, int width, int live, const int* sample) {
     for (int r = 0; r < live; ++r)
       if (sample[r] != r)
-        for (int i = 0; i < width; i += VL) store(rows + (int64_t)r * width + i, load(rows + (int64_t)sample[r] * width + i));
+        for (int i = 0; i < width; i += VL)
+          store(rows + (int64_t)r * width + i, load(rows + (int64_t)sample[r] * width + i));
   }
 
   // out[Hd, width] += x^T y over the live rows, x [live, Hd_p], y [live, width].
@@ -182,7 +186,8 @@ struct BackwardTile {
     const int rays = (int)(size.rays - start < size.rays_per_tile ? size.rays - start : size.rays_per_tile);
     const auto ray = [&](int i) { return image * size.rays + size.ray_at(start + i); };
     const int k_all = size.samples, corner_count = 4 * size.planes;
-    const Corners corners = {a.offsets + slot * corner_count * rows_stride, a.corner_weights + slot * corner_count * rows_stride, rows_stride};
+    const Corners corners = {a.offsets + slot * corner_count * rows_stride,
+                             a.corner_weights + slot * corner_count * rows_stride, rows_stride};
     int* sample = a.sample + slot * rows_stride;
     for (int i = 0; i < rays; ++i) {
       for (int k = 0; k < k_all; ++k) depths[i * k_all + k] = a.depths[ray(i) * k_all + k];

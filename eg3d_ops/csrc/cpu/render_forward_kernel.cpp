@@ -27,9 +27,9 @@ struct ForwardTile {
     return per_row * size.row_stride() + 11 * size.ray_stride() + size.rays_per_tile * size.colors_p;
   }
 
-  explicit ForwardTile(const RenderForward& args)
-      : a(args), row_stride(a.size.row_stride()), scratch(floats(a.size)) {
-    corners = {scratch.take<int32_t>(4 * a.size.planes * row_stride), scratch.take(4 * a.size.planes * row_stride), row_stride};
+  explicit ForwardTile(const RenderForward& args) : a(args), row_stride(a.size.row_stride()), scratch(floats(a.size)) {
+    corners = {scratch.take<int32_t>(4 * a.size.planes * row_stride), scratch.take(4 * a.size.planes * row_stride),
+               row_stride};
     features = scratch.take(row_stride * a.size.channels_p);
     hidden = scratch.take(row_stride * a.size.hidden_p);
     densities = scratch.take(row_stride);
@@ -39,8 +39,9 @@ struct ForwardTile {
     feature_rows = scratch.take<const float*>(2 * row_stride);
     active_rows = scratch.take<const float*>(2 * row_stride);
     colors = scratch.take(a.size.rays_per_tile * a.size.colors_p);
-    float** const per_ray[] = {&sorted_depths, &sorted_densities, &cdf, &sort_keys, &interval.weight,
-                               &interval.passed, &interval.alpha, &interval.decay, &interval.middle};
+    float** const per_ray[] = {&sorted_depths,  &sorted_densities, &cdf,
+                               &sort_keys,      &interval.weight,  &interval.passed,
+                               &interval.alpha, &interval.decay,   &interval.middle};
     for (float** piece : per_ray) *piece = scratch.take(a.size.ray_stride());
     order = scratch.take<int>(a.size.ray_stride());
     tags = scratch.take<int>(a.size.ray_stride());

@@ -13,7 +13,8 @@ class Scratch {
  public:
   explicit Scratch(int64_t floats) : base_((float*)aligned_alloc(64, (floats * sizeof(float) + 4095) / 4096 * 4096)) {
     if (!base_) __builtin_trap();  // a few hundred kilobytes: nothing sensible is left to do
-    for (int64_t i = 0; i < floats; ++i) base_[i] = 0.f;  // what is computed beyond a ray's end must not be slow garbage
+    for (int64_t i = 0; i < floats; ++i)
+      base_[i] = 0.f;  // what is computed beyond a ray's end must not be slow garbage
     next_ = base_;
   }
   ~Scratch() { free(base_); }

@@ -29,10 +29,14 @@ static void combine(T* dst, const T* const* row, const T* weight, int64_t n) {
 template <bool add, class T>
 static void combine_some(T* dst, const T* const* row, const T* weight, int count, int64_t n) {
   switch (count) {
-    case 1: return combine<1, add>(dst, row, weight, n);
-    case 2: return combine<2, add>(dst, row, weight, n);
-    case 3: return combine<3, add>(dst, row, weight, n);
-    case 4: return combine<4, add>(dst, row, weight, n);
+    case 1:
+      return combine<1, add>(dst, row, weight, n);
+    case 2:
+      return combine<2, add>(dst, row, weight, n);
+    case 3:
+      return combine<3, add>(dst, row, weight, n);
+    case 4:
+      return combine<4, add>(dst, row, weight, n);
   }
 }
 
@@ -111,9 +115,12 @@ static void correlate(T* dst, const T* src, const int64_t* source, const T* weig
 template <bool add, class T>
 static void correlate_some(T* dst, const T* src, const int64_t* source, const T* weight, int64_t taps, int64_t n) {
   switch (taps) {
-    case 2: return correlate<2, add>(dst, src, source, weight, 2, n);
-    case 4: return correlate<4, add>(dst, src, source, weight, 4, n);
-    default: return correlate<0, add>(dst, src, source, weight, static_cast<int>(taps), n);
+    case 2:
+      return correlate<2, add>(dst, src, source, weight, 2, n);
+    case 4:
+      return correlate<4, add>(dst, src, source, weight, 4, n);
+    default:
+      return correlate<0, add>(dst, src, source, weight, static_cast<int>(taps), n);
   }
 }
 
@@ -151,8 +158,10 @@ static void run_block(const Upfirdn2dPlan<T>& p, const T* image, T* out, int64_t
     }
   }
   for (int64_t b = 0; b < count; ++b) {
-    if (!any[b]) __builtin_memset(out + b * length, 0, length * sizeof(T));
-    else if (p.x.up > 1) merge(phases + b * p.x.up * p.steps, p.steps, p.x.up, out + b * length, p.x.out, p.pixel);
+    if (!any[b])
+      __builtin_memset(out + b * length, 0, length * sizeof(T));
+    else if (p.x.up > 1)
+      merge(phases + b * p.x.up * p.steps, p.steps, p.x.up, out + b * length, p.x.out, p.pixel);
   }
 }
 

@@ -73,7 +73,7 @@ EG3D_INLINE vf vexp(vf x) {
   p = p * r + 0.04166620228f;
   p = p * r + 0.16666517711f;
   p = p * r + 0.50000000963f;
-  p = p * (r * r) + r + 1.f;  // exp(r) on [-ln2/2, ln2/2], relative error 3e-9 before rounding
+  p = p * (r * r) + r + 1.f;                          // exp(r) on [-ln2/2, ln2/2], relative error 3e-9 before rounding
   const vi power = ((vi)shifted << 23) + 0x3f800000;  // the low bits of `shifted` are k: this is 2^k
   return p * (vf)power;
 }

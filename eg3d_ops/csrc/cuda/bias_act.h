@@ -6,13 +6,13 @@
 namespace eg3d {
 
 struct BiasAct {
-  long long count;     // elements
-  long long stride;    // element i has bias (i / stride) % channels
+  long long count;   // elements
+  long long stride;  // element i has bias (i / stride) % channels
   long long channels;
-  int act;             // index of the activation; see with_activation
+  int act;  // index of the activation; see with_activation
   double alpha, gain;
-  double clamp;        // negative: none
-  bool aligned;        // every tensor starts on a 16-byte boundary; the launchers find out
+  double clamp;  // negative: none
+  bool aligned;  // every tensor starts on a 16-byte boundary; the launchers find out
 };
 
 // All tensors have `count` elements in the same memory order, `b` has `channels`; null: absent.

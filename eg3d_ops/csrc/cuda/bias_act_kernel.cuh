@@ -82,15 +82,24 @@ struct Swish {
 template <class F, class Run>
 __device__ inline void with_activation(const BiasAct& p, const Run& run) {
   switch (p.act) {
-    case 0: return run(Linear<F>());
-    case 1: return run(Relu<F>());
-    case 2: return run(LeakyRelu<F>{F(p.alpha)});
-    case 3: return run(Tanh<F>());
-    case 4: return run(Sigmoid<F>());
-    case 5: return run(Exponential<F>{1, 1});
-    case 6: return run(Exponential<F>{F(1.0507009873554804934), F(1.6732632423543772848)});
-    case 7: return run(Softplus<F>());
-    case 8: return run(Swish<F>());
+    case 0:
+      return run(Linear<F>());
+    case 1:
+      return run(Relu<F>());
+    case 2:
+      return run(LeakyRelu<F>{F(p.alpha)});
+    case 3:
+      return run(Tanh<F>());
+    case 4:
+      return run(Sigmoid<F>());
+    case 5:
+      return run(Exponential<F>{1, 1});
+    case 6:
+      return run(Exponential<F>{F(1.0507009873554804934), F(1.6732632423543772848)});
+    case 7:
+      return run(Softplus<F>());
+    case 8:
+      return run(Swish<F>());
   }
 }
 
@@ -191,14 +200,16 @@ __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct p, const T* x, co
 // made of two straight pieces, or neither, if f is linear and nothing clamps.
 template <class T>
 __global__ void __launch_bounds__(256)
-bias_act_grad_kernel(BiasAct p, const T* dy, const T* x, const T* b, const T* y, T* dx) {
+    bias_act_grad_kernel(BiasAct p, const T* dy, const T* x, const T* b, const T* y, T* dx) {
   typedef typename Compute<T>::type F;
   const Span<T> span(p);
   if (span.count == 0) return;
   F v[Span<T>::width], d[Span<T>::width];
   span.load(dy, d);
-  if (y) span.load(y, v);
-  else if (x) span.load_biased(p, x, b, v);
+  if (y)
+    span.load(y, v);
+  else if (x)
+    span.load_biased(p, x, b, v);
   const F limit = y ? stored_clamp<T>(p) : F(p.clamp);
   with_activation<F>(p, [&](const auto& f) {
 #pragma unroll
@@ -215,7 +226,7 @@ bias_act_grad_kernel(BiasAct p, const T* dy, const T* x, const T* b, const T* y,
 // v * dy * gain * f''(x + b), zero where clamped.
 template <class T>
 __global__ void __launch_bounds__(256)
-bias_act_grad2_kernel(BiasAct p, const T* v, const T* dy, const T* x, const T* b, T* out) {
+    bias_act_grad2_kernel(BiasAct p, const T* v, const T* dy, const T* x, const T* b, T* out) {
   typedef typename Compute<T>::type F;
   const Span<T> span(p);
   if (span.count == 0) return;

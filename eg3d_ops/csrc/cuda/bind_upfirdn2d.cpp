@@ -13,8 +13,8 @@ struct Sizes {
 };
 
 int checked_int(int64_t value, const char* what) {
-  STD_TORCH_CHECK(value >= -(1LL << 30) && value < (1LL << 30), "upfirdn2d (CUDA): ", what,
-                  " must be below 2^30, got ", value);
+  STD_TORCH_CHECK(value >= -(1LL << 30) && value < (1LL << 30), "upfirdn2d (CUDA): ", what, " must be below 2^30, got ",
+                  value);
   return static_cast<int>(value);
 }
 
@@ -26,7 +26,7 @@ ResampleAxis axis(const Sizes& s, int side, int64_t in, int64_t taps, bool touch
   const int64_t covered = in * up + before + after - taps;
   STD_TORCH_CHECK(covered >= 0, "upfirdn2d (CUDA): the padded image is smaller than the filter");
   const int64_t out = covered / down + 1;
-  return {checked_int(in, "size"),    checked_int(out, "size"),       checked_int(up, "up"),
+  return {checked_int(in, "size"),   checked_int(out, "size"),       checked_int(up, "up"),
           checked_int(down, "down"), checked_int(before, "padding"), checked_int(taps, "taps")};
 }
 

@@ -64,10 +64,14 @@ int resident_blocks(const char* name, Kernel* kernel, int threads, size_t shared
 template <class Run>
 void with_element(ElementType type, const Run& run) {
   switch (type) {
-    case ElementType::float16: return run(__half{});
-    case ElementType::bfloat16: return run(__nv_bfloat16{});
-    case ElementType::float32: return run(float{});
-    case ElementType::float64: return run(double{});
+    case ElementType::float16:
+      return run(__half{});
+    case ElementType::bfloat16:
+      return run(__nv_bfloat16{});
+    case ElementType::float32:
+      return run(float{});
+    case ElementType::float64:
+      return run(double{});
   }
 }
 

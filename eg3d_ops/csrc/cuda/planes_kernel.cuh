@@ -10,8 +10,8 @@ extern __shared__ float4 eg3d_shared[];
 
 namespace eg3d {
 
-constexpr int kPackRows = 8;  // a block has 32 x 8 threads
-constexpr int kPackRow = kMaxChannels + 1;  // floats per texel in shared memory: odd, so no bank conflicts
+constexpr int kPackRows = 8;                    // a block has 32 x 8 threads
+constexpr int kPackRow = kMaxChannels + 1;      // floats per texel in shared memory: odd, so no bank conflicts
 constexpr int kPackShared = 32 * kPackRow * 4;  // bytes
 
 // In memory one element is `stride[i]` after its neighbour along axis i of [N, P, C, H, W].
@@ -21,7 +21,7 @@ struct PlaneStrides {
 
 template <class T>
 __global__ void __launch_bounds__(32 * kPackRows)
-pack_planes_kernel(PlaneSizes size, PlaneStrides stride, const T* __restrict__ planes, T* __restrict__ packed) {
+    pack_planes_kernel(PlaneSizes size, PlaneStrides stride, const T* __restrict__ planes, T* __restrict__ packed) {
   float* const tile = reinterpret_cast<float*>(eg3d_shared);
   const int texels = size.height * size.width, texel = texel_size(size.channels), plane = blockIdx.y;
   const int first = blockIdx.x * 32, last = min(first + 32, texels), here = first + threadIdx.x;
@@ -37,7 +37,7 @@ pack_planes_kernel(PlaneSizes size, PlaneStrides stride, const T* __restrict__ p
 }
 
 __global__ void __launch_bounds__(32 * kPackRows)
-unpack_planes_kernel(PlaneSizes size, const float* __restrict__ packed, float* __restrict__ planes) {
+    unpack_planes_kernel(PlaneSizes size, const float* __restrict__ packed, float* __restrict__ planes) {
   float* const tile = reinterpret_cast<float*>(eg3d_shared);
   const int texels = size.height * size.width, texel = texel_size(size.channels), plane = blockIdx.y;
   const int first = blockIdx.x * 32, last = min(first + 32, texels), here = first + threadIdx.x;

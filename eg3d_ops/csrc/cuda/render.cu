@@ -32,8 +32,10 @@ void check_scene(const Scene& s, int samples) {
 template <class Run>
 void with_plane_element(ElementType type, const Run& run) {
   with_element(type, [&](auto zero) {
-    if constexpr (sizeof(zero) <= sizeof(float)) run(zero);
-    else fail("render_rays takes planes of float32, float16 or bfloat16, not float64");
+    if constexpr (sizeof(zero) <= sizeof(float))
+      run(zero);
+    else
+      fail("render_rays takes planes of float32, float16 or bfloat16, not float64");
   });
 }
 

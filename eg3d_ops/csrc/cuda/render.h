@@ -18,21 +18,21 @@ EG3D_BOTH inline constexpr int texel_size(int channels) { return (channels + 3) 
 
 struct Scene {
   PlaneSizes size;
-  int axes[2 * kMaxPlanes];            // per plane: the world axis along its width, the one along its height
-  float scale;                         // 2 / box_warp
-  long long rays, rays_per_item;       // N * R, R
-  const float *origins, *directions;   // [N, R, 3]
+  int axes[2 * kMaxPlanes];           // per plane: the world axis along its width, the one along its height
+  float scale;                        // 2 / box_warp
+  long long rays, rays_per_item;      // N * R, R
+  const float *origins, *directions;  // [N, R, 3]
   int hidden, colors;
-  const float *w1, *b1, *w2, *b2;      // [Hd, C], [Hd], [1+Co, Hd], [1+Co]: output 0 is density
+  const float *w1, *b1, *w2, *b2;  // [Hd, C], [Hd], [1+Co, Hd], [1+Co]: output 0 is density
 };
 
 struct RenderForward {
   Scene scene;
-  const float *near, *far;                  // [N, R]
-  const float *coarse_draws, *fine_draws;   // [N, R, coarse], [N, R, fine]; null: midpoint
-  int coarse, fine;                         // samples per ray
+  const float *near, *far;                 // [N, R]
+  const float *coarse_draws, *fine_draws;  // [N, R, coarse], [N, R, fine]; null: midpoint
+  int coarse, fine;                        // samples per ray
   bool disparity;
-  float *color, *depth, *weight, *depths;   // [N, R, Co], [N, R], [N, R], [N, R, coarse + fine]
+  float *color, *depth, *weight, *depths;  // [N, R, Co], [N, R], [N, R], [N, R, coarse + fine]
 };
 
 struct RenderBackward {

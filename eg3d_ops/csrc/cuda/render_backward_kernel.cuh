@@ -19,13 +19,13 @@ static_assert(kUnits == 8, "padded_hidden");
 
 // Shared memory of a warp.
 struct Scratch {
-  float* features;                  // tile
-  float* outputs;                   // tile: gradients of the logits, in column 32 of the density
-  float* before;                    // [32][kUnitRow]: gradients of some hidden units before softplus
-  float* after;                     // [32][kUnitRow]: those units after softplus
-  float *depths, *weights, *middle; // per sample
-  float *densities, *along_color;   // per sample, before there are outputs: they share the memory of `outputs`
-  float* d_color;                   // [32]
+  float* features;                   // tile
+  float* outputs;                    // tile: gradients of the logits, in column 32 of the density
+  float* before;                     // [32][kUnitRow]: gradients of some hidden units before softplus
+  float* after;                      // [32][kUnitRow]: those units after softplus
+  float *depths, *weights, *middle;  // per sample
+  float *densities, *along_color;    // per sample, before there are outputs: they share the memory of `outputs`
+  float* d_color;                    // [32]
 };
 
 EG3D_BOTH inline constexpr int backward_samples(int samples) { return (samples + 31) / 32 * 32; }
@@ -310,8 +310,8 @@ __global__ void __launch_bounds__(32 * kBackwardWarps) render_backward_kernel(Re
 }
 
 // Each thread adds one number of all blocks' shares.
-__global__ void __launch_bounds__(256)
-sum_partials_kernel(Scene s, int blocks, const float* partials, float* d_w1, float* d_b1, float* d_w2, float* d_b2) {
+__global__ void __launch_bounds__(256) sum_partials_kernel(Scene s, int blocks, const float* partials, float* d_w1,
+                                                           float* d_b1, float* d_w2, float* d_b2) {
   const int parameters = (int)decoder_parameters(s);
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= parameters) return;

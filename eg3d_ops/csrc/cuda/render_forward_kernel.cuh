@@ -125,8 +125,7 @@ __global__ void __launch_bounds__(32 * kForwardWarps, 2) render_forward_kernel(R
   const Decoder decoder = load_decoder(p.scene, hidden, shared);
   float* const scratch = shared + decoder_floats(p.scene.hidden) + warp_index() * forward_floats(p.coarse + p.fine);
   const long long first = (long long)blockIdx.x * warps + warp_index(), step = (long long)gridDim.x * warps;
-  for (long long ray = first; ray < p.scene.rays; ray += step)
-    render_ray(p, decoder, planes, ray, scratch);
+  for (long long ray = first; ray < p.scene.rays; ray += step) render_ray(p, decoder, planes, ray, scratch);
 }
 
 }  // namespace eg3d

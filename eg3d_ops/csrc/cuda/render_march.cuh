@@ -110,8 +110,10 @@ __device__ inline float invert(const float* cdf, const float* depths, int coarse
   int low = 0, high = bins + 1;  // the number of knots <= u is in low ... high
   while (low < high) {
     const int middle = (low + high) / 2;
-    if (!(cdf[middle] > u)) low = middle + 1;
-    else high = middle;
+    if (!(cdf[middle] > u))
+      low = middle + 1;
+    else
+      high = middle;
   }
   const int below = max(low - 1, 0), above = min(low, bins);
   const float start = (depths[below] + depths[below + 1]) / 2, end = (depths[above] + depths[above + 1]) / 2;

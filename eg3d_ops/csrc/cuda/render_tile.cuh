@@ -10,9 +10,9 @@ extern __shared__ float4 eg3d_shared[];
 
 namespace eg3d {
 
-constexpr unsigned kAll = 0xffffffffu;    // every lane takes part
-constexpr int kTile = 32;                 // samples of a tile, lanes of a warp
-constexpr int kRow = 33;                  // floats per row of a tile: odd, so that columns have no bank conflicts
+constexpr unsigned kAll = 0xffffffffu;  // every lane takes part
+constexpr int kTile = 32;               // samples of a tile, lanes of a warp
+constexpr int kRow = 33;                // floats per row of a tile: odd, so that columns have no bank conflicts
 constexpr int kTileFloats = kTile * kRow;
 static_assert(kMaxChannels == kTile && kMaxColors == kTile, "a lane for each channel and each colour");
 

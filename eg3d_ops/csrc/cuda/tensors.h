@@ -10,11 +10,16 @@ namespace eg3d {
 
 inline ElementType element_type(const char* op, const Tensor& t) {
   switch (t.scalar_type()) {
-    case ScalarType::Half: return ElementType::float16;
-    case ScalarType::BFloat16: return ElementType::bfloat16;
-    case ScalarType::Float: return ElementType::float32;
-    case ScalarType::Double: return ElementType::float64;
-    default: STD_TORCH_CHECK(false, op, " (CUDA): takes float16, bfloat16, float32 or float64");
+    case ScalarType::Half:
+      return ElementType::float16;
+    case ScalarType::BFloat16:
+      return ElementType::bfloat16;
+    case ScalarType::Float:
+      return ElementType::float32;
+    case ScalarType::Double:
+      return ElementType::float64;
+    default:
+      STD_TORCH_CHECK(false, op, " (CUDA): takes float16, bfloat16, float32 or float64");
   }
   return ElementType::float32;  // never reached
 }

@@ -26,7 +26,7 @@ constexpr int kResampleColumns = 32, kResampleRows = 8;  // threads of a block
 // Up, Down and Taps known at compile time, alike along x and y; 0: they are in `p`.
 template <class T, int Up, int Down, int Taps>
 __global__ void __launch_bounds__(kResampleColumns* kResampleRows)
-upfirdn2d_kernel(Upfirdn2d p, const T* __restrict__ x, const float* __restrict__ filter, T* __restrict__ y) {
+    upfirdn2d_kernel(Upfirdn2d p, const T* __restrict__ x, const float* __restrict__ filter, T* __restrict__ y) {
   typedef typename Compute<T>::type F;
   const int up_x = Up ? Up : p.x.up, up_y = Up ? Up : p.y.up;
   const int down_x = Down ? Down : p.x.down, down_y = Down ? Down : p.y.down;
