@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ._backend import use_compiled
 from ._checks import check_device, check_int, check_number, check_shape, check_tensor
-from ._library import NAMESPACE, define
+from ._library import LIBRARY, NAMESPACE, define
 from .marching import RaySums, RenderedRays, finish, interval_weights, march
 from .planes import Decoder, PlaneAxes, decode, parse_plane_axes, sample_planes
 from .sampling import auto_limits, importance_depths, stratified_depths
@@ -273,7 +273,7 @@ define(
 )
 
 
-@torch.library.register_fake(f"{NAMESPACE}::render_rays")
+@torch.library.register_fake(f"{NAMESPACE}::render_rays", lib=LIBRARY)
 def _(*inputs: Any) -> tuple[Tensor, ...]:
     origins, w2, (num_coarse, num_fine) = inputs[1], inputs[7], inputs[13:15]
     n, r, _ = origins.shape
@@ -281,7 +281,7 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
     return tuple(origins.new_empty(shape) for shape in shapes)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::render_rays_backward")
+@torch.library.register_fake(f"{NAMESPACE}::render_rays_backward", lib=LIBRARY)
 def _(*inputs: Any) -> tuple[Tensor, ...]:
     planes, w1, b1, w2, b2 = inputs[3], *inputs[6:10]
     return tuple(inputs[10].new_empty(like.shape) for like in (planes, w1, b1, w2, b2))
@@ -305,5 +305,5 @@ def _no_second_gradient(ctx, *grads):  # type: ignore[no-untyped-def]
     raise NotImplementedError("render_rays is differentiable once; use impl='reference' for second gradients")
 
 
-torch.library.register_autograd(f"{NAMESPACE}::render_rays", _backward, setup_context=_setup_context)
-torch.library.register_autograd(f"{NAMESPACE}::render_rays_backward", _no_second_gradient)
+torch.library.register_autograd(f"{NAMESPACE}::render_rays", _backward, setup_context=_setup_context, lib=LIBRARY)
+torch.library.register_autograd(f"{NAMESPACE}::render_rays_backward", _no_second_gradient, lib=LIBRARY)

@@ -3,74 +3,11 @@
 import pytest
 import torch
 from goldens import load
+from ray_scenes import OUTPUTS, assert_as_good_as_twin, outputs_and_gradients, random_draws, scene
 
 from dreamportrait.rendering.rays import rays_from_label
 from eg3d_ops.planes import PLANE_AXES, Decoder
 from eg3d_ops.render_rays import render_rays
-
-OUTPUTS = ("features", "depth", "weights", "d_planes", "d_w1", "d_b1", "d_w2", "d_b2")
-XYZ = ((0, 1), (1, 2), (2, 0))
-
-
-def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, colors=32, density=3.0, seed=0):
-    """Smooth random planes and a random decoder in front of rays through the box."""
-    g = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=g)
-
-    towards = normal(batch, rays, 3) * 0.25 + torch.tensor([0.0, 0.0, -2.7])
-    w2 = normal(1 + colors, hidden) / hidden**0.5
-    w2[0] *= density  # how quickly rays become opaque
-    return {
-        "planes": normal(batch, planes, channels, *size),
-        "origins": torch.tensor([0.0, 0.0, 2.7]).expand(batch, rays, 3),
-        "directions": torch.nn.functional.normalize(towards, dim=-1),
-        "decoder": Decoder(
-            normal(hidden, channels) / channels**0.5, normal(hidden) * 0.1, w2, normal(1 + colors) * 0.1
-        ),
-        "plane_axes": XYZ[:planes],
-        "ray_start": 2.25,
-        "ray_end": 3.3,
-    }
-
-
-def outputs_and_gradients(scene, impl, dtype=torch.float32, device="cpu", **options):
-    """The three outputs and the gradients of a random projection of them, as OUTPUTS lists them."""
-    scene = {**scene, **options}
-    moved = {k: v.to(device, dtype) if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
-    planes = moved.pop("planes").detach().requires_grad_()
-    decoder = Decoder(*(part.to(device, dtype).detach().requires_grad_() for part in moved.pop("decoder")))
-    if isinstance(moved.get("draws"), tuple):
-        moved["draws"] = tuple(u.to(device, dtype) for u in moved["draws"])
-    out = render_rays(planes, decoder=decoder, impl=impl, **moved)
-    g = torch.Generator().manual_seed(99)
-    loss = sum((part * torch.randn(part.shape, generator=g).to(device, dtype)).sum() for part in out)
-    gradients = torch.autograd.grad(loss, [planes, *decoder])
-    return dict(zip(OUTPUTS, [part.detach() for part in (*out, *gradients)], strict=True))
-
-
-def distance(actual, expected):
-    return ((actual.double() - expected).norm() / expected.norm().clamp(min=1e-30)).item()
-
-
-def assert_as_good_as_twin(compiled, twin, exact):
-    """The compiled result may miss the float64 one by what float32 costs the twin, times a few.
-
-    Rounding moves importance samples, and white-noise planes turn that into differences far above 1e-7; how
-    far depends on the scene, so the twin's own error is the yardstick. Measured ratios lie below 3; 8 leaves
-    room for luck, 2e-6 for scenes where the twin is nearly exact. Any wrong formula misses by 1e-2 or more.
-    """
-    for name in OUTPUTS:
-        limit = 8 * distance(twin[name], exact[name]) + 2e-6
-        assert distance(compiled[name], exact[name]) <= limit, name
-
-
-def random_draws(scene, coarse, fine):
-    g = torch.Generator().manual_seed(5)
-    shape = scene["origins"].shape[:2]
-    return torch.rand(*shape, coarse, generator=g), torch.rand(*shape, fine, generator=g)
-
 
 CASES = {
     "official sizes": ({}, {}),
@@ -326,56 +263,6 @@ def test_gradients_to_rays_exist_only_in_the_twin(compiled_cpu, caplog):
     assert d.abs().sum() > 0
     with torch.no_grad():
         render_rays(**s, impl="compiled")
-
-
-BAD = {
-    "planes of rank 4": ({"planes": torch.zeros(1, 32, 8, 8)}, ValueError, "planes must have rank 5"),
-    "integer planes": (
-        {"planes": torch.zeros(1, 3, 32, 8, 8, dtype=torch.int32)},
-        TypeError,
-        "planes must be floating",
-    ),
-    "planes no tensor": ({"planes": [1.0]}, TypeError, "planes must be a torch.Tensor, got list"),
-    "two planes": ({"planes": torch.zeros(1, 2, 32, 8, 8)}, ValueError, "planes has 2 planes"),
-    "no texel": ({"planes": torch.zeros(1, 3, 32, 0, 8)}, ValueError, "at least one channel, row and column"),
-    "batch mismatch": ({"planes": torch.zeros(2, 3, 32, 8, 8)}, ValueError, "N as in planes"),
-    "origins of rank 2": ({"origins": torch.zeros(4, 3)}, ValueError, "origins must have rank 3"),
-    "two coordinates": ({"origins": torch.zeros(1, 4, 2)}, ValueError, "origins must have shape"),
-    "fewer directions": ({"directions": torch.ones(1, 3, 3)}, ValueError, "directions must have shape"),
-    "unknown axes": ({"plane_axes": "xy"}, ValueError, "plane_axes='xy'"),
-    "too few axes": ({"plane_axes": [(0, 1)]}, ValueError, "names 1"),
-    "box_warp 0": ({"box_warp": 0}, ValueError, "box_warp must be positive"),
-    "box_warp nan": ({"box_warp": float("nan")}, ValueError, "box_warp must be finite"),
-    "limits reversed": ({"ray_start": 3.0, "ray_end": 2.0}, ValueError, "must be less than"),
-    "half auto": ({"ray_start": "auto"}, ValueError, "either both 'auto' or neither"),
-    "limit shape": ({"ray_start": torch.ones(1, 4)}, ValueError, "ray_start must have shape"),
-    "limit type": ({"ray_start": None}, TypeError, "ray_start must be a number"),
-    "disparity from 0": ({"ray_start": 0.0, "disparity": True}, ValueError, "must be positive with disparity"),
-    "three coarse": ({"num_coarse": 3}, ValueError, "num_coarse must be at least 4"),
-    "negative fine": ({"num_fine": -1}, ValueError, "num_fine must be at least 0"),
-    "float count": ({"num_coarse": 8.0}, TypeError, "num_coarse must be an int"),
-    "unknown draws": ({"draws": "middle"}, ValueError, "draws='middle'"),
-    "draws no pair": ({"draws": 0.5}, TypeError, "draws must be"),
-    "draws shape": ({"draws": (torch.rand(1, 4, 3), torch.rand(1, 4, 48))}, ValueError, r"draws\[0\] must have shape"),
-    "other device": ({"planes": torch.zeros(1, 3, 32, 8, 8, device="meta")}, ValueError, "is on"),
-    "unknown impl": ({"impl": "cuda"}, ValueError, "impl='cuda'"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize("impl", ["auto", "reference"])
-def test_bad_input(case, impl):
-    wrong, error, message = BAD[case]
-    with pytest.raises(error, match=message):
-        render_rays(**{**scene(rays=4, size=(8, 8)), "impl": impl, **wrong})
-
-
-@pytest.mark.parametrize("part", Decoder._fields)
-def test_bad_decoder(part):
-    s = scene(rays=4)
-    s["decoder"] = s["decoder"]._replace(**{part: torch.zeros(3, 5)})
-    with pytest.raises(ValueError, match=r"decoder\.\w\d must have shape"):
-        render_rays(**s)
 
 
 def test_float64_is_left_to_the_twin(compiled_cpu):

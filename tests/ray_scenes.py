@@ -1,0 +1,69 @@
+"""Scenes for the renderer, and what is compared of them."""
+
+import torch
+
+from eg3d_ops.planes import Decoder
+from eg3d_ops.render_rays import render_rays
+
+OUTPUTS = ("features", "depth", "weights", "d_planes", "d_w1", "d_b1", "d_w2", "d_b2")
+XYZ = ((0, 1), (1, 2), (2, 0))
+
+
+def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, colors=32, density=3.0, seed=0):
+    """Smooth random planes and a random decoder in front of rays through the box."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g)
+
+    towards = normal(batch, rays, 3) * 0.25 + torch.tensor([0.0, 0.0, -2.7])
+    w2 = normal(1 + colors, hidden) / hidden**0.5
+    w2[0] *= density  # how quickly rays become opaque
+    return {
+        "planes": normal(batch, planes, channels, *size),
+        "origins": torch.tensor([0.0, 0.0, 2.7]).expand(batch, rays, 3),
+        "directions": torch.nn.functional.normalize(towards, dim=-1),
+        "decoder": Decoder(
+            normal(hidden, channels) / channels**0.5, normal(hidden) * 0.1, w2, normal(1 + colors) * 0.1
+        ),
+        "plane_axes": XYZ[:planes],
+        "ray_start": 2.25,
+        "ray_end": 3.3,
+    }
+
+
+def outputs_and_gradients(scene, impl, dtype=torch.float32, device="cpu", **options):
+    """The three outputs and the gradients of a random projection of them, as OUTPUTS lists them."""
+    scene = {**scene, **options}
+    moved = {k: v.to(device, dtype) if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
+    planes = moved.pop("planes").detach().requires_grad_()
+    decoder = Decoder(*(part.to(device, dtype).detach().requires_grad_() for part in moved.pop("decoder")))
+    if isinstance(moved.get("draws"), tuple):
+        moved["draws"] = tuple(u.to(device, dtype) for u in moved["draws"])
+    out = render_rays(planes, decoder=decoder, impl=impl, **moved)
+    g = torch.Generator().manual_seed(99)
+    loss = sum((part * torch.randn(part.shape, generator=g).to(device, dtype)).sum() for part in out)
+    gradients = torch.autograd.grad(loss, [planes, *decoder])
+    return dict(zip(OUTPUTS, [part.detach() for part in (*out, *gradients)], strict=True))
+
+
+def distance(actual, expected):
+    return ((actual.double() - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+
+
+def assert_as_good_as_twin(compiled, twin, exact):
+    """The compiled result may miss the float64 one by what float32 costs the twin, times a few.
+
+    Rounding moves importance samples, and white-noise planes turn that into differences far above 1e-7; how
+    far depends on the scene, so the twin's own error is the yardstick. Measured ratios lie below 3; 8 leaves
+    room for luck, 2e-6 for scenes where the twin is nearly exact. Any wrong formula misses by 1e-2 or more.
+    """
+    for name in OUTPUTS:
+        limit = 8 * distance(twin[name], exact[name]) + 2e-6
+        assert distance(compiled[name], exact[name]) <= limit, name
+
+
+def random_draws(scene, coarse, fine):
+    g = torch.Generator().manual_seed(5)
+    shape = scene["origins"].shape[:2]
+    return torch.rand(*shape, coarse, generator=g), torch.rand(*shape, fine, generator=g)
