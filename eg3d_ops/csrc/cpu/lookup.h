@@ -60,12 +60,16 @@ EG3D_INLINE void find_corners(const RenderScene& scene, int64_t ray, const float
 
 template <int NV>
 EG3D_INLINE void gather(const float* planes, const Corners& corners, int count, int sample, float* out) {
-  vf sum[NV] = {};
-  for (int c = 0; c < count; ++c)
-    for (int j = 0; j < NV; ++j)
-      sum[j] += corners.weight[c * corners.stride + sample] *
-                load(planes + corners.offset[c * corners.stride + sample] + j * VL);
-  for (int j = 0; j < NV; ++j) store(out + j * VL, sum[j]);
+  vf sum[4][NV] = {};  // one per corner of a plane: additions that need not wait for each other
+  const float* weight = corners.weight + sample;
+  const int32_t* offset = corners.offset + sample;
+  for (int plane = 0; plane < count; plane += 4, weight += 4 * corners.stride, offset += 4 * corners.stride)
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j)
+        sum[c][j] += weight[c * corners.stride] * load(planes + offset[c * corners.stride] + j * VL);
+  for (int j = 0; j < NV; ++j) store(out + j * VL, (sum[0][j] + sum[1][j]) + (sum[2][j] + sum[3][j]));
 }
 
 // Features of samples [begin, end) of the tile: the weighted sums of their texels. -> [end - begin, C_p]
