@@ -14,21 +14,10 @@ struct Exp {
   V minus_one;  // exp(x) - 1, exact to the last bits also near 0
 };
 
-// For x <= 0, to 2 ulp. exp(x) = 2^k exp(r), |r| <= ln 2 / 2.
+// For x <= 0, to 2 ulp.
 EG3D_INLINE Exp<vf> exp_nonpositive(vf x) {
-  x = vmax(x, splat(-86.6f));          // the result stays normal
-  const vf magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to the nearest integer
-  const vf shifted = x * 1.44269504f + magic;
-  const vf k = shifted - magic;
-  const vf r = (x - k * 0.693359375f) + k * 2.12194440e-4f;  // ln 2 in two parts
-  vf p = splat(0.0013950726f);                               // minimax of (exp(r) - 1 - r) / r^2, as in vexp
-  p = p * r + 0.00836902495f;
-  p = p * r + 0.04166620228f;
-  p = p * r + 0.16666517711f;
-  p = p * r + 0.50000000963f;
-  p = p * (r * r) + r;
-  const vf scale = (vf)(((vi)shifted << 23) + 0x3f800000);  // 2^k: the low bits of `shifted` are k
-  return {scale * p + scale, scale * p + (scale - 1.f)};
+  const ExpParts e = exp_parts(vmax(x, splat(-86.6f)));  // the result stays normal
+  return {e.scale * e.rest + e.scale, e.scale * e.rest + (e.scale - 1.f)};
 }
 EG3D_INLINE Exp<double> exp_nonpositive(double x) { return {__builtin_exp(x), __builtin_expm1(x)}; }
 

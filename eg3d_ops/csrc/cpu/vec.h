@@ -61,9 +61,11 @@ EG3D_INLINE vf vabs(vf a) { return (vf)((vi)a & 0x7fffffff); }
 
 // The polynomials below are minimax fits (iteratively reweighted least squares in float64).
 
-// exp(x) to 2 ulp; x is clamped to [-87, 88], so the result is never subnormal nor infinite.
-EG3D_INLINE vf vexp(vf x) {
-  x = vmax(vmin(x, splat(88.f)), splat(-87.f));
+// exp(x) = scale * (1 + rest), for x in [-87, 88]: scale is a power of 2, rest lies in [-0.3, 0.42].
+struct ExpParts {
+  vf scale, rest;
+};
+EG3D_INLINE ExpParts exp_parts(vf x) {
   const vf magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to the nearest integer
   const vf shifted = x * 1.44269504f + magic;
   const vf k = shifted - magic;
@@ -72,10 +74,15 @@ EG3D_INLINE vf vexp(vf x) {
   p = p * r + 0.00836902495f;
   p = p * r + 0.04166620228f;
   p = p * r + 0.16666517711f;
-  p = p * r + 0.50000000963f;
-  p = p * (r * r) + r + 1.f;                          // exp(r) on [-ln2/2, ln2/2], relative error 3e-9 before rounding
+  p = p * r + 0.50000000963f;  // (exp(r) - 1 - r) / r^2 on [-ln2/2, ln2/2]; exp(r) to 3e-9 before rounding
   const vi power = ((vi)shifted << 23) + 0x3f800000;  // the low bits of `shifted` are k: this is 2^k
-  return p * (vf)power;
+  return {(vf)power, p * (r * r) + r};
+}
+
+// exp(x) to 2 ulp; x is clamped, so the result is never subnormal nor infinite. NaN stays NaN.
+EG3D_INLINE vf vexp(vf x) {
+  const ExpParts e = exp_parts(vmax(vmin(x, splat(88.f)), splat(-87.f)));
+  return e.scale * e.rest + e.scale;
 }
 
 // log(1 + e) for e in [0, 1], relative error 3e-8 before rounding.
