@@ -16,8 +16,8 @@ class Ema:
         """average <- beta * average + (1 - beta) * weights; buffers are copied."""
         for average, weight in zip(self.module.parameters(), source.parameters(), strict=True):
             average.copy_(weight.lerp(average, beta))
-        for average, value in zip(self.module.buffers(), source.buffers(), strict=True):
-            average.copy_(value)
+        for kept, value in zip(self.module.buffers(), source.buffers(), strict=True):
+            kept.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         return self.module.state_dict()

@@ -77,7 +77,7 @@ def _step_seed(seed: int, index: int) -> int:
 
 
 def _finite(losses: Mapping[str, Tensor], step: int, path: Path) -> dict[str, float]:
-    values = {name: float(loss) for name, loss in losses.items()}
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
     if bad := {name: value for name, value in values.items() if not math.isfinite(value)}:
         raise NonFiniteLoss(f"step {step}: {bad}. The last good state is {path}; lower the learning rate and continue")
     return values
