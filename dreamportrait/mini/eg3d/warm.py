@@ -1,0 +1,108 @@
+"""Stage 1: the generator learns faces by regression, from attributes instead of noise.
+
+A small network turns the attribute vector into w; planes are rendered from the camera of a real picture and compared
+with it. An adversarial start from nothing needs ten times the images and paints the background on a wall through the
+face; regression has solid heads after a minute.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamportrait.generator import GeneratorConfig, TriPlaneGenerator
+from dreamportrait.generator.layers import FullyConnected
+from dreamportrait.generator.triplane import Rendering
+from dreamportrait.mini.world import World
+from dreamportrait.training.ema import Ema, half_life
+from dreamportrait.training.loop import cosine, fit, set_lr
+
+
+BACKGROUND_FROM = 2.8  # distance from the camera; heads stand at 2.7 and are 0.2 deep
+DENSITY_GAIN = 6.0  # of the decoder's first density weights: surfaces form sooner
+
+
+class AttributeMapper(nn.Module):
+    """Attribute vector -> w; takes the place of the mapping network while attributes are known."""
+
+    def __init__(self, in_features: int, w_dim: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(in_features, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, hidden), nn.LeakyReLU(0.2)
+        )
+        self.out = nn.Linear(hidden, w_dim)
+
+    def forward(self, vector: Tensor) -> Tensor:  # [N, V] -> [N, w_dim]
+        return self.out(self.net(vector))
+
+
+class Student(nn.Module):
+    """What this stage trains."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.generator = TriPlaneGenerator(config)
+        self.mapper = AttributeMapper(config.z_dim, config.w_dim)
+        last = self.generator.decoder.net[2]
+        assert isinstance(last, FullyConnected)
+        with torch.no_grad():
+            last.weight[0] *= DENSITY_GAIN
+
+    def forward(self, vector: Tensor, camera: Tensor, resolution: int | None = None) -> Rendering:
+        w = self.mapper(vector)[:, None].expand(-1, self.generator.num_ws, -1)
+        planes = self.generator.synthesize_planes(w, noise="none")
+        return self.generator.render(planes, camera, w=w, resolution=resolution, draws="random")
+
+
+class Batch:
+    """Pictures of a world by number, as tensors."""
+
+    def __init__(self, world: World, indices: Tensor) -> None:
+        i = indices.numpy()
+        self.image = torch.from_numpy(world.images[i]).float() / 127.5 - 1  # [N, 3, R, R]
+        self.depth = torch.from_numpy(world.depth[i]).float()[:, None]  # [N, 1, R, R]
+        self.camera = torch.from_numpy(world.cameras[i])
+        self.vector = torch.from_numpy(world.vectors[i])
+
+
+def train(
+    work: Path, world: World, student: Student, *, steps: int, resolution: int, batch: int = 8, lr: float = 2.5e-3
+) -> Student:
+    """Views are rendered at `resolution`; returns the running average."""
+    average = Ema(student)
+    optimizer = torch.optim.Adam(student.parameters(), lr, betas=(0.9, 0.99))
+
+    def step(index: int) -> dict[str, Tensor]:
+        real = Batch(world, torch.randint(len(world), (batch,)))
+        losses = regression_losses(student(real.vector, real.camera, resolution), real)
+        set_lr(optimizer, cosine(index, steps, lr, warmup=50))
+        optimizer.zero_grad(set_to_none=True)
+        (losses["image"] + 0.5 * losses["raw"] + losses["depth"]).backward()
+        optimizer.step()
+        average.update(student, half_life(batch, min(4000, 0.1 * batch * (index + 1))))
+        return losses
+
+    state = {"student": student, "average": average, "optimizer": optimizer}
+    fit(step, state, steps, work, seed=1, save_every=500, log_every=100, title="eg3d-warm")
+    return average.module
+
+
+def regression_losses(fake: Rendering, real: Batch) -> dict[str, Tensor]:
+    """Colours and distances. Small features weigh more: an error counts by how much the picture changes there."""
+    size = fake.image_raw.shape[-1]
+    raw = F.interpolate(real.image, (size, size), mode="area")
+    depth = F.interpolate(real.depth, (size, size), mode="nearest-exact")
+    seen = depth > 0
+    behind = (BACKGROUND_FROM - fake.depth).relu()  # the background may be painted anywhere behind the head
+    return {
+        "image": (detail_weight(real.image) * (fake.image - real.image).abs()).mean(),
+        "raw": (detail_weight(raw) * (fake.image_raw - raw).abs()).mean(),
+        "depth": torch.where(seen, (fake.depth - depth).abs(), behind).mean(),
+    }
+
+
+def detail_weight(image: Tensor) -> Tensor:
+    smooth = F.avg_pool2d(image, 7, 1, 3, count_include_pad=False)
+    contrast = (image - smooth).abs().mean(1, keepdim=True)
+    return 0.25 + 0.75 * contrast / contrast.mean((1, 2, 3), keepdim=True).clamp(min=1e-3)
