@@ -114,12 +114,8 @@ def _render_set(split: str, count: int, folder: Path, workers: int) -> None:
     codes, cameras = identities(split, count), random_cameras(count, SEEDS[split])
     starts = range(0, count, _CHUNK)
     jobs = [(codes[i : i + _CHUNK], cameras[i : i + _CHUNK]) for i in starts]
-    images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        unfinished / "images.npy", "w+", np.uint8, (count, 3, RESOLUTION, RESOLUTION)
-    )
-    depth = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        unfinished / "depth.npy", "w+", np.float16, (count, RESOLUTION, RESOLUTION)
-    )
+    images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.uint8, (count, 3, RESOLUTION, RESOLUTION))
+    depth = np.lib.format.open_memmap(unfinished / "depth.npy", "w+", np.float16, (count, RESOLUTION, RESOLUTION))
     try:
         for start, (part, far) in zip(starts, _mapped(jobs, workers), strict=True):
             images[start : start + len(part)], depth[start : start + len(far)] = part, far

@@ -16,8 +16,7 @@ from dreamportrait.generator.layers import FullyConnected
 from dreamportrait.generator.triplane import Rendering
 from dreamportrait.mini.world import World
 from dreamportrait.training.ema import Ema, half_life
-from dreamportrait.training.loop import cosine, fit, set_lr
-
+from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 
 BACKGROUND_FROM = 2.8  # distance from the camera; heads stand at 2.7 and are 0.2 deep
 DENSITY_GAIN = 6.0  # of the decoder's first density weights: surfaces form sooner
@@ -83,8 +82,9 @@ def train(
         average.update(student, half_life(batch, min(4000, 0.1 * batch * (index + 1))))
         return losses
 
-    state = {"student": student, "average": average, "optimizer": optimizer}
+    state: dict[str, Stateful] = {"student": student, "average": average, "optimizer": optimizer}
     fit(step, state, steps, work, seed=1, save_every=500, log_every=100, title="eg3d-warm")
+    assert isinstance(average.module, Student)
     return average.module
 
 
