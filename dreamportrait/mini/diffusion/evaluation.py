@@ -1,0 +1,149 @@
+"""How good the mini VAE and UNet are: what a judge CLIP retrieves, signal to noise, and sheets to look at."""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from dreamportrait.mini.diffusion.sampling import sample
+from dreamportrait.mini.diffusion.unet import Embed
+from dreamportrait.mini.diffusion.vae import decode, encode, to_signed
+from dreamportrait.mini.sheets import save_sheet, to_bytes
+from dreamportrait.mini.world import World
+
+POOL = 100  # captions among which the right one is to be found
+
+
+class Scorer(Protocol):
+    """A judge: dreamportrait.metrics.clip_score.ClipScorer."""
+
+    def image_features(self, images: Tensor) -> Tensor: ...
+
+    def text_features(self, prompts: list[str]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class VaeScores:
+    psnr: float  # dB, the mean over pictures
+    real: float  # the judge's recall on real pictures
+    reconstructed: float
+
+    @property
+    def ratio(self) -> float:
+        return self.reconstructed / self.real
+
+
+def score_vae(vae: AutoencoderKL, world: World, scorer: Scorer, count: int = 1000) -> VaeScores:
+    """Over the first `count` pictures of a world that training did not see."""
+    images = to_signed(world.images[:count])
+    made = reconstruct(vae, images)
+    captions = [world.evaluation_caption(i) for i in range(len(images))]
+    scores = (recall(scorer, pictures, captions) for pictures in (images, made))
+    return VaeScores(psnr(made, images), *scores)
+
+
+def score_samples(
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    scheduler: DDIMScheduler,
+    embed: Embed,
+    world: World,
+    scorer: Scorer,
+    *,
+    guidance_scale: float,
+    count: int = 200,
+    steps: int = 20,
+    seed: int = 0,
+) -> float:
+    """The judge's recall on pictures of the first evaluation captions."""
+    captions = [world.evaluation_caption(i) for i in range(min(count, len(world)))]
+    made = sample_captions(unet, vae, scheduler, embed, captions, guidance_scale=guidance_scale, steps=steps, seed=seed)
+    return recall(scorer, made, captions)
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, images: Tensor, batch: int = 100) -> Tensor:
+    parts = [decode(vae, encode(vae, part.to(vae.device))) for part in images.split(batch)]
+    return torch.cat(parts).clamp(-1, 1).to(images.device)
+
+
+@torch.no_grad()
+def sample_captions(
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    scheduler: DDIMScheduler,
+    embed: Embed,
+    captions: list[str],
+    *,
+    guidance_scale: float,
+    steps: int = 20,
+    seed: int = 0,
+    batch: int = 100,
+) -> Tensor:
+    """Images [N, 3, R, R]; batch b is drawn with seed + b."""
+    null = embed([""]).to(unet.device)
+    parts = []
+    for start in range(0, len(captions), batch):
+        words = embed(captions[start : start + batch]).to(unet.device)
+        made = sample(
+            *(unet, vae, scheduler, words, null),
+            guidance_scale=guidance_scale,
+            steps=steps,
+            seed=seed + start // batch,
+        )
+        parts.append(made.cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def recall(scorer: Scorer, images: Tensor, captions: list[str], pool: int = POOL) -> float:
+    """R@1: the share of captions whose own picture is the nearest among `pool` consecutive ones."""
+    if len(images) != len(captions) or len(images) % pool or not captions:
+        raise ValueError(f"{len(images)} images, {len(captions)} captions: must be as many, and a multiple of {pool}")
+    seen = scorer.image_features(images).unflatten(0, (-1, pool))  # [M, pool, C]
+    read = scorer.text_features(captions).unflatten(0, (-1, pool))
+    nearest = (read @ seen.transpose(1, 2)).argmax(2)  # [M, pool]
+    return float((nearest == torch.arange(pool, device=nearest.device)).float().mean())
+
+
+def psnr(made: Tensor, real: Tensor) -> float:
+    """Of pictures in -1 .. 1; the mean over pictures."""
+    error = ((made - real) / 2).square().mean((1, 2, 3)).clamp_min(1e-10)
+    return float(-10 * error.log10().mean())
+
+
+# Sheets.
+
+
+def reconstruction_sheet(vae: AutoencoderKL, world: World, path: Path, columns: int = 10, pairs: int = 4) -> None:
+    """Rows of real pictures, each above its reconstruction."""
+    real = to_signed(world.images[: columns * pairs])
+    made = reconstruct(vae, real)
+    rows = [part for pair in zip(real.split(columns), made.split(columns), strict=True) for part in pair]
+    save_sheet(rows, path, scale=2)
+
+
+def sample_sheet(images: Tensor, captions: list[str], path: Path, columns: int = 4, scale: int = 2) -> None:
+    """Pictures with their captions below."""
+    width, text_height = 64 * scale * 2, 52
+    height = 64 * scale + text_height
+    sheet = Image.new("RGB", (width * columns, height * -(-len(captions) // columns)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (pixels, caption) in enumerate(zip(to_bytes(images), captions, strict=True)):
+        x, y = i % columns * width, i // columns * height
+        picture = Image.fromarray(pixels).resize((64 * scale, 64 * scale), Image.Resampling.NEAREST)
+        sheet.paste(picture, (x + (width - picture.width) // 2, y))
+        draw.multiline_text((x + 4, y + picture.height + 2), _wrapped(caption, 40), "black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width)[:4])

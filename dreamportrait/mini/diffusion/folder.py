@@ -1,0 +1,74 @@
+"""A diffusers folder without a text tower, written in half precision."""
+
+import copy
+import json
+from pathlib import Path
+
+import diffusers
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+_MISSING = "{path} is not there; train the stages in order, the VAE first, or name a complete folder"
+TEXT = "mini/clip-a"
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule; sampling starts at pure noise and ends at the prediction itself."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+
+
+def save_vae(vae: AutoencoderKL, folder: Path) -> None:
+    copy.deepcopy(vae).half().save_pretrained(folder / "vae", safe_serialization=True)
+
+
+def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
+    """Adds what makes the folder complete: the UNet, the noise schedule and the index."""
+    copy.deepcopy(unet).half().save_pretrained(folder / "unet", safe_serialization=True)
+    make_scheduler().save_pretrained(folder / "scheduler")
+    absent = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        **dict.fromkeys(absent, [None, None]),
+        "requires_safety_checker": False,
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    _write_json(folder / "model_index.json", index)
+    note = "prompts are embedded by this model; see dreamportrait.mini.diffusion"
+    _write_json(folder / "config.json", {"format_version": 1, "text_encoder": TEXT, "note": note})
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """In single precision, in eval mode, without gradients for its weights."""
+    _check(folder / "vae" / "config.json")
+    return AutoencoderKL.from_pretrained(folder, subfolder="vae", local_files_only=True).float().requires_grad_(False)
+
+
+def load_diffusion(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, DDIMScheduler]:
+    """Networks in single precision, in eval mode, without gradients for their weights."""
+    for part in ("unet/config.json", "scheduler/scheduler_config.json"):
+        _check(folder / part)
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+    return unet.float().requires_grad_(False), load_vae(folder), scheduler
+
+
+def _check(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(_MISSING.format(path=path))
+
+
+def _write_json(path: Path, values: dict[str, object]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

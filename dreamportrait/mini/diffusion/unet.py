@@ -1,0 +1,125 @@
+"""The mini UNet: epsilon prediction on the VAE's latents, told what to draw by the words of mini CLIP A."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from dreamportrait.mini.diffusion.folder import load_vae, make_scheduler, save_unet
+from dreamportrait.mini.diffusion.vae import encode_all
+from dreamportrait.mini.world import World
+from dreamportrait.training.ema import Ema, half_life
+from dreamportrait.training.loop import cosine, fit, set_lr
+
+STEPS, BATCH, PEAK_LR = 12_000, 64, 2e-3
+EMA_IMAGES = 20_000  # half-life
+NO_TEXT = 0.1  # share of samples whose prompt is empty, for classifier-free guidance
+
+Embed = Callable[[list[str]], Tensor]  # prompts -> words [B, L, C], L fixed
+
+
+def make_unet(width: int, channels: tuple[int, ...] = (32, 64)) -> UNet2DConditionModel:
+    """`width`: of the text features. Text enters at every level but the first."""
+    deeper = len(channels) - 1
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * deeper),
+        up_block_types=(*("CrossAttnUpBlock2D",) * deeper, "UpBlock2D"),
+        block_out_channels=channels,
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=width,
+        attention_head_dim=4,  # diffusers means the number of heads
+    )
+
+
+def unet_loss(unet: UNet2DConditionModel, latents: Tensor, words: Tensor, signal: Tensor) -> Tensor:
+    """`signal`: alpha-bar of every step of the noise schedule."""
+    t = torch.randint(len(signal), (len(latents),)).to(latents.device)
+    noise = torch.randn(latents.shape).to(latents.device)
+    a = signal[t][:, None, None, None]
+    noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        made = unet(noisy, t, words).sample
+    return F.mse_loss(made.float(), noise)
+
+
+class Examples:
+    """Latents of every face of a world and of its mirror image (captions know no left and right), with captions."""
+
+    def __init__(self, latents: Tensor, captions: list[list[str]]) -> None:
+        self.latents, self.captions = latents, captions  # float16 [2, N, 4, R/4, R/4]
+
+    @classmethod
+    def of(cls, world: World, folder: Path, cache: Path, device: str = "cpu") -> "Examples":
+        """Encoded by the VAE in `folder`; kept in `cache` for a run that is continued."""
+        weights = (folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+        key = hashlib.sha256(weights + np.ascontiguousarray(world.images[-1]).tobytes()).hexdigest()[:12]
+        path = cache / f"latents-{len(world)}-{key}.npy"
+        if not path.exists():
+            vae = load_vae(folder)
+            nn.Module.to(vae, device)
+            latents = torch.stack([encode_all(vae, world.images, flip=flip) for flip in (False, True)])
+            cache.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".unfinished.npy")
+            np.save(unfinished, latents.numpy())
+            unfinished.replace(path)
+        return cls(torch.from_numpy(np.load(path)), [world.captions(i) for i in range(len(world))])
+
+    def draw(self, batch: int) -> tuple[Tensor, list[str]]:
+        """Latents [B, 4, R/4, R/4] and one caption each, empty for a tenth of them."""
+        faces = torch.randint(len(self.captions), (batch,))
+        mirrored = torch.randint(2, (batch,))
+        pick, dropped = torch.rand(batch).tolist(), (torch.rand(batch) < NO_TEXT).tolist()
+        of_face = [self.captions[int(face)] for face in faces]
+        prompts = [
+            "" if drop else texts[int(x * len(texts))] for texts, x, drop in zip(of_face, pick, dropped, strict=True)
+        ]
+        return self.latents[mirrored, faces].float(), prompts
+
+
+def train_unet(
+    out: Path,  # the diffusion folder, in which OUT/vae is already
+    work: Path,
+    world: World,
+    embed: Embed,
+    *,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    channels: tuple[int, ...] = (32, 64),
+    device: str = "cpu",
+    seed: int = 0,
+) -> None:
+    torch.manual_seed(seed)
+    unet = make_unet(embed([""]).shape[-1], channels)
+    nn.Module.to(unet, device)
+    unet.set_attn_processor(AttnProcessor())  # the fused one's backward in bfloat16 takes half the step on a CPU
+    average = Ema(unet)
+    optimizer = torch.optim.AdamW(unet.parameters(), PEAK_LR, weight_decay=0.01)
+    examples = Examples.of(world, out, work, device)
+    signal = make_scheduler().alphas_cumprod.to(device)
+
+    def step(index: int) -> dict[str, Tensor]:
+        latents, prompts = examples.draw(batch)
+        with torch.no_grad():
+            words = embed(prompts).to(device)
+        loss = unet_loss(unet, latents.to(device), words, signal)
+        set_lr(optimizer, cosine(index, steps, PEAK_LR))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        average.update(unet, min(half_life(batch, EMA_IMAGES), (index + 1) / (index + 10)))
+        return {"loss": loss}
+
+    fit(step, {"unet": unet, "average": average, "optimizer": optimizer}, steps, work, seed=seed, title="unet")
+    save_unet(cast(UNet2DConditionModel, average.module), out)
