@@ -1,6 +1,7 @@
 """Training state on disk: written beside its place, flushed, then renamed, so that a file is whole or not there."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,27 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The newest readable state, without unpickling objects. None = nothing was saved."""
-    candidates = [path, path.with_name(path.name + ".previous")]
-    broken = []
-    for candidate in candidates:
+    """The newest readable state, without unpickling objects. None = nothing was saved.
+
+    A damaged one is set aside, lest the next save keep it as *.previous in place of the good one.
+    """
+    broken: list[Path] = []
+    for candidate in (path, path.with_name(path.name + ".previous")):
         if not candidate.exists():
             continue
         try:
-            state = torch.load(candidate, map_location="cpu", weights_only=True)
+            state = dict(torch.load(candidate, map_location="cpu", weights_only=True))
         except Exception as error:  # a damaged archive raises whatever its damage leads to
-            broken.append(f"{candidate}: {error}")
+            broken.append(candidate)
+            cause = error
             continue
-        return dict(state)
+        for damaged in broken:
+            aside = damaged.with_name(damaged.name + ".damaged")
+            os.replace(damaged, aside)
+            warnings.warn(f"a training state was damaged, now {aside}; continuing from {candidate}", stacklevel=2)
+        return state
     if broken:
-        raise ValueError(f"no training state can be read: {'; '.join(broken)}. Remove the folder to start again")
+        files = " and ".join(map(str, broken))
+        remedy = "remove it to start again"
+        raise ValueError(f"no training state can be read: {files}, damaged or no state at all; {remedy}") from cause
     return None

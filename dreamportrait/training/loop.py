@@ -41,24 +41,26 @@ def fit(
     title: str = "",
     every: Mapping[int, Callable[[int], None]] | None = None,  # interval -> called after such steps, e.g. a sheet
 ) -> None:
+    """Draws of `step` must come from torch's generator, the one that is seeded."""
     path = folder / "state.pt"
-    saved = load_state(path)
-    first = 0 if saved is None else int(saved.pop("step"))
-    for name, part in (saved or {}).items():
-        state[name].load_state_dict(part)
+    first = _restore(state, path)
     log = _Log(folder / "log.csv", first, steps, title)
+    guard = _Guard(path)
     for index in range(first, steps):
         torch.manual_seed(_step_seed(seed, index))
         losses = step(index)
         done = index + 1
+        guard.note(done, losses)
         if done % log_every == 0 or done == steps:
-            log.write(done, _finite(losses, done, path))
+            log.write(done, guard.check())
         for interval, call in (every or {}).items():
             if done % interval == 0 or done == steps:
                 call(done)
         if done % save_every == 0 or done == steps:
-            _finite(losses, done, path)
-            save_state(path, {name: part.state_dict() for name, part in state.items()} | {"step": done})
+            guard.check()
+            parts = {name: part.state_dict() for name, part in state.items()}
+            guard.check_state(done, parts)
+            save_state(path, parts | {"step": done})
 
 
 def cosine(step: int, steps: int, peak: float, warmup: int = 100) -> float:
@@ -76,11 +78,56 @@ def _step_seed(seed: int, index: int) -> int:
     return (seed * 1_000_003 + index) % 2**63
 
 
-def _finite(losses: Mapping[str, Tensor], step: int, path: Path) -> dict[str, float]:
-    values = {name: float(loss.detach()) for name, loss in losses.items()}
-    if bad := {name: value for name, value in values.items() if not math.isfinite(value)}:
-        raise NonFiniteLoss(f"step {step}: {bad}. The last good state is {path}; lower the learning rate and continue")
-    return values
+def _restore(state: Mapping[str, Stateful], path: Path) -> int:
+    """The number of steps already done."""
+    saved = load_state(path)
+    if saved is None:
+        return 0
+    first = int(saved.pop("step"))
+    if set(saved) != set(state):
+        found = f"{path} holds {sorted(saved)}, this run has {sorted(state)}"
+        raise ValueError(f"{found}: it is another run's. Name another folder, or remove it to start again")
+    for name, part in saved.items():
+        state[name].load_state_dict(part)
+    return first
+
+
+class _Guard:
+    """Remembers losses and looks at them only now and then: a look waits for the GPU."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.noted: list[tuple[int, dict[str, Tensor]]] = []
+        self.last: dict[str, float] = {}
+
+    def note(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        self.noted.append((step, {name: loss.detach() for name, loss in losses.items()}))
+
+    def check(self) -> dict[str, float]:
+        """The newest losses; raises at the first step that was not finite."""
+        for step, losses in self.noted:
+            self.last = {name: float(loss) for name, loss in losses.items()}
+            if bad := {name: value for name, value in self.last.items() if not math.isfinite(value)}:
+                self._fail(step, bad)
+        self.noted.clear()
+        return self.last
+
+    def check_state(self, step: int, parts: Mapping[str, Any]) -> None:
+        """A finite loss can have an infinite gradient, and the weights are what is saved."""
+        if bad := [name for name, part in parts.items() if not _all_finite(part)]:
+            self._fail(step, f"NaN or infinite numbers in {', '.join(bad)} after the update")
+
+    def _fail(self, step: int, what: object) -> None:
+        good = f"The last good state is {self.path}" if self.path.exists() else "No state had been saved"
+        raise NonFiniteLoss(f"step {step}: {what}. {good}; lower the learning rate and continue")
+
+
+def _all_finite(part: object) -> bool:
+    if isinstance(part, Tensor):
+        return bool(part.isfinite().all())
+    if isinstance(part, Mapping):
+        return all(_all_finite(value) for value in part.values())
+    return all(_all_finite(value) for value in part) if isinstance(part, list | tuple) else True
 
 
 class _Log:
@@ -90,6 +137,19 @@ class _Log:
         self.path, self.first, self.steps, self.title = path, first, steps, title
         self.start = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._forget_lost_steps()
+
+    def _forget_lost_steps(self) -> None:
+        """Lines of steps after the last saved state, which are done again, and a line cut short."""
+        if not self.path.exists():
+            return
+        with open(self.path, newline="") as file:
+            head, *lines = [line for line in file if line.endswith("\n")] or [""]
+        kept = [line for line in lines if int(line.split(",")[0]) <= self.first]
+        self.path.unlink()
+        if kept:
+            with open(self.path, "w", newline="") as file:
+                file.writelines([head, *kept])
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         elapsed = time.monotonic() - self.start
