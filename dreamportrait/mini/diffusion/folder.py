@@ -24,6 +24,7 @@ def make_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
         timestep_spacing="trailing",
+        steps_offset=1,  # unused with this spacing; diffusers' pipeline insists on it
     )
 
 
