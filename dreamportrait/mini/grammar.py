@@ -181,7 +181,7 @@ def _add_hair(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
         if a["facial_hair"] == "beard" and not of_beard and draw.chance(0.2):
             p.adjectives.append("bearded")
         else:
-            p.has.append(_an(f"{of_beard} {draw.say(_FACIAL_HAIR, a['facial_hair'])}".strip()))
+            p.has.append(_an(_colored(of_beard, draw.say(_FACIAL_HAIR, a["facial_hair"]))))
     color = "" if of_beard else color
     if bald and style:
         if draw.chance(0.8):
@@ -233,7 +233,7 @@ def _add_worn(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
     if "hat" in names or "hat_color" in names:
         hat = draw.say(_HATS, a["hat"]) if "hat" in names else "hat"
         color = a["hat_color"] if "hat_color" in names else ""
-        p.wears.append(_an(f"wide {color} hat" if color and hat == "wide hat" else f"{color} {hat}".strip()))
+        p.wears.append(_an(_colored(color, hat)))
     if "clothes" in names:
         garment = f"{a['clothes']} {draw.pick(_GARMENTS)}"
         p.wears.append(_an(garment) if draw.chance(0.85) else f"{a['clothes']} clothes")
@@ -245,6 +245,12 @@ def _add_small(p: _Parts, thing: str, draw: Draw) -> None:
     else:
         p.wears.append(thing)
         p.attire = False
+
+
+def _colored(color: str, thing: str) -> str:
+    """Size comes before colour: a wide red hat, but a red sun hat."""
+    size, _, noun = thing.rpartition(" ")
+    return " ".join(f"{size} {color} {noun}".split() if size in ("wide", "full") else f"{color} {thing}".split())
 
 
 def _an(words: str) -> str:
