@@ -110,6 +110,26 @@ def test_interrupted_between_saves(tmp_path):
     assert_same(parts(continued), parts(once))
 
 
+def test_rare_losses_have_their_column(tmp_path):
+    """A regulariser that comes every third step, and a loss that begins later."""
+
+    def step(index):
+        losses = {"main": torch.tensor(float(index))}
+        if index % 3 == 0:
+            losses["rare"] = torch.tensor(100.0 + index)
+        return losses if index < 4 else losses | {"late": torch.tensor(-1.0)}
+
+    net = nn.Linear(1, 1)
+    fit(step, {"net": net}, 6, tmp_path, log_every=2, save_every=3)
+    assert rows(tmp_path) == [
+        {"step": "2", "main": "1", "rare": "100", "late": ""},
+        {"step": "4", "main": "3", "rare": "103", "late": ""},
+        {"step": "6", "main": "5", "rare": "103", "late": "-1"},
+    ]
+    fit(step, {"net": net}, 8, tmp_path, log_every=2)
+    assert rows(tmp_path)[-1] == {"step": "8", "main": "7", "rare": "106", "late": "-1"}
+
+
 def test_callbacks(tmp_path):
     called: list[int] = []
     Run().fit(tmp_path, 11, every={5: called.append})

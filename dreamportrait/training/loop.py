@@ -98,19 +98,20 @@ class _Guard:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.noted: list[tuple[int, dict[str, Tensor]]] = []
-        self.last: dict[str, float] = {}
+        self.newest: dict[str, float] = {}
 
     def note(self, step: int, losses: Mapping[str, Tensor]) -> None:
         self.noted.append((step, {name: loss.detach() for name, loss in losses.items()}))
 
     def check(self) -> dict[str, float]:
-        """The newest losses; raises at the first step that was not finite."""
+        """The newest value of each loss, also of those that are rare; raises at the first that was not finite."""
         for step, losses in self.noted:
-            self.last = {name: float(loss) for name, loss in losses.items()}
-            if bad := {name: value for name, value in self.last.items() if not math.isfinite(value)}:
+            values = {name: float(loss) for name, loss in losses.items()}
+            if bad := {name: value for name, value in values.items() if not math.isfinite(value)}:
                 self._fail(step, bad)
+            self.newest |= values
         self.noted.clear()
-        return self.last
+        return self.newest
 
     def check_state(self, step: int, parts: Mapping[str, Any]) -> None:
         """A finite loss can have an infinite gradient, and the weights are what is saved."""
@@ -137,30 +138,32 @@ class _Log:
         self.path, self.first, self.steps, self.title = path, first, steps, title
         self.start = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._forget_lost_steps()
-
-    def _forget_lost_steps(self) -> None:
-        """Lines of steps after the last saved state, which are done again, and a line cut short."""
-        if not self.path.exists():
-            return
-        with open(self.path, newline="") as file:
-            head, *lines = [line for line in file if line.endswith("\n")] or [""]
-        kept = [line for line in lines if int(line.split(",")[0]) <= self.first]
-        self.path.unlink()
-        if kept:
-            with open(self.path, "w", newline="") as file:
-                file.writelines([head, *kept])
+        self.columns: list[str] = []
+        self._rewrite([row for row in self._read() if int(row["step"]) <= first])  # later steps are done again
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         elapsed = time.monotonic() - self.start
         pace = elapsed / max(step - self.first, 1)
-        row = {"step": step, "seconds": round(elapsed, 1)} | {k: f"{v:.5g}" for k, v in values.items()}
-        new = not self.path.exists()
-        with open(self.path, "a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(row)
-            writer.writerow(row.values())
+        row = {"step": str(step), "seconds": f"{elapsed:.1f}"} | {k: f"{v:.5g}" for k, v in values.items()}
+        if set(row) <= set(self.columns):
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+        else:  # a loss that did not take part before
+            self._rewrite([*self._read(), row])
         shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
         left = pace * (self.steps - step)
         print(f"{self.title} {step}/{self.steps}  {shown}  {pace:.3f} s/step, {left / 60:.1f} min left", flush=True)
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            # None stands for what a line that was cut short lacks, or for what it has too many.
+            return [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        self.columns = list(dict.fromkeys(name for row in rows for name in row))
+        with open(self.path, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
