@@ -16,7 +16,7 @@ from dreamportrait.mini.diffusion import vae as vae_module
 from dreamportrait.mini.diffusion.evaluation import psnr, recall, reconstruction_sheet, sample_sheet
 from dreamportrait.mini.diffusion.folder import load_diffusion, load_vae, make_scheduler, save_unet, save_vae
 from dreamportrait.mini.diffusion.sampling import sample, sample_latents
-from dreamportrait.mini.diffusion.unet import Examples, make_unet, train_unet, unet_loss
+from dreamportrait.mini.diffusion.unet import CAPTIONS, Examples, make_unet, train_unet, unet_loss
 from dreamportrait.mini.diffusion.vae import decode, encode, encode_all, fold_statistics, make_vae, to_signed, train_vae
 from dreamportrait.mini.world import World
 from dreamportrait.training import loop
@@ -113,16 +113,29 @@ def test_a_unet_that_predicts_zero_has_loss_one() -> None:
     assert abs(loss.item() - 1) < 0.05
 
 
-def test_examples_pair_latents_with_captions_and_drop_a_tenth() -> None:
-    latents = torch.arange(10.0).reshape(2, 5, 1, 1, 1).expand(2, 5, 4, 2, 2).half()
-    examples = Examples(latents, [[f"{face} first", f"{face} second"] for face in range(5)])
-    drawn, prompts = examples.draw(4000)
-    values = drawn[:, 0, 0, 0].int().tolist()
-    told = [(value % 5, prompt) for value, prompt in zip(values, prompts, strict=True) if prompt]
-    assert all(prompt.startswith(str(face)) for face, prompt in told)
-    assert set(values) == set(range(10))
-    assert len(set(prompts)) == 11
-    assert 0.07 < prompts.count("") / 4000 < 0.13
+def test_examples_pair_latents_with_words_and_drop_a_tenth() -> None:
+    latents = np.arange(10.0, dtype=np.float16).reshape(2, 5, 1, 1, 1)  # number 5 and above: mirrored
+    words = (10 + np.arange(10.0, dtype=np.float16)).reshape(5, 2, 1, 1)  # two captions of each face
+    drawn, told = (x.flatten() for x in Examples(latents, words, torch.full((1, 1, 1), -1.0)).draw(4000))
+    assert set(drawn.tolist()) == set(range(10))
+    assert set(told.tolist()) == {-1, *range(10, 20)}
+    assert torch.equal(drawn[told > 0] % 5, (told[told > 0] - 10) // 2)
+    assert 0.07 < (told < 0).float().mean().item() < 0.13
+
+
+def test_examples_are_kept_for_the_same_weights_only(world: World, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    save_vae(make_vae((2, 4, 6)), tmp_path)
+    first = Examples.of(world, tmp_path, embed, cache)
+    vae = load_vae(tmp_path)
+    assert np.array_equal(first.latents[0], encode_all(vae, world.images))
+    expected = embed(world.captions(3)[:CAPTIONS]).half()
+    assert torch.equal(torch.from_numpy(np.array(first.words[3])), expected)
+    Examples.of(world, tmp_path, embed, cache)
+    assert len(list(cache.iterdir())) == 2
+    save_vae(make_vae((2, 4, 6)), tmp_path)
+    second = Examples.of(world, tmp_path, embed, cache)
+    assert not np.array_equal(first.latents, second.latents)
 
 
 def test_a_stopped_unet_training_continues_exactly(

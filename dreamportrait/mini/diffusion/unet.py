@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from numpy import ndarray as Array
 from torch import Tensor, nn
 
 from dreamportrait.mini.diffusion.folder import load_vae, make_scheduler, save_unet
@@ -20,6 +21,7 @@ from dreamportrait.training.loop import cosine, fit, set_lr
 
 STEPS, BATCH, PEAK_LR = 12_000, 64, 2e-3
 EMA_IMAGES = 20_000  # half-life
+CAPTIONS = 4  # of each face; their words are kept on disk, 15 kB each
 NO_TEXT = 0.1  # share of samples whose prompt is empty, for classifier-free guidance
 
 Embed = Callable[[list[str]], Tensor]  # prompts -> words [B, L, C], L fixed
@@ -54,37 +56,57 @@ def unet_loss(unet: UNet2DConditionModel, latents: Tensor, words: Tensor, signal
 
 
 class Examples:
-    """Latents of every face of a world and of its mirror image (captions know no left and right), with captions."""
+    """Every face of a world and its mirror image (captions know no left and right) as latents, and a few captions of
+    each as words."""
 
-    def __init__(self, latents: Tensor, captions: list[list[str]]) -> None:
-        self.latents, self.captions = latents, captions  # float16 [2, N, 4, R/4, R/4]
+    def __init__(self, latents: Array, words: Array, null: Tensor) -> None:
+        self.latents = latents  # float16 [2, N, 4, R/4, R/4]
+        self.words = words  # float16 [N, K, L, C]
+        self.null = null  # [1, L, C], of the empty prompt
 
     @classmethod
-    def of(cls, world: World, folder: Path, cache: Path, device: str = "cpu") -> "Examples":
-        """Encoded by the VAE in `folder`; kept in `cache` for a run that is continued."""
-        weights = (folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-        key = hashlib.sha256(weights + np.ascontiguousarray(world.images[-1]).tobytes()).hexdigest()[:12]
-        path = cache / f"latents-{len(world)}-{key}.npy"
-        if not path.exists():
-            vae = load_vae(folder)
-            nn.Module.to(vae, device)
-            latents = torch.stack([encode_all(vae, world.images, flip=flip) for flip in (False, True)])
-            cache.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".unfinished.npy")
-            np.save(unfinished, latents.numpy())
-            unfinished.replace(path)
-        return cls(torch.from_numpy(np.load(path)), [world.captions(i) for i in range(len(world))])
+    def of(cls, world: World, folder: Path, embed: Embed, cache: Path, device: str = "cpu") -> "Examples":
+        """Encoded by the VAE in `folder` and `embed`; kept in `cache` for a run that is continued."""
+        sample = embed([world.captions(0)[0], ""]).cpu()
+        vae = load_vae(folder)
+        nn.Module.to(vae, device)
 
-    def draw(self, batch: int) -> tuple[Tensor, list[str]]:
-        """Latents [B, 4, R/4, R/4] and one caption each, empty for a tenth of them."""
-        faces = torch.randint(len(self.captions), (batch,))
-        mirrored = torch.randint(2, (batch,))
-        pick, dropped = torch.rand(batch).tolist(), (torch.rand(batch) < NO_TEXT).tolist()
-        of_face = [self.captions[int(face)] for face in faces]
-        prompts = [
-            "" if drop else texts[int(x * len(texts))] for texts, x, drop in zip(of_face, pick, dropped, strict=True)
-        ]
-        return self.latents[mirrored, faces].float(), prompts
+        def encode_faces() -> Array:
+            return torch.stack([encode_all(vae, world.images, flip=flip) for flip in (False, True)]).numpy()
+
+        def encode_captions() -> Array:
+            words = np.empty((len(world), CAPTIONS, *sample.shape[1:]), np.float16)
+            for i, row in enumerate(words):
+                row[:] = embed(world.captions(i)[:CAPTIONS]).cpu().numpy()
+            return words
+
+        # Other weights or other faces encode the last face and its first caption differently.
+        last = encode_all(vae, world.images[-1:]).numpy()
+        latents = _cached(cache / f"latents-{len(world)}-{_digest(last)}.npy", encode_faces)
+        words = _cached(cache / f"words-{len(world)}-{_digest(last, sample.numpy())}.npy", encode_captions)
+        return cls(latents, words, sample[1:])
+
+    def draw(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Latents [B, 4, R/4, R/4] and words [B, L, C], of the empty prompt for a tenth of them."""
+        n, k = self.words.shape[:2]
+        faces, mirrored, chosen = (torch.randint(limit, (batch,)).numpy() for limit in (n, 2, k))
+        words = torch.from_numpy(self.words[faces, chosen]).float()
+        untold = (torch.rand(batch) < NO_TEXT)[:, None, None]
+        return torch.from_numpy(self.latents[mirrored, faces]).float(), torch.where(untold, self.null, words)
+
+
+def _cached(path: Path, make: Callable[[], Array]) -> Array:
+    """Memory-mapped, and made now if it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished.npy")
+        np.save(unfinished, make())
+        unfinished.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def _digest(*arrays: Array) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:12]
 
 
 def train_unet(
@@ -105,14 +127,12 @@ def train_unet(
     unet.set_attn_processor(AttnProcessor())  # the fused one's backward in bfloat16 takes half the step on a CPU
     average = Ema(unet)
     optimizer = torch.optim.AdamW(unet.parameters(), PEAK_LR, weight_decay=0.01)
-    examples = Examples.of(world, out, work, device)
+    examples = Examples.of(world, out, embed, work, device)
     signal = make_scheduler().alphas_cumprod.to(device)
 
     def step(index: int) -> dict[str, Tensor]:
-        latents, prompts = examples.draw(batch)
-        with torch.no_grad():
-            words = embed(prompts).to(device)
-        loss = unet_loss(unet, latents.to(device), words, signal)
+        latents, words = examples.draw(batch)
+        loss = unet_loss(unet, latents.to(device), words.to(device), signal)
         set_lr(optimizer, cosine(index, steps, PEAK_LR))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
