@@ -1,0 +1,43 @@
+"""Changes of pictures that leave their captions true; generated pictures differ from rendered ones in the same ways."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_GROUPS = 8  # of a batch; the pictures of a group are moved and blurred alike
+
+
+def augment(
+    images: Tensor,  # [N, 3, R, R] in -1 .. 1
+    *,
+    shift: int = 2,  # pixels
+    noise: float = 0.08,  # largest standard deviation
+    blurred: float = 0.35,  # share that is made smaller, up to this much, and large again
+    reduction: float = 2.2,
+    colour: float = 0.05,  # change of brightness and of each channel
+) -> Tensor:
+    images = torch.cat([_degrade(_move(part, shift), blurred, reduction) for part in images.chunk(_GROUPS)])
+    count = len(images)
+    flip = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
+    images = torch.where(flip, images.flip(3), images)
+    gain = 1 + colour * (2 * torch.rand(count, 3, 1, 1, device=images.device) - 1)
+    offset = colour * (2 * torch.rand(count, 1, 1, 1, device=images.device) - 1)
+    level = noise * torch.rand(count, 1, 1, 1, device=images.device)
+    return ((images + 1) * gain - 1 + offset + level * torch.randn_like(images)).clamp(-1, 1)
+
+
+def _move(images: Tensor, shift: int) -> Tensor:
+    """By up to `shift` pixels, borders repeated."""
+    dx, dy = torch.randint(2 * shift + 1, (2,)).tolist()
+    size = images.shape[2]
+    return F.pad(images, (shift,) * 4, mode="replicate")[:, :, dy : dy + size, dx : dx + size]
+
+
+def _degrade(images: Tensor, share: float, reduction: float) -> Tensor:
+    chance, amount = torch.rand(2).tolist()
+    if chance >= share:
+        return images
+    size = images.shape[2]
+    small = round(size / (1 + (reduction - 1) * amount))
+    images = F.interpolate(images, (small, small), mode="bilinear", antialias=True)
+    return F.interpolate(images, (size, size), mode="bicubic")

@@ -1,0 +1,175 @@
+"""Training of the miniature world's two CLIPs: A conditions generators, B judges them.
+
+They differ in architecture and seed, so that what pleases one by accident does not please the other. Two additions to
+CLIP's recipe: pictures are degraded in part, so that scores of slightly blurred generated pictures mean something; and
+the features that condition generators, those before the last text block, are trained to name the picture as well.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.metrics.r_precision import r_precision
+from dreamportrait.mini.augmentation import augment
+from dreamportrait.mini.captions import describe, evaluation_caption
+from dreamportrait.mini.clip import (
+    CONFIGS,
+    CONTEXT_LENGTH,
+    VOCABULARY_SIZE,
+    build,
+    load,
+    save,
+    token_ids,
+    tokenizer,
+)
+from dreamportrait.mini.world import World
+from dreamportrait.text.tower import TextTower, at
+from dreamportrait.training.loop import cosine, fit, set_lr
+
+STEPS = 4000
+BATCH = 128
+SEEDS = {"a": 0, "b": 1}
+LEARNING_RATE, WEIGHT_DECAY = 1.5e-3, 0.05
+UNKNOWN = 0.02  # share of tokens that are made unknown
+EARLY_WEIGHT = 0.5  # of the loss of the features before the last text block
+SMALLEST_TEMPERATURE = 0.01
+
+
+class Compact:
+    """CLIP's tokens -> their places among token_ids(); one more place, at the end, for all others."""
+
+    def __init__(self) -> None:
+        ids = torch.tensor(token_ids())
+        self.unknown = len(ids)
+        self.places = torch.full((VOCABULARY_SIZE,), self.unknown)
+        self.places[ids] = torch.arange(len(ids))
+
+    def tokenise(self, texts: list[str], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Places [B, L] with some words made unknown, and where the text ends [B]."""
+        tokens = tokenizer()(texts, context_length=CONTEXT_LENGTH)
+        end = tokens.argmax(1)
+        places = self.places[tokens]
+        inside = (torch.arange(CONTEXT_LENGTH) < end[:, None]) & (torch.arange(CONTEXT_LENGTH) > 0)
+        places[inside & torch.from_numpy(rng.random(places.shape) < UNKNOWN)] = self.unknown
+        return places, end
+
+
+def train(
+    variant: str,  # a or b
+    out: Path,
+    work: Path,
+    world_train: World,
+    world_test: World,
+    *,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    device: str = "cpu",
+) -> None:
+    """Writes config.json and model.safetensors; a stopped run continues from `work`."""
+    if variant not in CONFIGS:
+        raise ValueError(f"variant={variant!r}: must be one of {', '.join(CONFIGS)}")
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} exists and is not empty; name another folder")
+    training = ClipTraining(variant, world_train, steps, batch, torch.device(device))
+    state = {"model": training.model, "optimizer": training.optimizer}
+    fit(training.step, state, steps, work, seed=SEEDS[variant], title=f"clip-{variant}")
+    notes: dict[str, Any] = {
+        "name": f"clip-{variant}",
+        "training": {"faces": len(world_train), "steps": steps, "batch": batch, "seed": SEEDS[variant]},
+    }
+    save(training.model.state_dict(), training.config, work / "unscored", notes)
+    notes["scores"] = evaluate(work / "unscored", world_test)
+    save(training.model.state_dict(), training.config, out, notes)
+
+
+def evaluate(folder: Path, world: World) -> dict[str, Any]:
+    """Of a saved model on faces it has not seen: how often the right one of 100 is found."""
+    scorer = ClipScorer(load(folder), tokenizer())
+    images = torch.from_numpy(np.array(world.images)).float() / 127.5 - 1
+    captions = [world.evaluation_caption(i) for i in range(len(world))]
+    with torch.no_grad():
+        seen, read = scorer.image_features(images), scorer.text_features(captions)
+    candidates = min(100, len(world))
+    found, named = r_precision(read, seen, candidates), r_precision(seen, read, candidates)
+    return {
+        "count": len(world),
+        "candidates": candidates,
+        "caption_to_image": round(found.value, 4),
+        "image_to_caption": round(named.value, 4),
+        "cosine": round(float((seen * read).sum(1).mean()), 4),
+    }
+
+
+class ClipTraining:
+    """Model, optimiser and one step."""
+
+    def __init__(self, variant: str, world: World, steps: int, batch: int, device: torch.device) -> None:
+        self.world, self.steps, self.batch, self.device = world, steps, batch, device
+        self.config = CONFIGS[variant]
+        self.compact = Compact()
+        torch.manual_seed(SEEDS[variant])
+        self.model = build(self.config, self.compact.unknown + 1)
+        self.model.token_embedding.padding_idx = self.compact.unknown  # no gradient, so that it stays zero
+        nn.init.zeros_(self.model.token_embedding.weight[self.compact.unknown])
+        self.model.to(device, memory_format=torch.channels_last).train()  # with bfloat16, half the time on CPUs
+        self.tower = TextTower(self.model)
+        weights = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98))
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        set_lr(self.optimizer, cosine(index, self.steps, LEARNING_RATE))
+        images, texts = self._draw(np.random.Generator(np.random.PCG64(int(torch.randint(2**62, ())))))
+        seen = self._see(images)
+        read, read_early = self._read(*texts)
+        scale = self.model.logit_scale.exp()
+        loss, early = contrastive(seen, read, scale), contrastive(seen, read_early, scale)
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss + EARLY_WEIGHT * early).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=-math.log(SMALLEST_TEMPERATURE))
+        return {"loss": loss, "early": early, "scale": scale}
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Pictures, and new captions of them: one half as varied as prompts, one half as telling as a judge needs."""
+        chosen = np.sort(rng.choice(len(self.world), self.batch, replace=False))
+        faces = [self.world.attributes[i] for i in chosen]
+        half = self.batch // 2
+        captions = [describe(face, rng) for face in faces[:half]]
+        captions += [evaluation_caption(face, int(rng.integers(2**62))) for face in faces[half:]]
+        return torch.from_numpy(self.world.images[chosen]), self.compact.tokenise(captions, rng)
+
+    def _see(self, images: Tensor) -> Tensor:  # [B, 3, R, R] uint8 -> [B, E]
+        pictures = augment(images.to(self.device).float() / 127.5 - 1)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            features = self.model.encode_image(pictures)
+        return F.normalize(features.float(), dim=1)
+
+    def _read(self, places: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:  # [B, L], [B] -> [B, E] twice
+        """Texts of like length together, each group as long as its longest: a third of the time of all at once."""
+        order = end.argsort()
+        last, early = [], []
+        for part in order.chunk(4):
+            length = int(end[part[-1]]) + 1
+            layers = self.tower.layers(places[part, :length].to(self.device))
+            last.append(at(layers[-1], end[part].to(self.device)))
+            early.append(at(layers[-2], end[part].to(self.device)))
+        back = order.argsort().to(self.device)
+        return self.tower.project(torch.cat(last)[back]), self.tower.project(torch.cat(early)[back])
+
+
+def contrastive(seen: Tensor, read: Tensor, scale: Tensor) -> Tensor:  # unit vectors [B, E] -> []
+    """CLIP's loss: of all pairs in the batch, the true ones should be the nearest, from either side."""
+    logits = scale * seen @ read.T  # [B, B]
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

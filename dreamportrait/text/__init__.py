@@ -1,0 +1,1 @@
+"""Prompts into features that condition a generator."""
