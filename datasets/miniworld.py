@@ -1,0 +1,94 @@
+"""Writes faces of the miniature world as a data set: images, cameras, captions, attributes.
+
+python datasets/miniworld.py OUT --split train --count 20000
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import click
+from numpy import ndarray as Array
+
+from dreamportrait import __version__
+from dreamportrait.cli import one_message
+from dreamportrait.data import Sample, check_free, write_dataset
+from dreamportrait.data.folder import DataError
+from dreamportrait.mini import captions as grammar
+from dreamportrait.mini import world
+from dreamportrait.mini.attributes import read_code
+from dreamportrait.mini.faces import render
+
+FEW = 500
+Job = tuple[Array, Array, int]  # code, camera, resolution
+
+
+@click.command(help=__doc__)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(list(world.SEEDS)), required=True, help="Which identities.")
+@click.option("--count", type=click.IntRange(min=1), required=True, help="Faces, each with one view and ten captions.")
+@click.option("--resolution", type=click.IntRange(16, 1024), default=64, show_default=True, help="Of the images.")
+@click.option("--zip", "zipped", is_flag=True, help="Write one zip file, OUT, whose name must end in .zip.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it is a data set.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=os.cpu_count(), help="Processes that render; default all."
+)
+def main(out: Path, split: str, count: int, resolution: int, zipped: bool, overwrite: bool, workers: int) -> None:
+    with one_message():
+        if zipped != (out.suffix == ".zip"):
+            raise DataError(f"OUT is {out}: a zip file ends in .zip and needs --zip, a folder has neither")
+        check_free(out, overwrite)
+        write_dataset(out, samples(split, count, resolution, workers), about(split, count, resolution), overwrite)
+    click.echo(f"wrote {out}: {count} faces of the split {split}, {resolution} x {resolution}")
+
+
+def about(split: str, count: int, resolution: int) -> dict[str, Any]:
+    """What decides the content of the data set."""
+    return {
+        "world": "miniworld",
+        "split": split,
+        "seed": world.SEEDS[split],
+        "count": count,
+        "resolution": resolution,
+        "code_version": __version__,
+        "fingerprint": world.fingerprint(),  # of what draws the faces
+        "captions_fingerprint": captions_fingerprint(),
+    }
+
+
+def captions_fingerprint() -> str:
+    """Of the code that words the captions."""
+    here = Path(grammar.__file__).parent
+    sources = [(here / f"{name}.py").read_bytes() for name in ("captions", "grammar")]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+
+
+def samples(split: str, count: int, resolution: int, workers: int) -> Iterator[Sample]:
+    """The very faces, views and captions of world.load."""
+    codes, cameras = world.identities(split, count), world.random_cameras(count, world.SEEDS[split])
+    jobs = [(code, camera, resolution) for code, camera in zip(codes, cameras, strict=True)]
+    for index, image in enumerate(_rendered(jobs, workers)):
+        attributes, seed = read_code(codes[index])[0], world._caption_seed(split, index)
+        texts = grammar.captions(attributes, seed), grammar.evaluation_caption(attributes, seed)
+        yield Sample(image, cameras[index], *texts, attributes)
+
+
+def _rendered(jobs: list[Job], workers: int) -> Iterator[Array]:
+    if workers == 1 or len(jobs) < FEW:  # starting processes takes longer
+        yield from map(_render, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_render, jobs, chunksize=32)
+
+
+def _render(job: Job) -> Array:
+    code, camera, resolution = job
+    return render(*read_code(code), camera, resolution).image.transpose(2, 0, 1)  # [3, R, R]
+
+
+if __name__ == "__main__":
+    main()

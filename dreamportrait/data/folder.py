@@ -1,0 +1,238 @@
+"""Data sets on disk: a folder, or a zip file with the same content, as EG3D reads them, with captions added.
+
+    00000/img00000000.png   square RGB images of one size; a thousand to a subfolder
+    dataset.json            {"labels": [["00000/img00000000.png", [25 numbers]], ...]}, a camera for each image
+    captions.jsonl          a line per image: {"file": ..., "captions": [...], "evaluation": ...}
+    attributes.jsonl        a line per image: {"file": ..., "attributes": {...}}; where they are known
+    world.json              where the images come from; not needed to read them
+
+In training any of the captions stands for the image, in evaluation always the one of that name.
+writing.py writes such data sets.
+"""
+
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dreamportrait.rendering.cameras import check_camera
+from dreamportrait.weights.errors import listed, shown
+
+LABELS, CAPTIONS, ATTRIBUTES, WORLD = "dataset.json", "captions.jsonl", "attributes.jsonl", "world.json"
+LABEL_SIZE = 25
+_IMAGES = (".png", ".jpg", ".jpeg")
+
+
+class DataError(ValueError):
+    """A data set, or its place, is not as expected."""
+
+
+class Item(NamedTuple):
+    """What is read for one image."""
+
+    image: Tensor  # [3, R, R] uint8
+    camera: Tensor  # [25] float32
+    captions: list[str]  # empty where none were asked for
+
+
+class ImageFolder(Dataset[Item]):
+    """A data set in a folder or zip file. Labels and captions are checked at once, images when they are read."""
+
+    def __init__(self, path: str | Path, captions: bool = True) -> None:
+        self.path = Path(path)
+        self._files = _open(self.path)
+        self.files = [name for name in self._files.names() if name.lower().endswith(_IMAGES)]
+        if not self.files:
+            raise DataError(f"{self.path} holds no images ({', '.join(_IMAGES)})")
+        self.cameras = self._read_cameras()  # [N, 25]
+        lines = self._read_lines(CAPTIONS, _check_captions) if captions else []
+        self.captions: list[list[str]] = [line["captions"] for line in lines]
+        self.evaluation: list[str] = [line["evaluation"] for line in lines]
+        known = ATTRIBUTES in self._files.names()
+        lines = self._read_lines(ATTRIBUTES, _check_attributes) if known else []
+        self.attributes: list[dict[str, str]] = [line["attributes"] for line in lines]
+        self.resolution = 0  # unknown before the first image
+        self.resolution = self._read_image(0).shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Item:
+        return Item(self._read_image(index), self.cameras[index], self.captions[index] if self.captions else [])
+
+    def _read_image(self, index: int) -> Tensor:
+        where = f"{self.path}: {self.files[index]}"
+        try:
+            with Image.open(io.BytesIO(self._files.read(self.files[index]))) as file:
+                file.load()
+                mode, size, image = file.mode, file.size, np.array(file)
+        except Exception as error:  # a damaged file raises whatever its damage leads to
+            raise DataError(f"{where} cannot be read: {error}. Restore the file, or write the data set again") from None
+        if mode != "RGB":
+            raise DataError(f"{where} has mode {mode}; images must be RGB with 8 bits: convert it")
+        expected = (self.resolution or size[0],) * 2
+        if size != expected:
+            raise DataError(
+                f"{where} is {size[0]} x {size[1]}; must be {expected[0]} x {expected[1]}: resize or crop it"
+            )
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous()  # [3, R, R]
+
+    def _read_cameras(self) -> Tensor:
+        where = f"{self.path}: {LABELS}"
+        labels = _parse_labels(self._read_text(LABELS), where)
+        _check_names(where, "label", self.files, list(labels))
+        wrong = [name for name in self.files if not _is_label(labels[name])]
+        if wrong:
+            lengths = [f"{name} has {_summary(labels[name])}" for name in wrong]
+            raise DataError(f"{where}: a label is a list of {LABEL_SIZE} numbers; {listed(lengths)}")
+        cameras = torch.tensor([labels[name] for name in self.files], dtype=torch.float32)
+        try:
+            return check_camera(cameras)
+        except ValueError as error:
+            raise DataError(f"{where}: {error} (counted in the order of file names)") from None
+
+    def _read_lines(self, file: str, check: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
+        """In the order of the images."""
+        where = f"{self.path}: {file}"
+        found: dict[str, dict[str, Any]] = {}
+        for number, text in enumerate(self._read_text(file).removesuffix("\n").split("\n"), 1):
+            line = _parse(text, f"{where}, line {number}")
+            problem = check(line) if isinstance(line, dict) and isinstance(line.get("file"), str) else 'no "file" named'
+            if not problem and line["file"] in found:
+                problem = f"second line for {line['file']}"
+            if problem:
+                raise DataError(f"{where}, line {number}: {problem}")
+            found[line["file"]] = line
+        _check_names(where, "line", self.files, list(found))
+        return [found[name] for name in self.files]
+
+    def _read_text(self, name: str) -> str:
+        if name not in self._files.names():
+            raise DataError(f"{self.path} has no {name}; datasets/miniworld.py writes a complete data set")
+        try:
+            return self._files.read(name).decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: {name} is not UTF-8: {error}") from None
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON: {error}") from None
+
+
+def _parse_labels(text: str, where: str) -> dict[str, Any]:
+    content = _parse(text, where)
+    rows = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in rows
+    ):
+        raise DataError(f'{where} must be {{"labels": [[file, [{LABEL_SIZE} numbers]], ...]}}')
+    labels = dict(rows)
+    if len(labels) < len(rows):
+        raise DataError(f"{where}: {len(rows)} labels for {len(labels)} files; each must be there once")
+    return labels
+
+
+def _is_label(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == LABEL_SIZE
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
+
+
+def _summary(values: Any) -> str:
+    if isinstance(values, list):
+        return f"{len(values)}" if len(values) != LABEL_SIZE else "what is no number"
+    return shown(repr(values), 30)
+
+
+def _check_names(where: str, what: str, images: list[str], named: list[str]) -> None:
+    """That each image is named, and nothing else."""
+    missing, extra = sorted(set(images) - set(named)), sorted(set(named) - set(images))
+    problems = [f"no {what} for {listed(missing)}"] if missing else []
+    problems += [f"a {what} but no image for {listed([shown(name) for name in extra])}"] if extra else []
+    if problems:
+        raise DataError(f"{where}: {'; '.join(problems)}. Copy the data set again, or add or remove what differs")
+
+
+def _check_captions(line: dict[str, Any]) -> str:
+    texts = line.get("captions")
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        return f'"captions" must be a list of at least one text, got {shown(repr(texts))}'
+    if not isinstance(line.get("evaluation"), str):
+        return f'"evaluation" must be a text, got {shown(repr(line.get("evaluation")))}'
+    return ""
+
+
+def _check_attributes(line: dict[str, Any]) -> str:
+    values = line.get("attributes")
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        return f'"attributes" must be texts by name, got {shown(repr(values))}'
+    return ""
+
+
+class _Files(Protocol):
+    def names(self) -> list[str]: ...
+    def read(self, name: str) -> bytes: ...
+
+
+def _open(path: Path) -> _Files:
+    if path.is_dir():
+        return _FolderFiles(path)
+    if not path.exists():
+        raise DataError(f"{path} is not there; datasets/miniworld.py writes a data set")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is neither a folder nor a zip file")
+    return _ZipFiles(path)
+
+
+class _FolderFiles:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = list_files(path)
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        return (self._path / name).read_bytes()
+
+
+class _ZipFiles:
+    """Each process opens the file itself: a position shared with the parent would garble both."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+        self._names = sorted(name for name in self._zip().namelist() if not name.endswith("/"))
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        return self._zip().read(name)
+
+    def _zip(self) -> zipfile.ZipFile:
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), zipfile.ZipFile(self._path))
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+
+def list_files(path: Path) -> list[str]:
+    return sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
