@@ -3,7 +3,6 @@
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -12,40 +11,38 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.mini.diffusion.sampling import sample
 from dreamportrait.mini.diffusion.unet import Embed
 from dreamportrait.mini.diffusion.vae import decode, encode, to_signed
 from dreamportrait.mini.sheets import save_sheet, to_bytes
 from dreamportrait.mini.world import World
 
-POOL = 100  # captions among which the right one is to be found
+CANDIDATES = 100
 
 
-class Scorer(Protocol):
-    """A judge: dreamportrait.metrics.clip_score.ClipScorer."""
+@dataclass(frozen=True)
+class Retrieval:
+    """How often a judge finds the right one of 100."""
 
-    def image_features(self, images: Tensor) -> Tensor: ...
-
-    def text_features(self, prompts: list[str]) -> Tensor: ...
+    caption_to_image: float
+    image_to_caption: float
 
 
 @dataclass(frozen=True)
 class VaeScores:
     psnr: float  # dB, the mean over pictures
-    real: float  # the judge's recall on real pictures
-    reconstructed: float
-
-    @property
-    def ratio(self) -> float:
-        return self.reconstructed / self.real
+    real: Retrieval
+    reconstructed: Retrieval
 
 
-def score_vae(vae: AutoencoderKL, world: World, scorer: Scorer, count: int = 1000) -> VaeScores:
+def score_vae(vae: AutoencoderKL, world: World, scorer: ClipScorer, count: int = 1000) -> VaeScores:
     """Over the first `count` pictures of a world that training did not see."""
     images = to_signed(world.images[:count])
     made = reconstruct(vae, images)
     captions = [world.evaluation_caption(i) for i in range(len(images))]
-    scores = (recall(scorer, pictures, captions) for pictures in (images, made))
+    scores = (retrieval(scorer, pictures, captions) for pictures in (images, made))
     return VaeScores(psnr(made, images), *scores)
 
 
@@ -55,17 +52,17 @@ def score_samples(
     scheduler: DDIMScheduler,
     embed: Embed,
     world: World,
-    scorer: Scorer,
+    scorer: ClipScorer,
     *,
     guidance_scale: float,
     count: int = 200,
     steps: int = 20,
     seed: int = 0,
-) -> float:
-    """The judge's recall on pictures of the first evaluation captions."""
+) -> Retrieval:
+    """What a judge finds among pictures of the first evaluation captions."""
     captions = [world.evaluation_caption(i) for i in range(min(count, len(world)))]
     made = sample_captions(unet, vae, scheduler, embed, captions, guidance_scale=guidance_scale, steps=steps, seed=seed)
-    return recall(scorer, made, captions)
+    return retrieval(scorer, made, captions)
 
 
 @torch.no_grad()
@@ -103,14 +100,11 @@ def sample_captions(
 
 
 @torch.no_grad()
-def recall(scorer: Scorer, images: Tensor, captions: list[str], pool: int = POOL) -> float:
-    """R@1: the share of captions whose own picture is the nearest among `pool` consecutive ones."""
-    if len(images) != len(captions) or len(images) % pool or not captions:
-        raise ValueError(f"{len(images)} images, {len(captions)} captions: must be as many, and a multiple of {pool}")
-    seen = scorer.image_features(images).unflatten(0, (-1, pool))  # [M, pool, C]
-    read = scorer.text_features(captions).unflatten(0, (-1, pool))
-    nearest = (read @ seen.transpose(1, 2)).argmax(2)  # [M, pool]
-    return float((nearest == torch.arange(pool, device=nearest.device)).float().mean())
+def retrieval(scorer: ClipScorer, images: Tensor, captions: list[str]) -> Retrieval:
+    """Of pictures [N, 3, R, R] and their captions, at least 100."""
+    seen, read = scorer.image_features(images), scorer.text_features(captions)
+    found, named = r_precision(read, seen, CANDIDATES), r_precision(seen, read, CANDIDATES)
+    return Retrieval(round(found.value, 4), round(named.value, 4))
 
 
 def psnr(made: Tensor, real: Tensor) -> float:
