@@ -120,6 +120,7 @@ def _load(kind: Callable[[Config], Network], config: Config, path: Path) -> Netw
         raise WeightsError(f"{path} is not there") from None
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path} is no safetensors file, or is damaged: {error}") from None
+    tensors = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
     check_tensors(network, tensors, str(path))
     if (optional := network.state_dict().get(OPTIONAL)) is not None:
         tensors.setdefault(OPTIONAL, torch.zeros(optional.shape))
@@ -151,6 +152,7 @@ def save_generator(
     licence: str,  # of the weights
     discriminator: DualDiscriminator | None = None,
     source: Source | None = None,
+    half: bool = False,  # store float16; reading gives float32 again
     overwrite: bool = False,
 ) -> None:
     """Writes a folder that load_generator reads, and load_discriminator if one is given."""
@@ -160,6 +162,8 @@ def save_generator(
     )
     networks = {GENERATOR: generator, DISCRIMINATOR: discriminator}
     tensors = {file: dict(network.state_dict()) for file, network in networks.items() if network is not None}
+    if half:
+        tensors = {file: {name: value.half() for name, value in part.items()} for file, part in tensors.items()}
     write_folder(folder, config, tensors, overwrite)
 
 

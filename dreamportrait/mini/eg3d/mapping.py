@@ -13,9 +13,10 @@ from dreamportrait.generator import TriPlaneGenerator
 from dreamportrait.mini.attributes import is_held_out, read_code, sample_codes, to_vector
 from dreamportrait.mini.eg3d.warm import AttributeMapper
 from dreamportrait.mini.world import random_cameras
-from dreamportrait.training.loop import cosine, fit, set_lr
+from dreamportrait.training.loop import cosine, fit
 
 SEED = 4  # of the codes
+SLOWNESS = 0.01  # the mapping network's lr_multiplier
 
 
 def train(
@@ -30,14 +31,16 @@ def train(
 ) -> float:
     """Trains the generator's mapping network in place and sets its average w; returns R^2 on unseen codes.
 
-    The layers are slow by design, their weights stored a hundred times too large: hence the learning rate.
+    Its layers are slow by design, their weights stored a hundred times too large: hence the learning rate.
     """
     z, w = _pairs(mapper, pairs)
     cameras = torch.from_numpy(random_cameras(4096, SEED))
     held = pairs // 20
     mapping = generator.backbone.mapping
-    optimizer = torch.optim.Adam(mapping.parameters(), lr, betas=(0.9, 0.99))
+    slow = [weight for name, weight in mapping.named_parameters() if not name.startswith("embed")]
+    optimizer = torch.optim.Adam([{"params": slow}, {"params": mapping.embed.parameters()}], betas=(0.9, 0.99))
     spread = w.var(0).mean()
+    mapping.w_avg.copy_(w.mean(0))
 
     def predict(z: Tensor) -> Tensor:
         camera = cameras[torch.randint(len(cameras), (len(z),))]
@@ -45,7 +48,8 @@ def train(
 
     def step(index: int) -> dict[str, Tensor]:
         chosen = torch.randint(held, pairs, (batch,))
-        set_lr(optimizer, cosine(index, steps, lr))
+        rate = cosine(index, steps, lr)
+        optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, SLOWNESS * rate
         loss = (predict(z[chosen]) - w[chosen]).square().mean() / spread
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -54,7 +58,6 @@ def train(
 
     fit(step, {"mapping": mapping, "optimizer": optimizer}, steps, work, seed=2, log_every=500, title="eg3d-map")
     with torch.no_grad():
-        mapping.w_avg.copy_(w.mean(0))
         return 1 - float((predict(z[:held]) - w[:held]).square().mean() / spread)
 
 

@@ -1,0 +1,61 @@
+"""The three stages as commands: what each reads, how long it trains, what it leaves behind.
+
+WORK/warm-coarse, WORK/warm-fine    regression, views rendered at 32, then at 64
+WORK/mapping                        noise -> w
+WORK/gan                            adversarial; OUT/{config.json, generator, discriminator}
+"""
+
+from pathlib import Path
+
+import torch
+
+from dreamportrait.generator import DualDiscriminator
+from dreamportrait.mini.eg3d import gan, mapping, warm
+from dreamportrait.mini.eg3d.config import DISCRIMINATOR, GENERATOR
+from dreamportrait.mini.eg3d.warm import Student
+from dreamportrait.mini.world import World
+from dreamportrait.training.checkpoint import load_state
+from dreamportrait.weights.store import save_generator
+
+LICENCE = "Apache-2.0"
+COARSE_STEPS, FINE_STEPS = 9_000, 5_000
+MAPPING_STEPS = 8_000
+GAN = gan.GanPlan(alone=600, steps=4_600)
+
+
+def train_warm(work: Path, world: World, coarse_steps: int = COARSE_STEPS, fine_steps: int = FINE_STEPS) -> None:
+    torch.manual_seed(0)
+    half = GENERATOR.render_resolution // 2
+    student = warm.train(work / "warm-coarse", world, Student(GENERATOR), steps=coarse_steps, resolution=half)
+    student.requires_grad_(True).train()
+    warm.train(work / "warm-fine", world, student, steps=fine_steps, resolution=2 * half, lr=1.5e-3)
+
+
+def train_mapping(work: Path, steps: int = MAPPING_STEPS) -> float:
+    """Returns R^2 on unseen codes."""
+    student = _student(work / "warm-fine")
+    return mapping.train(work / "mapping", student.generator, student.mapper, steps=steps)
+
+
+def train_gan(out: Path, work: Path, world: World, plan: gan.GanPlan = GAN) -> None:
+    student = _student(work / "warm-fine")
+    learned = _state(work / "mapping")["mapping"]
+    student.generator.backbone.mapping.load_state_dict(learned)
+    torch.manual_seed(5)
+    discriminator = DualDiscriminator(DISCRIMINATOR)
+    generator = gan.train(work / "gan", world, student, discriminator, plan)
+    save_generator(generator, out, licence=LICENCE, discriminator=discriminator, half=True)
+
+
+def _student(folder: Path) -> Student:
+    """The running average of the first stage."""
+    student = Student(GENERATOR)
+    student.load_state_dict(_state(folder)["average"])
+    return student
+
+
+def _state(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    state = load_state(folder / "state.pt")
+    if state is None:
+        raise ValueError(f"{folder}/state.pt is not there; the stage before has not run")
+    return state
