@@ -28,6 +28,7 @@ from dreamportrait.mini.clip import (
     token_ids,
     tokenizer,
 )
+from dreamportrait.mini.weight_files import check_new
 from dreamportrait.mini.world import World
 from dreamportrait.text.tower import TextTower, at
 from dreamportrait.training.loop import cosine, fit, set_lr
@@ -74,8 +75,7 @@ def train(
     """Writes config.json and model.safetensors; a stopped run continues from `work`."""
     if variant not in CONFIGS:
         raise ValueError(f"variant={variant!r}: must be one of {', '.join(CONFIGS)}")
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} exists and is not empty; name another folder")
+    check_new(out)
     training = ClipTraining(variant, world_train, steps, batch, torch.device(device))
     state = {"model": training.model, "optimizer": training.optimizer}
     fit(training.step, state, steps, work, seed=SEEDS[variant], title=f"clip-{variant}")
@@ -141,7 +141,7 @@ class ClipTraining:
 
     def _draw(self, rng: np.random.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Pictures, and new captions of them: one half as varied as prompts, one half as telling as a judge needs."""
-        chosen = np.sort(rng.choice(len(self.world), self.batch, replace=False))
+        chosen = rng.choice(len(self.world), self.batch, replace=False)
         faces = [self.world.attributes[i] for i in chosen]
         half = self.batch // 2
         captions = [describe(face, rng) for face in faces[:half]]
