@@ -6,7 +6,7 @@ OLDEST ?= .venv-oldest
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES = eg3d_ops dreamportrait benchmarks tools
+SOURCES = eg3d_ops dreamportrait benchmarks datasets tools
 
 .PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench clean
 

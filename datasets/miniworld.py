@@ -72,7 +72,7 @@ def samples(split: str, count: int, resolution: int, workers: int) -> Iterator[S
     codes, cameras = world.identities(split, count), world.random_cameras(count, world.SEEDS[split])
     jobs = [(code, camera, resolution) for code, camera in zip(codes, cameras, strict=True)]
     for index, image in enumerate(_rendered(jobs, workers)):
-        attributes, seed = read_code(codes[index])[0], world._caption_seed(split, index)
+        attributes, seed = read_code(codes[index])[0], world.caption_seed(split, index)
         texts = grammar.captions(attributes, seed), grammar.evaluation_caption(attributes, seed)
         yield Sample(image, cameras[index], *texts, attributes)
 

@@ -55,10 +55,10 @@ class World:
         return np.stack([named.to_vector(*read_code(z)) for z in self.codes])
 
     def captions(self, index: int) -> list[str]:
-        return grammar.captions(self.attributes[index], _caption_seed(self.split, index))
+        return grammar.captions(self.attributes[index], caption_seed(self.split, index))
 
     def evaluation_caption(self, index: int) -> str:
-        return grammar.evaluation_caption(self.attributes[index], _caption_seed(self.split, index))
+        return grammar.evaluation_caption(self.attributes[index], caption_seed(self.split, index))
 
 
 def load(split: str, count: int, cache: Path | None = None, workers: int | None = None) -> World:
@@ -104,7 +104,7 @@ def identities(split: str, count: int) -> Array:
     return np.stack(found[:count])
 
 
-def _caption_seed(split: str, index: int) -> int:
+def caption_seed(split: str, index: int) -> int:
     return SEEDS[split] * 10**9 + index
 
 
