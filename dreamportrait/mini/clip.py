@@ -6,27 +6,23 @@
 Words outside that vocabulary are zero vectors, as they are in 2 % of the places in training: they say nothing.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
 import torch
 from open_clip.model import CLIP  # type: ignore[import-untyped]
 from open_clip.tokenizer import SimpleTokenizer  # type: ignore[import-untyped]
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dreamportrait.mini import weight_files
 from dreamportrait.mini.captions import vocabulary
 from dreamportrait.weights.errors import WeightsError
 from dreamportrait.weights.schema import from_dict
-from dreamportrait.weights.store import check_finite, check_tensors
+from dreamportrait.weights.store import check_tensors
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT_VERSION = 1
 IMAGE_SIZE = 64
 CONTEXT_LENGTH = 77
 VOCABULARY_SIZE = 49408  # of CLIP's tokenizer
@@ -99,56 +95,31 @@ def save(
     folder: Path,
     notes: Mapping[str, Any],  # goes into config.json
 ) -> None:
-    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     ids = torch.tensor(token_ids())
-    kept[_EMBEDDING] = kept[_EMBEDDING][: len(ids)].contiguous()
-    halved = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(halved | {_IDS: ids}, folder / WEIGHTS, metadata={"format": "pt"})
-    values = {"format_version": FORMAT_VERSION, "model": asdict(config), **notes}
-    (folder / CONFIG).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    rows = tensors[_EMBEDDING][: len(ids)]
+    weight_files.write(folder, {**tensors, _EMBEDDING: rows, _IDS: ids}, {"model": asdict(config), **notes})
 
 
 def load(folder: Path) -> CLIP:
     """In single precision, in eval mode, without gradients for its weights."""
-    config = _load_config(folder / CONFIG)
-    path = folder / WEIGHTS
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is not there; train it, or name a complete folder") from None
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path} is no safetensors file, or is damaged: {error}") from None
-    model = build(config)
-    whole = _with_all_rows(tensors, model.token_embedding.weight, path)
-    check_tensors(model, whole, str(path))
-    check_finite(whole, str(path))
+    tensors, values = weight_files.read(folder)
+    model = build(from_dict(ClipConfig, values.get("model"), f"{folder / weight_files.CONFIG}: model"))
+    where = str(folder / weight_files.WEIGHTS)
+    whole = _with_all_rows(tensors, model.token_embedding.weight, where)
+    check_tensors(model, whole, where)
     model.load_state_dict(whole, strict=True)
     return model.eval().requires_grad_(False)
 
 
-def _load_config(path: Path) -> ClipConfig:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is not there; train it, or name a complete folder") from None
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from None
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise WeightsError(f"{path}: format_version {version!r}; this version of dreamportrait reads {FORMAT_VERSION}")
-    return from_dict(ClipConfig, values.get("model"), f"{path}: model")
-
-
-def _with_all_rows(tensors: dict[str, Tensor], embedding: Tensor, path: Path) -> dict[str, Tensor]:
-    """In single precision, with a zero row for every token that captions do not use."""
+def _with_all_rows(tensors: dict[str, Tensor], embedding: Tensor, where: str) -> dict[str, Tensor]:
+    """With a zero row for every token that captions do not use."""
     if missing := {_IDS, _EMBEDDING} - tensors.keys():
-        raise WeightsError(f"{path} lacks {', '.join(sorted(missing))}")
-    whole = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+        raise WeightsError(f"{where} lacks {', '.join(sorted(missing))}")
+    whole = dict(tensors)
     ids, rows = whole.pop(_IDS), whole[_EMBEDDING]
     if rows.shape != (len(ids), embedding.shape[1]) or ids.min() < 0 or ids.max() >= len(embedding):
         sizes = f"rows {list(rows.shape)} of tokens {list(ids.shape)}"
-        raise WeightsError(f"{path}: {sizes} do not fit an embedding {list(embedding.shape)}")
+        raise WeightsError(f"{where}: {sizes} do not fit an embedding {list(embedding.shape)}")
     whole[_EMBEDDING] = torch.zeros_like(embedding, requires_grad=False)
     whole[_EMBEDDING][ids] = rows
     return whole
