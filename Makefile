@@ -5,10 +5,12 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
+MINI ?= runs/mini
+MINI_ARGS ?=
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES = eg3d_ops dreamportrait benchmarks datasets tools
 
-.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench clean
+.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench mini-weights clean
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -40,6 +42,11 @@ check-cuda: $(VENV)/.installed  ## compiles the CUDA sources; needs nvcc, no GPU
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.ops
+
+# Made to be stopped and given again. The allocator's settings keep it from returning memory that is asked for again.
+mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a CPU
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
+	$(BIN)/python -m dreamportrait.mini.train all --work $(MINI)/work --out $(MINI)/weights $(MINI_ARGS)
 
 # torch is gigabytes: the environment is made once, and pip runs again only when the requirements change.
 define install

@@ -56,6 +56,44 @@ def test_a_whole_folder_is_loaded_without_a_network(installed, monkeypatch):
     assert locate("mini/eg3d") == installed
 
 
+def write_clip(folder):
+    from dreamportrait.mini import clip
+
+    clip.save(clip.build(clip.CONFIGS["b"]).state_dict(), clip.CONFIGS["b"], folder, {})
+
+
+def write_diffusion(folder):
+    from dreamportrait.mini.diffusion.folder import save_unet, save_vae
+    from dreamportrait.mini.diffusion.unet import make_unet
+    from dreamportrait.mini.diffusion.vae import make_vae
+
+    save_vae(make_vae((8, 8, 8)), folder)
+    save_unet(make_unet(8, (8, 8)), folder)
+
+
+def write_oracle(folder):
+    from dreamportrait.mini import oracle
+
+    oracle.save(oracle.Oracle(), folder, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "kinds"),
+    [
+        ("clip-b", write_clip, ("CLIP", "SimpleTokenizer")),
+        ("diffusion", write_diffusion, ("UNet2DConditionModel", "AutoencoderKL", "DDIMScheduler")),
+        ("oracle", write_oracle, ("Oracle",)),
+    ],
+)
+def test_every_kind_of_model(installed, name, write, kinds):
+    write(installed.with_name(name))
+    seal(installed.with_name(name))
+    model = from_pretrained(f"mini/{name}")
+    parts = model if isinstance(model, tuple) else (model,)
+    assert tuple(type(part).__name__ for part in parts) == kinds
+    assert not any(part.training for part in parts if isinstance(part, torch.nn.Module))
+
+
 def test_the_seal_lists_every_file(installed):
     files = json.loads((installed / "files.json").read_text())["files"]
     networks = {"generator.safetensors", "discriminator.safetensors"}

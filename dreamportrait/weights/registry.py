@@ -1,6 +1,10 @@
 """Models by name, and the seal that tells whether a folder of weights is whole.
 
-    generator, discriminator = from_pretrained("mini/eg3d")
+    from_pretrained("mini/clip-a")      open_clip's model and tokenizer; conditions generators
+    from_pretrained("mini/clip-b")      the same; the judge
+    from_pretrained("mini/diffusion")   UNet, VAE and noise schedule of diffusers
+    from_pretrained("mini/eg3d")        generator and discriminator
+    from_pretrained("mini/oracle")      reads attributes from pictures
 
 The miniature world's weights lie in the package; for them nothing is ever asked of a network. A sealed folder has a
 files.json with the size and SHA-256 of every other file in it, at any depth.
@@ -20,7 +24,7 @@ from dreamportrait.weights.errors import WeightsError, listed, shown
 MINI = ("clip-a", "clip-b", "diffusion", "eg3d", "oracle")
 NAMES = tuple(f"mini/{name}" for name in MINI)
 SEAL, FORMAT_VERSION = "files.json", 1
-REMEDY = "install dreamportrait again, or `make mini-weights` trains them"
+REMEDY = "install dreamportrait again, or train them with `make mini-weights` and copy them there"
 
 
 class TriPlaneGan(NamedTuple):
@@ -48,11 +52,11 @@ def _load(name: str, folder: Path) -> Any:
     if name in ("mini/clip-a", "mini/clip-b"):
         from dreamportrait.mini import clip
 
-        return clip.load(folder)
+        return clip.load(folder), clip.tokenizer()
     if name == "mini/diffusion":
-        from dreamportrait.mini import diffusion
+        from dreamportrait.mini.diffusion.folder import load_diffusion
 
-        return diffusion.load(folder)
+        return load_diffusion(folder)
     if name == "mini/eg3d":
         from dreamportrait.weights.store import load_discriminator, load_generator
 

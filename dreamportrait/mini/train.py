@@ -1,0 +1,287 @@
+"""Trains all that the miniature world ships: `python -m dreamportrait.mini.train all --work WORK --out OUT`.
+
+A stage that was stopped continues when the same command is given again; one that is done is skipped.
+
+    WORK/world/               rendered faces
+    WORK/STAGE/state/         checkpoints and logs
+    WORK/STAGE/result/        what the stage makes, sealed
+    WORK/STAGE/done.json      it is done: how long it took, on what
+    OUT/NAME/                 clip-a, clip-b, diffusion, eg3d, oracle: published as soon as their last stage is done
+"""
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from filelock import FileLock, Timeout
+
+from dreamportrait import __version__
+from dreamportrait.mini import cards
+from dreamportrait.mini.world import World, load
+from dreamportrait.training.loop import NonFiniteLoss
+from dreamportrait.weights.errors import WeightsError, listed
+from dreamportrait.weights.registry import SEAL, seal, verify
+
+FACES = {"train": 40_000, "test": 2_000, "combinations": 1_000}
+DONE, STATE, RESULT, SECONDS = "done.json", "state", "result", "seconds.json"
+
+
+@dataclass(frozen=True)
+class Places:
+    work: Path
+    out: Path
+    device: str = "cpu"
+
+    def state(self, stage: str) -> Path:
+        return self.work / stage / STATE
+
+    def result(self, stage: str) -> Path:
+        return self.work / stage / RESULT
+
+    def world(self, split: str) -> World:
+        return load(split, FACES[split], self.work / "world")
+
+
+# Each writes its result into the folder it is given, if it has one; what it needs is imported when it runs.
+
+
+def _world(places: Places, result: Path) -> None:
+    for split in FACES:
+        places.world(split)
+
+
+def _clip(variant: str) -> Callable[[Places, Path], None]:
+    def run(places: Places, result: Path) -> None:
+        from dreamportrait.mini.clip_training import train
+
+        worlds = places.world("train"), places.world("test")
+        train(variant, result, places.state(f"clip-{variant}"), *worlds, device=places.device)
+
+    return run
+
+
+def _oracle(places: Places, result: Path) -> None:
+    from dreamportrait.mini import oracle
+
+    worlds = places.world("train"), places.world("test")
+    oracle.train(result, places.state("oracle"), *worlds, device=places.device)
+
+
+def _vae(places: Places, result: Path) -> None:
+    from dreamportrait.mini.diffusion.vae import train_vae
+
+    train_vae(result, places.state("vae"), places.world("train"), device=places.device)
+
+
+def _unet(places: Places, result: Path) -> None:
+    from dreamportrait.mini import clip
+    from dreamportrait.mini.diffusion.unet import train_unet
+    from dreamportrait.text.encoder import TextEncoder
+
+    encoder = TextEncoder(clip.load(places.result("clip-a")), clip.tokenizer())
+    shutil.copytree(places.result("vae") / "vae", result / "vae")
+    world, state = places.world("train"), places.state("unet")
+    train_unet(result, state, world, lambda prompts: encoder.encode(prompts).words, device=places.device)
+
+
+def _eg3d_warm(places: Places, result: Path) -> None:
+    _only_cpu(places)
+    from dreamportrait.mini.eg3d.stages import train_warm
+
+    train_warm(places.work / "eg3d", places.world("train"))
+
+
+def _eg3d_map(places: Places, result: Path) -> None:
+    from dreamportrait.mini.eg3d.stages import train_mapping
+
+    train_mapping(places.work / "eg3d")
+
+
+def _eg3d_gan(places: Places, result: Path) -> None:
+    _only_cpu(places)
+    from dreamportrait.mini.eg3d.stages import train_gan
+
+    train_gan(result, places.work / "eg3d", places.world("train"))
+
+
+def _only_cpu(places: Places) -> None:
+    if places.device != "cpu":
+        raise ValueError(f"device={places.device!r}: the EG3D stages train on the CPU only; run them with --device cpu")
+
+
+@dataclass(frozen=True)
+class Stage:
+    run: Callable[[Places, Path], None]
+    cpu: float  # minutes on two cores
+    gpu: float  # minutes on one GPU
+    needs: tuple[str, ...] = ()
+    part: str | None = None  # of which folder of OUT. None = of none
+    publishes: bool = False  # its result is that folder
+
+
+# In the order they run. Minutes are estimates until they are measured.
+STAGES = {
+    "world": Stage(_world, 3, 3),
+    "clip-a": Stage(_clip("a"), 40, 4, (), "clip-a", True),
+    "oracle": Stage(_oracle, 15, 3, (), "oracle", True),
+    "vae": Stage(_vae, 90, 8, (), "diffusion"),
+    "eg3d-warm": Stage(_eg3d_warm, 110, 9, (), "eg3d"),
+    "eg3d-map": Stage(_eg3d_map, 3, 1, ("eg3d-warm",), "eg3d"),
+    "unet": Stage(_unet, 120, 9, ("vae", "clip-a"), "diffusion", True),
+    "clip-b": Stage(_clip("b"), 40, 4, (), "clip-b", True),
+    "eg3d-gan": Stage(_eg3d_gan, 100, 9, ("eg3d-map",), "eg3d", True),
+}
+CARDS = "cards"  # the last stage: scores, descriptions, seals of what was published
+
+
+def run_stages(names: list[str], places: Places) -> None:
+    """Everything that can be refused is refused before the first stage runs."""
+    for name in names:
+        if name != CARDS:
+            _check_free(name, places)
+    for name in names:
+        if name == CARDS:
+            cards.write_all(places.out)
+        elif is_done(name, places):
+            print(f"{name}: done before", flush=True)
+        else:
+            _check_needs(name, places)
+            _run(name, places)
+        if name != CARDS and STAGES[name].publishes:
+            _publish(name, places)
+
+
+def is_done(name: str, places: Places) -> bool:
+    if not (places.work / name / DONE).exists():
+        return False
+    if (result := places.result(name)).exists():
+        verify(result)
+    return True
+
+
+def _run(name: str, places: Places) -> None:
+    folder, result = places.work / name, places.result(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout:
+        raise WeightsError(f"{folder} is in use: another process trains this stage; wait for it or end it") from None
+    with lock, _clock(folder / SECONDS):
+        shutil.rmtree(result, ignore_errors=True)  # of a run that was stopped while writing it
+        print(f"{name}: about {STAGES[name].cpu:.0f} min on two cores, {STAGES[name].gpu:.0f} min on a GPU", flush=True)
+        STAGES[name].run(places, result)
+    if result.exists():
+        seal(result)
+    facts = {
+        "stage": name,
+        "command": f"python -m dreamportrait.mini.train {name}",
+        "seconds": _read(folder / SECONDS)["seconds"],
+        "hardware": hardware(places.device),
+        "code_version": __version__,
+    }
+    _write(folder / DONE, facts)
+
+
+def _check_needs(name: str, places: Places) -> None:
+    if missing := [need for need in STAGES[name].needs if not is_done(need, places)]:
+        raise WeightsError(f"stage {name} needs {listed(missing)}, not done in {places.work}; run {missing[0]} first")
+
+
+def _check_free(name: str, places: Places) -> None:
+    """That what stands where this stage will publish is what it published before."""
+    stage = STAGES[name]
+    if not stage.publishes:
+        return
+    target = places.out / str(stage.part)
+    if target.exists() and not (is_done(name, places) and _is_published(places.result(name), target)):
+        raise WeightsError(f"{target} exists and was not made from {places.work}; name another OUT, or remove it")
+
+
+def _is_published(result: Path, target: Path) -> bool:
+    made = [path for path in result.rglob("*") if path.is_file() and path.name != SEAL]
+    copies = [target / path.relative_to(result) for path in made]
+    return all(
+        copy.is_file() and copy.read_bytes() == path.read_bytes() for path, copy in zip(made, copies, strict=True)
+    )
+
+
+def _publish(name: str, places: Places) -> None:
+    """Copies a result to OUT, with how it came about; the seal follows with the card."""
+    stage, result = STAGES[name], places.result(name)
+    target = places.out / str(stage.part)
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    shutil.copytree(result, unfinished, ignore=shutil.ignore_patterns(SEAL))
+    parts = [other for other in STAGES if STAGES[other].part == stage.part]
+    _write(unfinished / cards.TRAINING, {"stages": [_read(places.work / part / DONE) for part in parts]})
+    os.replace(unfinished, target)
+
+
+# Time and place.
+
+
+@contextmanager
+def _clock(path: Path) -> Iterator[None]:
+    """Adds to the seconds of earlier runs of a stage that was stopped."""
+    before = _read(path)["seconds"] if path.exists() else 0
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        _write(path, {"seconds": round(before + time.monotonic() - start)})
+
+
+def hardware(device: str) -> str:
+    if device == "cpu":
+        return f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return torch.cuda.get_device_name(device)
+
+
+def estimates() -> str:
+    """A table: how long each stage takes."""
+    rows = [(name, stage.cpu, stage.gpu) for name, stage in STAGES.items()]
+    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+    lines = [f"{name:10} {cpu:6.0f} min {gpu:6.0f} min" for name, cpu, gpu in rows]
+    return "\n".join([f"{'stage':10} {'two cores':>10} {'one GPU':>10}", *lines])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+@click.command()
+@click.argument("stage", type=click.Choice([*STAGES, CARDS, "all"]))
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Checkpoints, logs, rendered faces.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folders of finished weights.")
+@click.option("--device", default="cpu", show_default=True)
+def main(stage: str, work: Path, out: Path, device: str) -> None:
+    """Train a STAGE of the miniature world, or all of them in order."""
+    names = [*STAGES, CARDS] if stage == "all" else [stage]
+    print(estimates(), flush=True)
+    try:
+        run_stages(names, Places(work, out, device))
+    except (ValueError, OSError, NonFiniteLoss) as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
