@@ -98,7 +98,7 @@ def evaluate(folder: Path, world: World) -> dict[str, Any]:
     candidates = min(100, len(world))
     found, named = r_precision(read, seen, candidates), r_precision(seen, read, candidates)
     return {
-        "count": len(world),
+        "faces": len(world),
         "candidates": candidates,
         "caption_to_image": round(found.value, 4),
         "image_to_caption": round(named.value, 4),

@@ -17,7 +17,7 @@ from dreamportrait.mini import weight_files
 from dreamportrait.mini.attributes import ATTRIBUTES, Attributes, is_visible
 from dreamportrait.mini.augmentation import augment
 from dreamportrait.mini.world import World
-from dreamportrait.training.loop import cosine, fit, set_lr
+from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.weights.errors import WeightsError
 from dreamportrait.weights.store import check_tensors
 
@@ -117,7 +117,7 @@ def train(
     """Writes config.json and model.safetensors; a stopped run continues from `work`."""
     weight_files.check_new(out)
     training = OracleTraining(world_train, steps, batch, torch.device(device))
-    state = {"model": training.oracle, "optimizer": training.optimizer}
+    state: dict[str, Stateful] = {"model": training.oracle, "optimizer": training.optimizer}
     fit(training.step, state, steps, work, seed=SEED, title="oracle")
     notes: dict[str, Any] = {
         "name": "oracle",
@@ -126,7 +126,8 @@ def train(
     save(training.oracle, work / "unscored", notes)
     images = torch.from_numpy(np.array(world_test.images)).float() / 127.5 - 1
     scores = accuracy(load(work / "unscored"), images, world_test.attributes)
-    notes["accuracy"] = {name: round(value, 4) for name, value in scores.items()} | {"count": len(world_test)}
+    notes["scores"] = {"faces": len(world_test), "least_accuracy": round(min(scores.values()), 4)}
+    notes["accuracy"] = {name: round(value, 4) for name, value in scores.items()}
     save(training.oracle, out, notes)
 
 
@@ -137,7 +138,7 @@ class OracleTraining:
         self.world, self.steps, self.batch, self.device = world, steps, batch, device
         self.classes = to_classes(world.attributes)  # [N, attributes]
         torch.manual_seed(SEED)
-        self.oracle = Oracle().to(device, memory_format=torch.channels_last).train()
+        self.oracle = Oracle().to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.AdamW(
             self.oracle.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
         )
