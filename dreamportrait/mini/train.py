@@ -95,10 +95,9 @@ def _unet(places: Places, result: Path) -> None:
 
 
 def _eg3d_warm(places: Places, result: Path) -> None:
-    _only_cpu(places)
     from dreamportrait.mini.eg3d.stages import train_warm
 
-    train_warm(places.work / "eg3d", places.world("train"))
+    train_warm(places.work / "eg3d", places.world("train"), device=places.device)
 
 
 def _eg3d_map(places: Places, result: Path) -> None:
@@ -108,15 +107,9 @@ def _eg3d_map(places: Places, result: Path) -> None:
 
 
 def _eg3d_gan(places: Places, result: Path) -> None:
-    _only_cpu(places)
     from dreamportrait.mini.eg3d.stages import train_gan
 
-    train_gan(result, places.work / "eg3d", places.world("train"))
-
-
-def _only_cpu(places: Places) -> None:
-    if places.device != "cpu":
-        raise ValueError(f"device={places.device!r}: the EG3D stages train on the CPU only; run them with --device cpu")
+    train_gan(result, places.work / "eg3d", places.world("train"), device=places.device)
 
 
 @dataclass(frozen=True)

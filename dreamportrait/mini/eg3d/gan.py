@@ -57,12 +57,12 @@ def train(
     # The attribute mapper rests: its place is the mapping network's now.
     optimizer_g = torch.optim.Adam(G.parameters(), adam_g.lr, adam_g.betas, adam_g.eps)
     optimizer_d = torch.optim.Adam(D.parameters(), adam_d.lr, adam_d.betas, adam_d.eps)
-    size = G.config.render_resolution
+    size, device = G.config.render_resolution, G.dataset_label_std.device
 
     def step(index: int) -> dict[str, Tensor]:
-        real = Batch(world, torch.randint(len(world), (plan.batch,)))
+        real = Batch(world, torch.randint(len(world), (plan.batch,)), device)
         raw = antialiased(real.image, size)
-        camera = Batch(world, torch.randint(len(world), (plan.batch,))).camera
+        camera = Batch(world, torch.randint(len(world), (plan.batch,)), device).camera
         losses = {}
         moving = index >= plan.alone
         set_lr(optimizer_g, adam_g.lr * min(1, (index - plan.alone + 1) / 200))
@@ -73,7 +73,7 @@ def train(
             losses["generator"] = generator_loss(D(fake.image, fake.image_raw, camera))
             total = losses["generator"]
             if index % DENSITY_EVERY == 0:
-                smooth = density_regularization(G, planes, *density_points(plan.batch))
+                smooth = density_regularization(G, planes, *density_points(plan.batch, device=device))
                 total = total + DENSITY_EVERY * DENSITY_WEIGHT * smooth
             if index % plan.anchor_every == 0:
                 known = regression_losses(student(real.vector, real.camera), real)
@@ -105,8 +105,10 @@ def train(
 
 
 def _generate(G: TriPlaneGenerator, camera: Tensor) -> tuple[Tensor, Rendering]:
-    z = torch.randn(len(camera), G.config.z_dim)
-    w = G.map(z, swapped(camera, SWAP, torch.rand(len(z), 1)), update_average=torch.is_grad_enabled())
+    z, draws = torch.randn(len(camera), G.config.z_dim), torch.rand(len(camera), 1)
+    w = G.map(
+        z.to(camera.device), swapped(camera, SWAP, draws.to(camera.device)), update_average=torch.is_grad_enabled()
+    )
     planes = G.synthesize_planes(w, noise="none")
     return planes, G.render(planes, camera, w=w, draws="random")
 

@@ -4,12 +4,14 @@ Plain regression z -> w, without rendering. The code z determines the attributes
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dreamportrait.generator import TriPlaneGenerator
+from dreamportrait.generator.layers import FullyConnected
 from dreamportrait.mini.attributes import is_held_out, read_code, sample_codes, to_vector
 from dreamportrait.mini.eg3d.warm import AttributeMapper
 from dreamportrait.mini.world import random_cameras
@@ -27,7 +29,7 @@ def train(
     steps: int,
     batch: int = 256,
     pairs: int = 60_000,
-    lr: float = 0.1,
+    lr: float = 0.3,
 ) -> float:
     """Trains the generator's mapping network in place and sets its average w; returns R^2 on unseen codes.
 
@@ -37,8 +39,13 @@ def train(
     cameras = torch.from_numpy(random_cameras(4096, SEED))
     held = pairs // 20
     mapping = generator.backbone.mapping
+    first = mapping.get_submodule("fc0")
+    assert isinstance(first, FullyConnected)
+    with torch.no_grad():
+        first.weight[:, generator.config.z_dim :] = 0  # whose camera it is does not matter yet
     slow = [weight for name, weight in mapping.named_parameters() if not name.startswith("embed")]
-    optimizer = torch.optim.Adam([{"params": slow}, {"params": mapping.embed.parameters()}], betas=(0.9, 0.99))
+    groups: list[dict[str, Any]] = [{"params": slow}, {"params": mapping.embed.parameters()}]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     spread = w.var(0).mean()
     mapping.w_avg.copy_(w.mean(0))
 

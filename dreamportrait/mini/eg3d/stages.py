@@ -23,26 +23,34 @@ MAPPING_STEPS = 8_000
 GAN = gan.GanPlan(alone=600, steps=4_600)
 
 
-def train_warm(work: Path, world: World, coarse_steps: int = COARSE_STEPS, fine_steps: int = FINE_STEPS) -> None:
+def train_warm(
+    work: Path,
+    world: World,
+    coarse_steps: int = COARSE_STEPS,
+    fine_steps: int = FINE_STEPS,
+    device: str = "cpu",
+) -> None:
     torch.manual_seed(0)
     half = GENERATOR.render_resolution // 2
-    student = warm.train(work / "warm-coarse", world, Student(GENERATOR), steps=coarse_steps, resolution=half)
+    student = warm.train(
+        work / "warm-coarse", world, Student(GENERATOR).to(device), steps=coarse_steps, resolution=half
+    )
     student.requires_grad_(True).train()
     warm.train(work / "warm-fine", world, student, steps=fine_steps, resolution=2 * half, lr=1.5e-3)
 
 
 def train_mapping(work: Path, steps: int = MAPPING_STEPS) -> float:
-    """Returns R^2 on unseen codes."""
+    """Returns R^2 on unseen codes; small enough for a CPU anywhere."""
     student = _student(work / "warm-fine")
     return mapping.train(work / "mapping", student.generator, student.mapper, steps=steps)
 
 
-def train_gan(out: Path, work: Path, world: World, plan: gan.GanPlan = GAN) -> None:
-    student = _student(work / "warm-fine")
+def train_gan(out: Path, work: Path, world: World, plan: gan.GanPlan = GAN, device: str = "cpu") -> None:
+    student = _student(work / "warm-fine").to(device)
     learned = _state(work / "mapping")["mapping"]
     student.generator.backbone.mapping.load_state_dict(learned)
     torch.manual_seed(5)
-    discriminator = DualDiscriminator(DISCRIMINATOR)
+    discriminator = DualDiscriminator(DISCRIMINATOR).to(device)
     generator = gan.train(work / "gan", world, student, discriminator, plan)
     save_generator(generator, out, licence=LICENCE, discriminator=discriminator, half=True)
 

@@ -57,12 +57,12 @@ class Student(nn.Module):
 class Batch:
     """Pictures of a world by number, as tensors."""
 
-    def __init__(self, world: World, indices: Tensor) -> None:
+    def __init__(self, world: World, indices: Tensor, device: torch.device | str = "cpu") -> None:
         i = indices.numpy()
-        self.image = torch.from_numpy(world.images[i]).float() / 127.5 - 1  # [N, 3, R, R]
-        self.depth = torch.from_numpy(world.depth[i]).float()[:, None]  # [N, 1, R, R]
-        self.camera = torch.from_numpy(world.cameras[i])
-        self.vector = torch.from_numpy(world.vectors[i])
+        self.image = torch.from_numpy(world.images[i]).to(device).float() / 127.5 - 1  # [N, 3, R, R]
+        self.depth = torch.from_numpy(world.depth[i]).to(device).float()[:, None]  # [N, 1, R, R]
+        self.camera = torch.from_numpy(world.cameras[i]).to(device)  # [N, 25]
+        self.vector = torch.from_numpy(world.vectors[i]).to(device)  # [N, V]
 
 
 def train(
@@ -70,10 +70,11 @@ def train(
 ) -> Student:
     """Views are rendered at `resolution`; returns the running average."""
     average = Ema(student)
+    device = student.mapper.out.weight.device
     optimizer = torch.optim.Adam(student.parameters(), lr, betas=(0.9, 0.99))
 
     def step(index: int) -> dict[str, Tensor]:
-        real = Batch(world, torch.randint(len(world), (batch,)))
+        real = Batch(world, torch.randint(len(world), (batch,)), device)
         losses = regression_losses(student(real.vector, real.camera, resolution), real)
         set_lr(optimizer, cosine(index, steps, lr, warmup=50))
         optimizer.zero_grad(set_to_none=True)

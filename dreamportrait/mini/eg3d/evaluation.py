@@ -1,0 +1,136 @@
+"""How good the miniature EG3D is: distance to real pictures, agreement of its views, variety, and sheets to look at."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamportrait.generator import TriPlaneGenerator
+from dreamportrait.generator.triplane import Rendering
+from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.metrics.consistency import reprojection_error
+from dreamportrait.metrics.frechet import Moments, frechet_distance
+from dreamportrait.mini.sheets import depth_to_images, save_sheet
+from dreamportrait.mini.world import FOV, RADIUS, World, random_cameras
+from dreamportrait.rendering.cameras import camera_label, intrinsics_from_fov, pose
+
+BEHIND = 2.8  # distances beyond are background
+TOLERANCE = 0.03  # of the world; a pixel is 0.01 wide
+YAWS = (-0.4, 0.0, 0.4)
+
+
+def front(count: int, yaw: float = 0.0) -> Tensor:
+    """Labels [count, 25] of a camera turned by so much."""
+    return camera_label(pose(math.pi / 2 + yaw, radius=RADIUS), intrinsics_from_fov(FOV)).expand(count, -1)
+
+
+class Portraits:
+    """Identities drawn from noise, with their planes."""
+
+    def __init__(self, generator: TriPlaneGenerator, count: int, seed: int, truncation: float = 1.0) -> None:
+        self.generator = generator
+        z = torch.randn(count, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
+        self.w = generator.map(z, front(count), truncation)
+        self.planes = generator.synthesize_planes(self.w)
+
+    def view(self, camera: Tensor) -> Rendering:
+        return self.generator.render(self.planes, camera, w=self.w)
+
+
+@torch.inference_mode()
+def draw(generator: TriPlaneGenerator, count: int, seed: int = 0, truncation: float = 1.0, batch: int = 50) -> Tensor:
+    """Pictures [count, 3, R, R] from the cameras that real ones are taken from."""
+    cameras = torch.from_numpy(random_cameras(count, seed))
+    parts = []
+    for i in range(0, count, batch):
+        part = cameras[i : i + batch]
+        parts.append(Portraits(generator, len(part), seed + i, truncation).view(part).image)
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def consistency(generator: TriPlaneGenerator, count: int = 50, seed: int = 0) -> dict[str, float]:
+    """Of views turned by 0.4 against the front: differences of colour (0 to 1) and of depth (world units)."""
+    portraits = Portraits(generator, count, seed)
+    views = {yaw: portraits.view(front(count, yaw)) for yaw in YAWS}
+    first = (views[0.0].image, views[0.0].depth, front(count))
+    errors = [
+        reprojection_error(first, (views[yaw].image, views[yaw].depth, front(count, yaw)), BEHIND, TOLERANCE)
+        for yaw in YAWS
+        if yaw != 0
+    ]
+    means = {name: float(torch.stack([getattr(e, name) for e in errors]).mean()) for name in ("color", "depth", "seen")}
+    return {"color": means["color"] / 2, "depth": means["depth"], "seen": means["seen"]}
+
+
+@torch.inference_mode()
+def score(
+    generator: TriPlaneGenerator,
+    reconstruct: Callable[[Tensor], Tensor],
+    world: World,
+    judge: ClipScorer,
+    count: int = 2000,
+) -> dict[str, Any]:
+    """`reconstruct`: pictures -> the mini VAE's pictures of them, the yardstick."""
+    real = torch.from_numpy(world.images[:count].copy()).float() / 127.5 - 1
+    made = draw(generator, len(real))
+    features = {"real": judge.image_features(real), "generated": judge.image_features(made)}
+    features["reconstructed"] = judge.image_features(reconstruct(real))
+    # Half of the real pictures against the other half: what the distance is for pictures of one kind.
+    first, second = features["real"].chunk(2)
+    moments = {name: Moments.of(value) for name, value in features.items()}
+    distance = {
+        name: round(frechet_distance(moments["real"], moments[name]), 5) for name in ("generated", "reconstructed")
+    }
+    distance["real_halves"] = round(frechet_distance(Moments.of(first), Moments.of(second)), 5)
+    truncated = judge.image_features(draw(generator, 400, truncation=0.5))
+    return {
+        "frechet_distance_mini_clip_b": distance,
+        "diversity": {
+            "real": spread(features["real"][:400]),
+            "generated": spread(features["generated"][:400]),
+            "truncated_0.5": spread(truncated),
+        },
+        "reprojection_error_yaw_0.4": {k: round(v, 4) for k, v in consistency(generator).items()},
+    }
+
+
+def spread(features: Tensor) -> float:
+    """Mean of 1 - cosine over all pairs."""
+    n = len(features)
+    return round(float(1 - ((features @ features.T).sum() - n) / (n * (n - 1))), 4)
+
+
+# Sheets.
+
+
+@torch.inference_mode()
+def portrait_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, seed: int = 0, scale: int = 2) -> None:
+    """One portrait per column: from the left, front, right, and its depth."""
+    portraits = Portraits(generator, count, seed)
+    views = [portraits.view(front(count, yaw)) for yaw in YAWS]
+    depth = depth_to_images(views[1].depth, 2.35, 3.0)
+    save_sheet([*(view.image for view in views), depth], path, scale, colors=255)
+
+
+@torch.inference_mode()
+def truncation_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, seed: int = 0, scale: int = 2) -> None:
+    """Truncation 0, 0.35, 0.7, 1 from above."""
+    rows = [Portraits(generator, count, seed, psi).view(front(count)).image for psi in (0.0, 0.35, 0.7, 1.0)]
+    save_sheet(rows, path, scale)
+
+
+@torch.inference_mode()
+def mixing_sheet(generator: TriPlaneGenerator, path: Path, count: int = 8, seed: int = 0, scale: int = 2) -> None:
+    """First row: sources. Below: the first portrait takes the early, the middle or the late w of each source."""
+    portraits = Portraits(generator, count, seed)
+    rows = [portraits.view(front(count)).image]
+    total = generator.num_ws
+    for start, end in ((0, total // 3), (total // 3, 2 * total // 3), (2 * total // 3, total)):
+        w = portraits.w[:1].repeat(count, 1, 1)
+        w[:, start:end] = portraits.w[:, start:end]
+        rows.append(generator.render(generator.synthesize_planes(w), front(count), w=w).image)
+    save_sheet(rows, path, scale)
