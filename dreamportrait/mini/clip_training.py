@@ -33,7 +33,7 @@ from dreamportrait.mini.world import World
 from dreamportrait.text.tower import TextTower, at
 from dreamportrait.training.loop import cosine, fit, set_lr
 
-STEPS = 4000
+STEPS = 2500
 BATCH = 128
 SEEDS = {"a": 0, "b": 1}
 LEARNING_RATE, WEIGHT_DECAY = 1.5e-3, 0.05

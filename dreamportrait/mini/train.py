@@ -134,23 +134,29 @@ STAGES = {
     "clip-b": Stage(_clip("b"), 40, 4, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 100, 9, ("eg3d-map",), "eg3d", True),
 }
-CARDS = "cards"  # the last stage: scores, descriptions, seals of what was published
+# The last stages, on what was published: scores of the parts together; then descriptions and seals.
+SCORES, CARDS = "scores", "cards"
+LAST = (SCORES, CARDS)
 
 
 def run_stages(names: list[str], places: Places) -> None:
     """Everything that can be refused is refused before the first stage runs."""
     for name in names:
-        if name != CARDS:
+        if name not in LAST:
             _check_free(name, places)
     for name in names:
-        if name == CARDS:
+        if name == SCORES:
+            from dreamportrait.mini import scores
+
+            scores.write(places.out, places.world("test"))
+        elif name == CARDS:
             cards.write_all(places.out)
         elif is_done(name, places):
             print(f"{name}: done before", flush=True)
         else:
             _check_needs(name, places)
             _run(name, places)
-        if name != CARDS and STAGES[name].publishes:
+        if name not in LAST and STAGES[name].publishes:
             _publish(name, places)
 
 
@@ -262,13 +268,13 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.argument("stage", type=click.Choice([*STAGES, CARDS, "all"]))
+@click.argument("stage", type=click.Choice([*STAGES, *LAST, "all"]))
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Checkpoints, logs, rendered faces.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folders of finished weights.")
 @click.option("--device", default="cpu", show_default=True)
 def main(stage: str, work: Path, out: Path, device: str) -> None:
     """Train a STAGE of the miniature world, or all of them in order."""
-    names = [*STAGES, CARDS] if stage == "all" else [stage]
+    names = [*STAGES, *LAST] if stage == "all" else [stage]
     print(estimates(), flush=True)
     try:
         run_stages(names, Places(work, out, device))

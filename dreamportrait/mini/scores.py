@@ -1,0 +1,65 @@
+"""What the finished weights are worth: scores.json and sheet.png in each folder, before the cards are written."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.mini import clip
+from dreamportrait.mini.diffusion import evaluation as diffusion_scores
+from dreamportrait.mini.diffusion.folder import load_diffusion
+from dreamportrait.mini.eg3d import evaluation as eg3d_scores
+from dreamportrait.mini.world import World
+from dreamportrait.text.encoder import TextEncoder
+from dreamportrait.weights.store import load_generator
+
+SCORES, SHEET = "scores.json", "sheet.png"
+GUIDANCE_SCALES = (1.5, 2.0, 3.0, 4.0, 6.0)
+SAMPLED = 200  # captions
+SHOWN = 12
+
+
+def write(out: Path, test: World) -> None:
+    """Of OUT/diffusion and OUT/eg3d, judged by OUT/clip-b; clips and the oracle were scored when they were trained."""
+    torch.manual_seed(0)
+    judge = ClipScorer(clip.load(out / "clip-b"), clip.tokenizer())
+    encoder = TextEncoder(clip.load(out / "clip-a"), clip.tokenizer())
+    unet, vae, scheduler = load_diffusion(out / "diffusion")
+
+    def embed(prompts: list[str]) -> Tensor:
+        return encoder.encode(prompts).words
+
+    def reconstruct(images: Tensor) -> Tensor:
+        return diffusion_scores.reconstruct(vae, images)
+
+    sampled = {
+        f"{scale:g}": dataclasses.asdict(
+            diffusion_scores.score_samples(
+                *(unet, vae, scheduler, embed, test, judge), guidance_scale=scale, count=SAMPLED
+            )
+        )
+        for scale in GUIDANCE_SCALES
+    }
+    best = max(GUIDANCE_SCALES, key=lambda scale: sampled[f"{scale:g}"]["caption_to_image"])
+    scores = {
+        "vae": dataclasses.asdict(diffusion_scores.score_vae(vae, test, judge)),
+        "ddim_20_steps_by_guidance_scale": sampled,
+        "best_guidance_scale": best,
+    }
+    _write(out / "diffusion" / SCORES, scores)
+    captions = [test.evaluation_caption(i) for i in range(SHOWN)]
+    made = diffusion_scores.sample_captions(unet, vae, scheduler, embed, captions, guidance_scale=best)
+    diffusion_scores.sample_sheet(made, captions, out / "diffusion" / SHEET)
+
+    generator = load_generator(out / "eg3d")
+    _write(out / "eg3d" / SCORES, eg3d_scores.score(generator, reconstruct, test, judge))
+    eg3d_scores.portrait_sheet(generator, out / "eg3d" / SHEET, SHOWN)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    print(f"{path}: {json.dumps(values)}", flush=True)
