@@ -1,5 +1,6 @@
 """The StyleGAN2 synthesis network with skip connections, here the backbone that paints tri-planes."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from eg3d_ops import bias_act, setup_filter, upsample2d
 
 Noise = Literal["const", "random", "none"]
 NOISE_MODES = ("const", "random", "none")
+Between = Callable[[int, Tensor], Tensor]  # resolution, features [N, C, H, W] -> features
 
 
 class SynthesisLayer(nn.Module):
@@ -146,12 +148,19 @@ class SynthesisNetwork(nn.Module):
     def blocks(self) -> list[SynthesisBlock]:
         return [getattr(self, f"b{r}") for r in self.resolutions]
 
-    def forward(self, ws: Tensor, noise: Noise = "const") -> Tensor:  # [N, num_ws, w_dim] -> [N, C, R, R]
+    def forward(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        noise: Noise = "const",
+        between: Between | None = None,  # changes what the next block is given
+    ) -> Tensor:  # [N, C, R, R]
         x = img = None
         first = 0
-        for block in self.blocks():
+        for resolution, block in zip(self.resolutions, self.blocks(), strict=True):
             # torgb shares the w of the next block's first convolution.
             x, img = block(x, img, ws[:, first : first + block.num_convs + 1].float(), noise)
             first += block.num_convs
+            if between is not None and resolution != self.resolutions[-1]:
+                x = between(resolution, x)
         assert img is not None
         return img

@@ -16,7 +16,7 @@ from dreamportrait.generator.config import GeneratorConfig
 from dreamportrait.generator.layers import FullyConnected
 from dreamportrait.generator.mapping import MappingNetwork, truncate
 from dreamportrait.generator.superresolution import SuperResolution
-from dreamportrait.generator.synthesis import NOISE_MODES, Noise, SynthesisNetwork
+from dreamportrait.generator.synthesis import NOISE_MODES, Between, Noise, SynthesisNetwork
 from dreamportrait.rendering.cameras import check_camera, check_label
 from dreamportrait.rendering.rays import rays_from_label
 from eg3d_ops import Decoder, decode, render_rays, sample_planes
@@ -102,13 +102,13 @@ class TriPlaneGenerator(nn.Module):
         ws = w[:, None].expand(-1, self.num_ws, -1)
         return truncate(ws, mapping.w_avg, truncation_psi, truncation_cutoff)
 
-    def synthesize_planes(self, w: Tensor, noise: Noise = "const") -> Tensor:
-        """w [N, num_ws, w_dim] -> planes [N, P, C, H, W]."""
+    def synthesize_planes(self, w: Tensor, noise: Noise = "const", between: Between | None = None) -> Tensor:
+        """w [N, num_ws, w_dim] -> planes [N, P, C, H, W]; `between` may change features between blocks."""
         c = self.config
         check_shape("w", check_tensor("w", w), [len(w), self.num_ws, c.w_dim], "[N, num_ws, w_dim], from map()")
         if noise not in NOISE_MODES:
             raise ValueError(f"noise={noise!r}: must be one of {', '.join(NOISE_MODES)}")
-        planes = self.backbone.synthesis(w, noise)
+        planes = self.backbone.synthesis(w, noise, between)
         return planes.reshape(len(w), c.num_planes, c.plane_channels, c.plane_resolution, c.plane_resolution)
 
     def render(

@@ -1,0 +1,132 @@
+"""A tri-plane generator that listens to text: the pretrained one, a mapper for the prompt, adapters for its words.
+
+    G = PortraitGenerator.equip(generator, ConditioningConfig(text_width=1024))
+    ws = G.map(z, camera, text)
+    planes = G.synthesize_planes(ws, text)
+    views = [G.render(planes, camera, w=ws) for camera in cameras]
+
+Without text it is the generator it was made from; freshly equipped it is so with any text, unless `plain_mapper`.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dreamportrait.generator.config import GeneratorConfig
+from dreamportrait.generator.synthesis import Between, Noise
+from dreamportrait.generator.triplane import Rendering, TriPlaneGenerator
+from dreamportrait.text.adapter import GatedCrossAttention
+from dreamportrait.text.config import ConditioningConfig
+from dreamportrait.text.encoder import TextFeatures
+from dreamportrait.text.mapper import SemanticsMapper
+from eg3d_ops._checks import check_shape, check_tensor
+
+
+class PortraitGenerator(nn.Module):
+    def __init__(self, generator: TriPlaneGenerator, conditioning: ConditioningConfig) -> None:
+        super().__init__()
+        self.conditioning = c = conditioning
+        self.generator = generator
+        self.mapper = SemanticsMapper(self.config.w_dim, c.text_width, c.plain_mapper) if c.global_path else None
+        synthesis = generator.backbone.synthesis
+        self.adapters = nn.ModuleDict()  # by resolution
+        for resolution, block in zip(synthesis.resolutions, synthesis.blocks(), strict=True):
+            if resolution in c.sites(synthesis.resolutions):
+                self.adapters[str(resolution)] = GatedCrossAttention(
+                    block.conv1.weight.shape[0],
+                    *(c.text_width, self.config.axes, c.token_dim, c.heads, c.pooling, c.gate),
+                )
+
+    @classmethod
+    def equip(cls, generator: TriPlaneGenerator, conditioning: ConditioningConfig) -> "PortraitGenerator":
+        """Adds what listens to text, on the generator's device and in its mode; the generator itself is not copied."""
+        device = next(generator.parameters()).device
+        return cls(generator, conditioning).to(device).train(generator.training)
+
+    @property
+    def config(self) -> GeneratorConfig:
+        return self.generator.config
+
+    @property
+    def num_ws(self) -> int:
+        return self.generator.num_ws
+
+    def conditioning_parameters(self) -> Iterator[nn.Parameter]:
+        """All that is not the pretrained generator's."""
+        return (value for name, value in self.named_parameters() if not name.startswith("generator."))
+
+    def map(
+        self,
+        z: Tensor,  # [N, z_dim]
+        camera: Tensor,  # [N, 25] the camera that conditions the identity
+        text: TextFeatures | None,
+        truncation_psi: float = 1.0,
+        update_average: bool = False,  # training: let the average follow this batch
+    ) -> Tensor:  # [N, num_ws, w_dim]
+        """Truncation draws towards the average face before the text acts, so that it does not weaken the text."""
+        ws = self.generator.map(z, camera, truncation_psi, update_average=update_average)
+        if text is None or self.mapper is None:
+            return ws
+        self._check_text(text, len(ws))
+        return self.mapper(ws[:, 0], text.eot)[:, None].expand(-1, self.num_ws, -1)
+
+    def synthesize_planes(self, ws: Tensor, text: TextFeatures | None, noise: Noise = "const") -> Tensor:
+        """ws [N, num_ws, w_dim] from map() -> planes [N, 3, C, H, W]."""
+        return self.generator.synthesize_planes(ws, noise, self._between(text, len(ws)))
+
+    def render(
+        self,
+        planes: Tensor,  # [N, 3, C, H, W]
+        camera: Tensor,  # [N, 25]
+        *,
+        w: Tensor,  # [N, num_ws, w_dim], the ws of map()
+        resolution: int | None = None,
+        draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
+        impl: str = "auto",
+    ) -> Rendering:
+        return self.generator.render(planes, camera, w=w, resolution=resolution, draws=draws, impl=impl)
+
+    def forward(
+        self,
+        z: Tensor,
+        camera: Tensor,
+        text: TextFeatures | None,
+        conditioning_camera: Tensor | None = None,  # [N, 25] conditions the identity. None = camera
+        truncation_psi: float = 1.0,
+        noise: Noise = "const",
+        resolution: int | None = None,
+        draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
+    ) -> Rendering:
+        """One view of each latent and prompt."""
+        ws = self.map(z, camera if conditioning_camera is None else conditioning_camera, text, truncation_psi)
+        planes = self.synthesize_planes(ws, text, noise)
+        return self.render(planes, camera, w=ws, resolution=resolution, draws=draws)
+
+    def _between(self, text: TextFeatures | None, batch: int) -> Between | None:
+        if text is None or not len(self.adapters):
+            return None
+        self._check_text(text, batch)
+
+        def adapt(resolution: int, x: Tensor) -> Tensor:
+            if str(resolution) not in self.adapters:
+                return x
+            adapted: Tensor = self.adapters[str(resolution)](x, text.words, text.mask)
+            return adapted
+
+        return adapt
+
+    def _check_text(self, text: TextFeatures, batch: int) -> None:
+        width, length = self.conditioning.text_width, text.words.shape[1]
+        if text.eot.shape[-1] != width:
+            raise ValueError(
+                f"text features have {text.eot.shape[-1]} channels, but this generator was equipped for {width}; "
+                "encode the prompts with the text encoder it was trained with"
+            )
+        why = "a prompt for each of the batch"
+        check_shape("text.eot", check_tensor("text.eot", text.eot), [batch, width], why)
+        check_shape("text.words", check_tensor("text.words", text.words), [batch, length, width], why)
+        if text.mask.dtype != torch.bool:
+            raise TypeError(f"text.mask must be bool, True for words, got {text.mask.dtype}")
+        check_shape("text.mask", text.mask, [batch, length], "as text.words")
