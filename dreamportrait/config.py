@@ -270,6 +270,11 @@ def contradictions(config: Config) -> list[Problem]:
     )
     check(c.adapters == (), "model.conditioning.adapters", "none; say model.conditioning.local_path=false instead")
     check(
+        list(c.adapters or ()) != sorted(set(c.adapters or ())),
+        "model.conditioning.adapters",
+        f"{list(c.adapters or ())}: must be ascending, each resolution once",
+    )
+    check(
         c.token_dim % c.heads != 0,
         "model.conditioning.token_dim model.conditioning.heads",
         f"{c.token_dim} do not divide into {c.heads} heads; choose a multiple",

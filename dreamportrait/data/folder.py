@@ -17,7 +17,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -48,18 +48,20 @@ class Item(NamedTuple):
 class ImageFolder(Dataset[Item]):
     """A data set in a folder or zip file. Labels and captions are checked at once, images when they are read."""
 
-    def __init__(self, path: str | Path, captions: bool = True) -> None:
+    def __init__(self, path: str | Path, captions: bool | str | Path = True) -> None:
+        """captions: whether to read captions.jsonl, or the file to read in its place."""
         self.path = Path(path)
         self._files = _open(self.path)
         self.files = [name for name in self._files.names() if name.lower().endswith(_IMAGES)]
         if not self.files:
             raise DataError(f"{self.path} holds no images ({', '.join(_IMAGES)})")
         self.cameras = self._read_cameras()  # [N, 25]
-        lines = self._read_lines(CAPTIONS, _check_captions) if captions else []
+        lines = self._read_captions(captions) if captions else []
         self.captions: list[list[str]] = [line["captions"] for line in lines]
         self.evaluation: list[str] = [line["evaluation"] for line in lines]
         known = ATTRIBUTES in self._files.names()
-        lines = self._read_lines(ATTRIBUTES, _check_attributes) if known else []
+        text = self._read_text(ATTRIBUTES) if known else ""
+        lines = self._read_lines(text, f"{self.path}: {ATTRIBUTES}", _check_attributes) if known else []
         self.attributes: list[dict[str, str]] = [line["attributes"] for line in lines]
         self.resolution = 0  # unknown before the first image
         self.resolution = self._read_image(0).shape[-1]
@@ -101,11 +103,18 @@ class ImageFolder(Dataset[Item]):
         except ValueError as error:
             raise DataError(f"{where}: {error} (counted in the order of file names)") from None
 
-    def _read_lines(self, file: str, check: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
+    def _read_captions(self, place: Literal[True] | str | Path) -> list[dict[str, Any]]:
+        if place is True:
+            return self._read_lines(self._read_text(CAPTIONS), f"{self.path}: {CAPTIONS}", _check_captions)
+        try:
+            return self._read_lines(Path(place).read_text(encoding="utf-8"), str(place), _check_captions)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"captions {place} cannot be read: {error}") from None
+
+    def _read_lines(self, content: str, where: str, check: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
         """In the order of the images."""
-        where = f"{self.path}: {file}"
         found: dict[str, dict[str, Any]] = {}
-        for number, text in enumerate(self._read_text(file).removesuffix("\n").split("\n"), 1):
+        for number, text in enumerate(content.removesuffix("\n").split("\n"), 1):
             line = _parse(text, f"{where}, line {number}")
             problem = check(line) if isinstance(line, dict) and isinstance(line.get("file"), str) else 'no "file" named'
             if not problem and line["file"] in found:

@@ -1,0 +1,197 @@
+"""What training sees: pictures with cameras and captions, from a folder, a zip file or the miniature world.
+
+Which picture and which of its captions comes when is decided by loader.py; here they are looked up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dreamportrait.config import Data
+from dreamportrait.data.folder import DataError, ImageFolder
+from dreamportrait.text.encoder import TextFeatures
+
+MINIWORLD_FACES = 8000
+
+
+class Draw(NamedTuple):
+    """One sample of training. The generator is asked for another camera and caption than those of the picture."""
+
+    image: int
+    caption: float  # 0 .. 1, among those of the picture
+    fake: int  # the picture whose camera and caption the generator is given
+    fake_caption: float
+
+
+class Words(NamedTuple):
+    """A caption and where it is from."""
+
+    image: int
+    caption: int
+    prompt: str
+
+
+class Example(NamedTuple):
+    image: Tensor  # [3, R, R] uint8
+    camera: Tensor  # [25]
+    words: Words
+    fake_camera: Tensor  # [25]
+    fake_words: Words
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a picture shows, or what is asked for."""
+
+    camera: Tensor  # [n, 25]
+    words: list[Words]
+    text: TextFeatures | None = None  # None = not asked for
+
+    @property
+    def prompts(self) -> list[str]:
+        return [words.prompt for words in self.words]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Conditions":
+        text = self.text and TextFeatures(*(x.to(device, non_blocking=non_blocking) for x in _parts(self.text)))
+        return replace(self, camera=self.camera.to(device, non_blocking=non_blocking), text=text)
+
+    def part(self, index: int, count: int) -> "Conditions":
+        text = self.text and TextFeatures(*(x[index::count] for x in _parts(self.text)))
+        return Conditions(self.camera[index::count], self.words[index::count], text)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of an optimiser step."""
+
+    image: Tensor  # [n, 3, R, R] in -1 .. 1
+    real: Conditions  # of these pictures; with text only where the discriminator reads
+    fake: Conditions  # drawn independently, for the generator
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        image = self.image.to(device, non_blocking=non_blocking)
+        return Batch(image, self.real.to(device, non_blocking), self.fake.to(device, non_blocking))
+
+    def part(self, index: int, count: int) -> "Batch":
+        """Every count-th sample from `index` on: statistics over a batch then see the groups of the whole batch."""
+        return Batch(self.image[index::count], self.real.part(index, count), self.fake.part(index, count))
+
+
+def _parts(text: TextFeatures) -> tuple[Tensor, Tensor, Tensor]:
+    return text.words, text.eot, text.mask
+
+
+# Where pictures come from.
+
+
+class Pictures(Protocol):
+    cameras: Tensor  # [N, 25]
+    resolution: int
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Tensor: ...  # [3, R, R] uint8
+
+    def captions(self, index: int) -> list[str]: ...
+
+    def evaluation_caption(self, index: int) -> str: ...
+
+
+class FolderPictures:
+    """An ImageFolder, or the first `count` of it."""
+
+    def __init__(self, path: str | Path, captions: str | Path | None = None, count: int | None = None) -> None:
+        self._folder = ImageFolder(path, captions=True if captions is None else captions)
+        if count is not None and count > len(self._folder):
+            raise DataError(f"{path} holds {len(self._folder)} images, {count} are asked for; lower data.count")
+        self._count = count or len(self._folder)
+        self.cameras = self._folder.cameras[: self._count]
+        self.resolution = self._folder.resolution
+
+    def __len__(self) -> int:
+        return self._count
+
+    def image(self, index: int) -> Tensor:
+        return self._folder[index].image
+
+    def captions(self, index: int) -> list[str]:
+        return self._folder.captions[index]
+
+    def evaluation_caption(self, index: int) -> str:
+        return self._folder.evaluation[index]
+
+
+class WorldPictures:
+    """A split of the miniature world, rendered if it is not in the cache."""
+
+    def __init__(self, split: str = "train", count: int = MINIWORLD_FACES, cache: str | None = None) -> None:
+        from dreamportrait.mini import world  # the miniature world is optional for everything but this kind of data
+
+        self._asked = split, count, cache
+        self._world = world.load(split, count, Path(cache) if cache else None)
+        self.cameras = torch.tensor(self._world.cameras)
+        self.resolution = world.RESOLUTION
+
+    def __len__(self) -> int:
+        return len(self._world)
+
+    def image(self, index: int) -> Tensor:
+        return torch.tensor(self._world.images[index])
+
+    def captions(self, index: int) -> list[str]:
+        return self._world.captions(index)
+
+    def evaluation_caption(self, index: int) -> str:
+        return self._world.evaluation_caption(index)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # processes that read open the files themselves
+        return WorldPictures, self._asked
+
+
+def make_pictures(data: Data) -> Pictures:
+    if data.kind == "folder":
+        assert data.path is not None  # checked with the configuration
+        return FolderPictures(data.path, data.captions, data.count)
+    if data.kind == "miniworld":
+        return WorldPictures("train", data.count or MINIWORLD_FACES, data.path)
+    raise ValueError(f"data.kind={data.kind!r}: must be miniworld or folder")
+
+
+class TrainingData(Dataset[Example]):
+    """Looks up what is drawn."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, draw: Draw) -> Example:
+        p = self.pictures
+        words, fake_words = self._words(draw.image, draw.caption), self._words(draw.fake, draw.fake_caption)
+        return Example(p.image(draw.image), p.cameras[draw.image], words, p.cameras[draw.fake], fake_words)
+
+    def _words(self, image: int, draw: float) -> Words:
+        captions = self.pictures.captions(image)
+        number = int(draw * len(captions))
+        return Words(image, number, captions[number])
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Without text features."""
+    images, cameras, words, fake_cameras, fake_words = zip(*examples, strict=True)
+    image = torch.stack(images).float().div(127.5).sub(1)  # [n, 3, R, R]
+    return Batch(
+        image, Conditions(torch.stack(cameras), list(words)), Conditions(torch.stack(fake_cameras), list(fake_words))
+    )
