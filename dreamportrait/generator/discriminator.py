@@ -106,22 +106,33 @@ class DualDiscriminator(nn.Module):
 
     def forward(self, image: Tensor, image_raw: Tensor, camera: Tensor) -> Tensor:
         """image [N, 3, R, R], image_raw [N, 3, r, r], camera [N, 25] -> logits [N, 1]."""
+        check_label(camera, batch=len(image))
+        return project(self.features(image, image_raw), self.embed(camera))
+
+    def features(self, image: Tensor, image_raw: Tensor) -> Tensor:  # -> [N, camera_dim]
+        """What is seen, whatever it is compared with."""
         size = self.config.image_resolution
         check_tensor("image", image, 4, "[N, 3, R, R]")
         check_shape("image", image, [len(image), 3, size, size], "[N, 3, R, R], R as configured")
         check_tensor("image_raw", image_raw, 4, "[N, 3, r, r]")
         check_shape("image_raw", image_raw, [len(image), 3, *image_raw.shape[2:]], "[N, 3, r, r], N as image")
-        check_label(camera, batch=len(image))
         raw = F.interpolate(image_raw, (size, size), mode="bilinear", align_corners=False, antialias=True)
         x = torch.cat([image, raw], 1)  # [N, 6, R, R]
         for r in self.resolutions:
             x = self.get_submodule(f"b{r}")(x)
-        x = self.b4(x)  # [N, camera_dim]
-        cmap = self.mapping(None, self._noisy(camera))
-        return (x * cmap).sum(1, keepdim=True) / cmap.shape[1] ** 0.5
+        features: Tensor = self.b4(x)
+        return features
+
+    def embed(self, camera: Tensor) -> Tensor:  # [N, 25] -> [N, camera_dim]
+        embedded: Tensor = self.mapping(None, self._noisy(camera))
+        return embedded
 
     def _noisy(self, camera: Tensor) -> Tensor:
         """Labels blurred by noise; the official code writes it into the caller's tensor, this one does not."""
         if self.config.camera_noise <= 0:
             return camera
         return camera + torch.randn_like(camera) * camera.std(0) * self.config.camera_noise
+
+
+def project(features: Tensor, condition: Tensor) -> Tensor:  # [N, C], [N, C] -> logits [N, 1]
+    return (features * condition).sum(1, keepdim=True) / condition.shape[1] ** 0.5
