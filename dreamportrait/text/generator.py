@@ -8,7 +8,6 @@
 Without text it is the generator it was made from; freshly equipped it is so with any text, unless `plain_mapper`.
 """
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -53,9 +52,10 @@ class PortraitGenerator(nn.Module):
     def num_ws(self) -> int:
         return self.generator.num_ws
 
-    def conditioning_parameters(self) -> Iterator[nn.Parameter]:
-        """All that is not the pretrained generator's."""
-        return (value for name, value in self.named_parameters() if not name.startswith("generator."))
+    def listeners(self) -> nn.ModuleDict:
+        """Mapper and adapters, all that is not the pretrained generator's: the modules themselves, no copies."""
+        mapper = {} if self.mapper is None else {"mapper": self.mapper}
+        return nn.ModuleDict({**mapper, "adapters": self.adapters})
 
     def map(
         self,

@@ -32,6 +32,8 @@ def from_dict(kind: type[T], values: object, where: str) -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, options = get_origin(hint), get_args(hint)
     if origin is tuple:
+        if options[1:] == (...,) and isinstance(value, list | tuple):  # of any length
+            options = options[:1] * len(value)
         if not (isinstance(value, list | tuple) and len(value) == len(options)):
             raise WeightsError(f"{where} must be a list of {len(options)} values, got {value!r}")
         return tuple(_value(option, item, where) for option, item in zip(options, value, strict=True))
@@ -39,6 +41,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     for choice in choices:
         if is_dataclass(choice) and (isinstance(value, dict) or len(choices) == 1):
             return from_dict(choice, value, where)  # type: ignore[arg-type]
+        if get_origin(choice) is tuple and isinstance(value, list | tuple):
+            return _value(choice, value, where)
         if _fits(choice, value):
             return float(value) if choice is float else value
     expected = " or ".join(_described(choice) for choice in choices)
@@ -58,5 +62,7 @@ def _described(hint: Any) -> str:
         return " or ".join(repr(option) for option in get_args(hint))
     if hint is int:
         return f"a whole number from 0 to {MAX_SIZE}"
+    if get_origin(hint) is tuple:
+        return "a list"
     names = {float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
     return names.get(hint, "an object")

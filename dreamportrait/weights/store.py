@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from dreamportrait.weights.schema import from_dict
 
 FORMAT_VERSION = 1
 CONFIG, GENERATOR, DISCRIMINATOR = "config.json", "generator.safetensors", "discriminator.safetensors"
+FILES = (CONFIG, GENERATOR, DISCRIMINATOR)
 
 # Only official training adds it, so it may be absent: the labels' standard deviation, zero when unknown.
 OPTIONAL = "dataset_label_std"
@@ -99,7 +100,7 @@ def load_generator(folder: str | Path, precision: str = "float32") -> TriPlaneGe
     """The generator in a folder, in eval mode, on the CPU."""
     folder = Path(folder)
     config = replace(load_config(folder).generator, precision=precision)  # type: ignore[arg-type]
-    return _load(TriPlaneGenerator, config, folder / GENERATOR)
+    return load_network(TriPlaneGenerator, config, folder / GENERATOR)
 
 
 def load_discriminator(folder: str | Path, precision: str = "float32") -> DualDiscriminator:
@@ -109,18 +110,13 @@ def load_discriminator(folder: str | Path, precision: str = "float32") -> DualDi
     if stored is None:
         raise WeightsError(f"{folder} has no discriminator; convert a snapshot that has one")
     config = replace(stored, precision=precision)  # type: ignore[arg-type]
-    return _load(DualDiscriminator, config, folder / DISCRIMINATOR)
+    return load_network(DualDiscriminator, config, folder / DISCRIMINATOR)
 
 
-def _load(kind: Callable[[Config], Network], config: Config, path: Path) -> Network:
+def load_network(kind: Callable[[Config], Network], config: Config, path: Path) -> Network:
+    """In eval mode, on the CPU."""
     network = build_empty(kind, config, str(path.with_name(CONFIG)))
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is not there") from None
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path} is no safetensors file, or is damaged: {error}") from None
-    tensors = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
+    tensors = read_tensors(path)
     check_tensors(network, tensors, str(path))
     if (optional := network.state_dict().get(OPTIONAL)) is not None:
         tensors.setdefault(OPTIONAL, torch.zeros(optional.shape))
@@ -128,18 +124,34 @@ def _load(kind: Callable[[Config], Network], config: Config, path: Path) -> Netw
     return network.eval()
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """In single precision."""
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is not there") from None
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path} is no safetensors file, or is damaged: {error}") from None
+    return {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
+
+
 def load_config(folder: str | Path) -> FolderConfig:
     path = Path(folder) / CONFIG
+    return from_dict(FolderConfig, read_config(path, "`dreamportrait convert` writes such folders"), str(path))
+
+
+def read_config(path: Path, origin: str) -> object:
+    """JSON of this format's version, otherwise unchecked; `origin` says who writes such files."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WeightsError(f"{path} is not there; `dreamportrait convert` writes such folders") from None
+        raise WeightsError(f"{path} is not there; {origin}") from None
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is no JSON: {error}") from None
     if isinstance(values, dict) and values.get("format_version") != FORMAT_VERSION:
         version = values.get("format_version")
         raise WeightsError(f"{path}: format_version {version!r}; this version of dreamportrait reads {FORMAT_VERSION}")
-    return from_dict(FolderConfig, values, str(path))
+    return values
 
 
 # Writing.
@@ -167,8 +179,8 @@ def save_generator(
     write_folder(folder, config, tensors, overwrite)
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
-    """That a folder may be written; only one of ours is ever replaced."""
+def check_free(folder: Path, overwrite: bool, files: Collection[str] = FILES) -> None:
+    """That a folder may be written; only one of ours, with no files but these, is ever replaced."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -176,21 +188,29 @@ def check_free(folder: Path, overwrite: bool) -> None:
     present = sorted(path.name for path in folder.iterdir())
     if present and not overwrite:
         raise WeightsError(f"{folder} exists and is not empty; name another folder, or allow overwriting")
-    if foreign := [name for name in present if name not in (CONFIG, GENERATOR, DISCRIMINATOR)]:
+    if foreign := [name for name in present if name not in files]:
         raise WeightsError(f"{folder} holds other files ({listed(foreign)}) and is left alone; name another folder")
 
 
 def write_folder(
-    folder: str | Path, config: FolderConfig, tensors: dict[str, dict[str, Tensor]], overwrite: bool = False
+    folder: str | Path,
+    config: Any,  # a dataclass
+    tensors: dict[str, dict[str, Tensor]],
+    overwrite: bool = False,
+    files: Collection[str] = FILES,  # that a folder which is replaced may hold
+    finish: Callable[[Path], None] | None = None,  # called with the folder before it is moved to its place
 ) -> None:
     """All or nothing."""
     folder = Path(folder).resolve()
-    check_free(folder, overwrite)
+    check_free(folder, overwrite, files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging, old = (folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{use}") for use in ("new", "old"))
     staging.mkdir()
     try:
         _write_files(staging, config, tensors)
+        if finish is not None:
+            finish(staging)
+        _flush(staging)
         if folder.exists():
             folder.rename(old)
         staging.rename(folder)
@@ -202,12 +222,15 @@ def write_folder(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_files(folder: Path, config: FolderConfig, tensors: dict[str, dict[str, Tensor]]) -> None:
+def _write_files(folder: Path, config: Any, tensors: dict[str, dict[str, Tensor]]) -> None:
     for name, values in tensors.items():
         plain = {key: value.detach().cpu().contiguous() for key, value in values.items()}
         save_file(plain, folder / name, metadata={"format": "pt"})
     text = json.dumps(asdict(config), indent=2, allow_nan=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def _flush(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
