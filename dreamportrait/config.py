@@ -79,7 +79,8 @@ class Guidance(Section):
     """What aligns pictures with text in the stages that ask for it."""
 
     kind: Literal["none", "clip", "sds", "sjc"] = "sds"
-    source: Text = "mini/diffusion"  # sds, sjc: a diffusers folder, hub id or known name. clip: as text.clip
+    source: Text = "mini/diffusion"  # sds, sjc: a known name, a diffusers folder, or a hub id
+    clip: Text | None = None  # clip: the model that compares, named as text.clip. None = text.clip
     scale: Weight = 10.0  # eps = null + scale * (text - null); 1 is no guidance
     t_min: Share = 0.02  # of the noise schedule's length
     t_max: Share = 0.98
@@ -288,7 +289,8 @@ def contradictions(config: Config) -> list[Problem]:
     )
     check(not config.stages, "stages", "none; a run has at least one, the paper has two")
     names = [stage.name for stage in config.stages]
-    check(len(set(names)) < len(names), "stages", f"{', '.join(names)}: each must have a name of its own")
+    for i, name in enumerate(names):
+        check(name in names[:i], f"stages.{i}.name", f"{name} is there twice; each stage has a name of its own")
     for i, stage in enumerate(config.stages):
         batch = config.data.batch
         check(
