@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -201,15 +202,22 @@ def write_folder(
     finish: Callable[[Path], None] | None = None,  # called with the folder before it is moved to its place
 ) -> None:
     """All or nothing."""
+    with new_folder(folder, overwrite, files) as staging:
+        _write_files(staging, config, tensors)
+        if finish is not None:
+            finish(staging)
+
+
+@contextmanager
+def new_folder(folder: str | Path, overwrite: bool, files: Collection[str]) -> Iterator[Path]:
+    """A folder to write to, which takes the place of `folder` at the end and leaves no trace after an error."""
     folder = Path(folder).resolve()
     check_free(folder, overwrite, files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging, old = (folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{use}") for use in ("new", "old"))
     staging.mkdir()
     try:
-        _write_files(staging, config, tensors)
-        if finish is not None:
-            finish(staging)
+        yield staging
         _flush(staging)
         if folder.exists():
             folder.rename(old)

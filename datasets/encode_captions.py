@@ -1,0 +1,64 @@
+"""Writes the text features of a data set's captions to a folder, so that training needs no text tower.
+
+CAPTIONS is a data set (a folder or zip file) or its captions.jsonl.
+
+python datasets/encode_captions.py CAPTIONS OUT --clip mini/clip-a
+"""
+
+import json
+from pathlib import Path
+
+import click
+import torch
+
+from dreamportrait.cli import one_message
+from dreamportrait.data import DataError, ImageFolder
+from dreamportrait.text.loading import load_text_encoder
+from dreamportrait.text.store import FILES, is_store_of, write_store
+from dreamportrait.weights.store import check_free
+
+
+@click.command(help=__doc__)
+@click.argument("captions", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--clip", default="mini/clip-a", show_default=True, help="Name, MODEL:PRETRAINED, MODEL:FILE or folder.")
+@click.option("--batch", type=click.IntRange(min=1), default=256, show_default=True, help="Captions encoded at a time.")
+@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds such features.")
+def main(captions: Path, out: Path, clip: str, batch: int, device: str, offline: bool, overwrite: bool) -> None:
+    with one_message():
+        texts = list(dict.fromkeys(read_captions(captions)))
+        encoder = load_text_encoder(clip, offline, device)
+        if is_store_of(out, encoder, clip, texts):
+            click.echo(f"{out} holds these features already")
+            return
+        check_free(out, overwrite, FILES)
+        with click.progressbar(length=len(texts), label=f"encoding {len(texts)} captions") as bar:
+            write_store(out, encoder, clip, texts, batch, overwrite, bar.update)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    click.echo(f"wrote {out}: {len(texts)} different captions, {size / 1e6:.1f} MB")
+
+
+def read_captions(path: Path) -> list[str]:
+    """Those of training and of evaluation."""
+    if path.suffix != ".jsonl":
+        data = ImageFolder(path)
+        return [text for texts in data.captions for text in texts] + data.evaluation
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return [text for number, line in enumerate(lines, 1) for text in _texts(line, f"{path}, line {number}")]
+
+
+def _texts(line: str, where: str) -> list[str]:
+    try:
+        values = json.loads(line)
+        captions, evaluation = values["captions"], values["evaluation"]
+    except (ValueError, TypeError, KeyError):
+        captions = evaluation = None
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in [*captions, evaluation]):
+        raise DataError(f'{where}: must be {{"file": name, "captions": [texts], "evaluation": text}}')
+    return [*captions, evaluation]
+
+
+if __name__ == "__main__":
+    main()
