@@ -89,13 +89,13 @@ class Loader:
         self.images = 0  # handed out, over all processes
 
     def __len__(self) -> int:
-        """Batches that are left."""
-        return max(self.total - self.images, 0) // self.batch
+        """Batches of the whole run, also of one that continues: Lightning counts those before as well."""
+        return self.total // self.batch
 
     def __iter__(self) -> Iterator[Batch]:
         plain = DataLoader(
             self.data,
-            batch_sampler=self._shares(range(self.images, self.images + len(self) * self.batch, self.batch)),
+            batch_sampler=self._shares(range(self.images, len(self) * self.batch, self.batch)),
             collate_fn=collate,
             num_workers=self.workers,
             # Not forked: this process may hold threads and a CUDA context.
