@@ -47,7 +47,7 @@ def fit(
     log = _Log(folder / "log.csv", first, steps, title)
     guard = _Guard(path)
     for index in range(first, steps):
-        torch.manual_seed(_step_seed(seed, index))
+        torch.manual_seed(step_seed(seed, index))
         losses = step(index)
         done = index + 1
         guard.note(done, losses)
@@ -74,7 +74,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def _step_seed(seed: int, index: int) -> int:
+def step_seed(seed: int, index: int) -> int:
     return (seed * 1_000_003 + index) % 2**63
 
 

@@ -52,11 +52,11 @@ def antialiased(images: Tensor, size: int) -> Tensor:  # [N, C, H, W] -> [N, C, 
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def swapped(camera: Tensor, probability: float | None, draws: Tensor) -> Tensor:
-    """The labels that condition the identity: each the neighbour's where its draw is below `probability`.
+def swapped(camera: Tensor, probability: float | None, draws: Tensor, other: Tensor | None = None) -> Tensor:
+    """The labels that condition the identity: each another one where its draw is below `probability`.
 
     camera [N, 25], draws [N, 1] from 0 .. 1, or [] for one decision for all (the density regulariser's way).
-    None = trained without conditioning: zeros.
+    None = trained without conditioning: zeros. other [N, 25]: the labels to take. None = the neighbour's.
     """
     if probability is None:
         return torch.zeros_like(camera)
@@ -64,7 +64,7 @@ def swapped(camera: Tensor, probability: float | None, draws: Tensor) -> Tensor:
         raise ValueError(f"probability={probability}: must be within 0 .. 1, or None for no conditioning")
     if draws.ndim:
         check_shape("draws", draws, [len(camera), 1], "[N, 1] as camera, or []")
-    return torch.where(draws < probability, camera.roll(1, 0), camera)
+    return torch.where(draws < probability, camera.roll(1, 0) if other is None else other, camera)
 
 
 # Losses.
