@@ -4,16 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamportrait.generator.layers import Conv, FullyConnected
-from dreamportrait.text.pooling import aggregate, without_space
+from dreamportrait.generator.layers import FullyConnected
+from dreamportrait.text.pooling import columns, same_pixels
 from eg3d_ops.planes import PlaneAxes
 
 
 class GatedCrossAttention(nn.Module):
     """x + beta tanh(gamma) attention(places of x, words) (equation 3); at the start, x.
 
-    The backbone's C channels are no planes yet: a 1x1 convolution reads d = token_dim of each plane from them, and
-    another one writes what was attended to back. Heads mix in the latter, so attention has no output layer of its own.
+    The backbone's C channels are no planes yet: `read` takes d = token_dim channels of each plane from them, `write`
+    puts what was attended to back. It also mixes the heads, so attention has no output layer of its own.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class GatedCrossAttention(nn.Module):
         if len(axes) != 3:
             raise ValueError(f"axes={axes}: adapters need three planes")
         self.axes, self.token_dim, self.heads, self.pooling, self.gated = axes, token_dim, heads, pooling, gated
-        self.read = Conv(channels, 3 * token_dim, 1)
+        self.read = FullyConnected(channels, 3 * token_dim)
         self.query = FullyConnected(3 * token_dim, token_dim)
         self.key = FullyConnected(text_width, token_dim)
         self.value = FullyConnected(text_width, token_dim)
-        self.write = Conv(3 * token_dim, channels, 1)
+        self.write = FullyConnected(3 * token_dim, channels)
         if gated:
             self.beta = nn.Parameter(torch.ones([]))
             self.gamma = nn.Parameter(torch.zeros([]))
@@ -42,20 +42,32 @@ class GatedCrossAttention(nn.Module):
             nn.init.zeros_(self.write.weight)
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:  # [N, C, H, W], [N, L, Ct], [N, L]
-        features = self.write(self.attend(self.read(x), words.to(x.dtype), mask))
-        gate = (self.beta * self.gamma.tanh()).to(x.dtype) if self.gated else 1
-        return x + gate * features
+        words = words.to(x.dtype)
+        planes = self.read(x.permute(0, 2, 3, 1)).chunk(3, -1)  # [N, H, W, d] each
+        parts = self._tokens(planes), self.key(words), self.value(words)  # [N, 3HW, d], [N, L, d], [N, L, d]
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in parts)  # [N, heads, T, d / heads] each
+        out = F.scaled_dot_product_attention(q, k, v, mask[:, None, None])
+        out = out.transpose(1, 2).reshape(-1, 3, *planes[0].shape[1:])  # [N, 3, H, W, d]
+        features = self.write(out.permute(0, 2, 3, 1, 4).flatten(3)).permute(0, 3, 1, 2)  # [N, C, H, W]
+        if self.gated:
+            return torch.addcmul(x, features, (self.beta * self.gamma.tanh()).to(x.dtype))
+        return x + features
 
-    def attend(self, planes: Tensor, words: Tensor, mask: Tensor) -> Tensor:  # [N, 3d, H, W] -> [N, 3d, H, W]
-        n, _, height, width = planes.shape
-        planes = planes.unflatten(1, (3, self.token_dim))  # [N, 3, d, H, W]
-        seen = aggregate(planes, self.axes) if self.pooling else without_space(planes)  # [N, 3, 3d, H, W]
-        tokens = seen.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [N, 3HW, 3d]
-        tokens = F.layer_norm(tokens, tokens.shape[-1:])  # features grow in training; attention should not sharpen so
-        q, k, v = (self._split(y) for y in (self.query(tokens), self.key(words), self.value(words)))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])  # [N, heads, 3HW, d / heads]
-        out = out.transpose(1, 2).reshape(n, 3, height, width, self.token_dim)
-        return out.permute(0, 1, 4, 2, 3).flatten(1, 2)  # [N, 3d, H, W]
+    def _tokens(self, planes: tuple[Tensor, ...]) -> Tensor:  # [N, H, W, d] each -> [N, 3HW, d]
+        """Queries: a linear map of each cell beside what it sees of the other planes.
 
-    def _split(self, x: Tensor) -> Tensor:  # [N, T, d] -> [N, heads, T, d / heads]
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        Column by column, before they are spread over the plane. Normalised, because features grow in training, and
+        a mean is smaller than what it is of.
+        """
+        others = columns(planes, self.axes) if self.pooling else same_pixels(planes)
+        weight, bias = (part.to(planes[0].dtype) for part in self.query.scaled())
+        own, first, second = weight.split(self.token_dim, 1)  # [d, d] each
+        tokens = [
+            F.linear(_normalise(cell), own, bias) + (F.linear(_normalise(a), first) + F.linear(_normalise(b), second))
+            for cell, (a, b) in zip(planes, others, strict=True)
+        ]
+        return torch.stack(tokens, 1).flatten(1, 3)
+
+
+def _normalise(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])
