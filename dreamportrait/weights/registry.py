@@ -152,7 +152,7 @@ def diffusion_repositories(source: str) -> tuple[str, ...]:
     """Of the hub, in the order that is tried; none for a folder. What can be neither is refused; no network needed."""
     if source in DIFFUSION:
         return DIFFUSION[source].repositories
-    if source == "mini/diffusion" or Path(source).expanduser().exists():
+    if source == "mini/diffusion" or (source and Path(source).expanduser().exists()):
         return ()
     if _HUB_ID.fullmatch(source) and not source.startswith("mini/"):
         return (source,)

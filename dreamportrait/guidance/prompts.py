@@ -1,0 +1,86 @@
+"""Prompts -> the words that a diffusion model's UNet reads: all of the context, without a mask, as it was trained."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from dreamportrait.text.encoder import TextEncoder
+from dreamportrait.weights.diffusion import Layout, LayoutError
+from dreamportrait.weights.registry import from_pretrained
+
+_log = logging.getLogger(__name__)
+
+Embed = Callable[[list[str]], Tensor]  # prompts -> words [N, L, C], L fixed
+
+
+class OwnWords:
+    """By the tokenizer and text encoder of the diffusion model's own folder, up to its last normalisation.
+
+    Stable Diffusion 2 has left out its tower's last layer, so these are the features of the penultimate one.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: Any) -> None:  # CLIPTokenizer and CLIPTextModel of transformers
+        self.tokenizer, self.encoder = tokenizer, encoder
+        self.length: int = encoder.config.max_position_embeddings
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str]) -> Tensor:
+        tokens = self.tokenise(prompts).to(self.encoder.device)
+        words: Tensor = self.encoder(tokens).last_hidden_state
+        return words.float()  # [N, L, C]
+
+    def tokenise(self, prompts: list[str]) -> Tensor:  # [N, L]
+        """Prompts that are too long lose their end, which is logged."""
+        if not isinstance(prompts, list) or not prompts:
+            raise ValueError(f"prompts={prompts!r}: give a list of at least one text")
+        whole = self.tokenizer(prompts, truncation=False, padding=False).input_ids
+        for prompt, ids in zip(prompts, whole, strict=True):
+            if len(ids) > self.length:
+                cut = f"a prompt of {len(ids) - 2} tokens is cut to its first {self.length - 2}"
+                _log.warning("%s: %.60r", cut, prompt)
+        tokens: Tensor = self.tokenizer(
+            prompts, truncation=True, padding="max_length", max_length=self.length, return_tensors="pt"
+        ).input_ids
+        return tokens
+
+
+def make_embed(layout: Layout, text: TextEncoder | None, dtype: torch.dtype, device: torch.device) -> Embed:
+    """`text`: the model that the folder names, where the caller has it already."""
+    if layout.words is None:
+        if text is not None:
+            raise ValueError(f"{layout.folder} has its own text encoder; leave out `text`")
+        return _own(layout, dtype, device)
+    if text is None:
+        model, tokenizer = from_pretrained(layout.words)
+        text = TextEncoder(model.to(device), tokenizer)
+    return _words_of(text)
+
+
+def _words_of(text: TextEncoder) -> Embed:
+    return lambda prompts: text.encode(prompts).words
+
+
+def _own(layout: Layout, dtype: torch.dtype, device: torch.device) -> Embed:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder, kind = layout.folder, cast(Any, CLIPTextModel)
+    encoder, info = kind.from_pretrained(
+        folder,
+        subfolder="text_encoder",
+        variant=layout.variants["text_encoder"],
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    check_loaded(info, f"{folder}/text_encoder")
+    tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+    return OwnWords(tokenizer, encoder.to(device, dtype).eval().requires_grad_(False))
+
+
+def check_loaded(info: dict[str, Any], where: str) -> None:
+    """The libraries fill what is missing with random numbers and a log line; here it is an error."""
+    if wrong := [f"{kind}: {sorted(map(str, info[kind]))[:6]}" for kind in info if info[kind]]:
+        raise LayoutError(f"{where} does not hold the weights of its configuration; {'; '.join(wrong)}; fetch it again")

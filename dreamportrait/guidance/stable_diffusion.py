@@ -1,0 +1,212 @@
+"""A latent diffusion model as the losses see it: images -> latents, prompts -> words, noisy latents -> noise.
+
+    prior = load_stable_diffusion("sd-2.0-base", precision="bfloat16", device="cuda", checkpoint=True)
+    words, null_words = prior.embed(prompts), prior.embed([""])
+    t, noise = draw(prior, len(images), 0.02, 0.98)
+    d_sds_loss(prior, images, words, null_words, t, noise, scale=10, weighting="sigma_squared", rescale=1).backward()
+
+A guidance scale s means null + s * (text - null) everywhere: 0 = the prompt is ignored, 1 = no guidance.
+
+Nothing of it is trained, and it is no nn.Module, so that it is part of no checkpoint of what holds it; move it with
+`to`.
+
+Half precision. The UNet is only run forwards, and any of float32, bfloat16 and float16 will do. The VAE's encoder is
+also run backwards, where float16 overflows: NaN gradients. It is an island, which autocast does not reach: bfloat16
+with a UNet of bfloat16, else float32.
+"""
+
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpoint_call
+
+from dreamportrait.guidance.prompts import Embed, check_loaded, make_embed
+from dreamportrait.text.encoder import TextEncoder
+from dreamportrait.weights.diffusion import PREDICTIONS, LayoutError, read_layout
+from dreamportrait.weights.registry import locate_diffusion
+from eg3d_ops._checks import check_number, check_shape, check_tensor
+
+Precision = Literal["float32", "bfloat16", "float16"]
+_UNET = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_VAE = {**_UNET, "float16": torch.float32}
+
+
+class StableDiffusion:
+    """Takes over the networks: freezes them, and runs each in the precision it has."""
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        alphas_cumprod: Tensor,  # [T]
+        prediction: str,  # "epsilon" or "v_prediction"
+        embed: Embed,
+        *,
+        checkpoint: bool = False,  # the encoder is computed again, block by block, in the backward pass
+        origin: str = "",  # where it was read from
+    ) -> None:
+        _check_networks(unet.config, vae.config, prediction)
+        if next(vae.parameters()).dtype == torch.float16:
+            raise ValueError("the VAE is in float16, whose gradients overflow; give it in float32 or bfloat16")
+        self.unet = unet.eval().requires_grad_(False)
+        self.vae = vae.eval().requires_grad_(False)
+        self.alphas_cumprod = alphas_cumprod.float().to(unet.device)
+        self.prediction, self.embed, self.origin = prediction, embed, origin
+        if checkpoint:
+            _recompute(vae.encoder)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = self.unet.config["sample_size"]
+        return self.unet.config["in_channels"], size, size
+
+    @property
+    def image_size(self) -> int:
+        """Of the pictures it was trained on, which others are resized to."""
+        return self.latent_shape[1] * 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    def to(self, device: torch.device | str) -> "StableDiffusion":
+        """The networks and the schedule; the text encoder stays where it is."""
+        for network in (self.unet, self.vae):
+            nn.Module.to(network, device)
+        self.alphas_cumprod = self.alphas_cumprod.to(device)
+        return self
+
+    def encode(self, images: Tensor) -> Tensor:  # [N, 3, R, R] in -1 .. 1 -> [N, c, h, w]
+        """The mean of the posterior, scaled as the UNet wants it; gradients flow. Always float32."""
+        check_tensor("images", images, 4, "[N, 3, R, R]")
+        if images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise ValueError(f"images {list(images.shape)}: must be [N, 3, R, R]; others would be distorted")
+        size = self.image_size
+        with _island(images.device):
+            x = images.float()
+            if images.shape[2] != size:
+                x = F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=True)
+            posterior = self.vae.encode(x.to(self.vae.dtype)).latent_dist
+            latents: Tensor = posterior.mode().float() * self.vae.config["scaling_factor"]
+        return latents
+
+    @torch.no_grad()
+    def predict(
+        self,
+        noisy: Tensor,  # [N, c, h, w]
+        t: Tensor,  # [N]
+        words: Tensor,  # [N, L, C]
+        null_words: Tensor,  # [1, L, C] or [N, L, C]
+        guidance_scale: float,
+    ) -> Tensor:  # [N, c, h, w], float32
+        """The noise in them: null + guidance_scale * (text - null)."""
+        scale = check_number("guidance_scale", guidance_scale)
+        n = len(noisy)
+        check_shape("noisy", noisy, [n, *self.latent_shape], "[N, c, h, w] of the UNet")
+        check_shape("t", t, [n], "one step for each sample")
+        width = self.unet.config["cross_attention_dim"]
+        check_shape("words", words, [n, words.shape[1], width], "[N, L, C] as the UNet reads them")
+        null = null_words.expand(n, *null_words.shape[1:])
+        check_shape("null_words", null, words.shape, "as words; embed both alike")
+        if scale == 1:
+            out = self._run(noisy, t, words)
+        elif scale == 0:
+            out = self._run(noisy, t, null)
+        else:
+            both = self._run(noisy.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([null, words]))  # [2N, c, h, w]
+            free, told = both.chunk(2)
+            out = free + scale * (told - free)
+        if self.prediction == "epsilon":
+            return out
+        a = self.alphas_cumprod[t][:, None, None, None]
+        return a.sqrt() * out + (1 - a).sqrt() * noisy.float()  # v = sqrt(a) eps - sqrt(1 - a) x
+
+    def _run(self, noisy: Tensor, t: Tensor, words: Tensor) -> Tensor:
+        with _island(noisy.device):
+            dtype = self.unet.dtype
+            out: Tensor = self.unet(noisy.to(dtype), t, words.to(noisy.device, dtype)).sample
+        return out.float()
+
+
+def load_stable_diffusion(
+    source: str,
+    *,
+    offline: bool = False,
+    precision: Precision = "float32",
+    device: torch.device | str = "cpu",
+    checkpoint: bool = False,
+    text: TextEncoder | None = None,
+) -> StableDiffusion:
+    """`source`: as dreamportrait.weights.registry.locate_diffusion takes it; `offline`: nothing is asked of a network.
+
+    text: for a folder that names the model of its words, as the miniature one does, that model. None = loaded.
+    """
+    if precision not in _UNET:
+        raise ValueError(f"precision={precision!r}: must be one of {', '.join(_UNET)}")
+    layout = read_layout(locate_diffusion(source, offline))
+    device = torch.device(device)
+    unet = cast(UNet2DConditionModel, _load(UNet2DConditionModel, layout.folder, "unet", layout.variants["unet"]))
+    vae = cast(AutoencoderKL, _load(AutoencoderKL, layout.folder, "vae", layout.variants["vae"]))
+    scheduler = DDIMScheduler.from_pretrained(layout.folder, subfolder="scheduler", local_files_only=True)
+    return StableDiffusion(
+        nn.Module.to(unet, device, _UNET[precision]),
+        nn.Module.to(vae, device, _VAE[precision]),
+        scheduler.alphas_cumprod,
+        layout.prediction,
+        make_embed(layout, text, _UNET[precision], device),
+        checkpoint=checkpoint,
+        origin=str(layout.folder),
+    )
+
+
+def _load(kind: Any, folder: Path, part: str, variant: str | None) -> nn.Module:
+    try:
+        network, info = kind.from_pretrained(
+            folder,
+            subfolder=part,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (ValueError, OSError) as error:
+        raise LayoutError(f"{folder}/{part} cannot be loaded: {error}") from None
+    check_loaded(info, f"{folder}/{part}")
+    return cast(nn.Module, network)
+
+
+def _check_networks(unet: Any, vae: Any, prediction: str) -> None:
+    """That they are the two halves of a plain text-to-image model; all problems at once."""
+    channels, size, problems = vae["latent_channels"], unet["sample_size"], []
+    if (found := (unet["in_channels"], unet["out_channels"])) != (channels, channels):
+        problems.append(
+            f"the UNet has {found[0]} channels in and {found[1]} out, the VAE's latents {channels}; "
+            "models for inpainting or editing will not do"
+        )
+    if extra := [key for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(key)]:
+        problems.append(f"the UNet wants more than text ({', '.join(extra)}); SD XL and its like will not do")
+    if shifts := [key for key in ("shift_factor", "latents_mean", "latents_std") if vae.get(key)]:
+        problems.append(f"the VAE shifts its latents ({', '.join(shifts)}), which is not supported")
+    if not isinstance(size, int):
+        problems.append(f"the UNet's sample_size is {size!r}, must be one whole number")
+    if prediction not in PREDICTIONS:
+        problems.append(f"prediction={prediction!r}: must be one of {', '.join(PREDICTIONS)}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _recompute(encoder: nn.Module) -> None:
+    """Each residual block on its own: diffusers' switch takes several at a time, which halves the gain."""
+    for block in encoder.modules():
+        if isinstance(block, ResnetBlock2D):
+            run = partial(checkpoint_call, block.forward, use_reentrant=False, preserve_rng_state=False)
+            setattr(block, "forward", run)  # noqa: B010
+
+
+def _island(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, enabled=False)

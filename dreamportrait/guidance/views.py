@@ -1,0 +1,30 @@
+"""Prompts that say from where a head is seen, so that a diffusion model does not ask for a face on its back.
+
+The azimuth is that of the camera's place around the head's upright axis: 0 in front, a quarter turn at the ears.
+"""
+
+import torch
+from torch import Tensor
+
+from dreamportrait.rendering.cameras import check_label
+
+VIEWS = ("front view", "side view", "back view")
+FRONT, BACK = 45.0, 135.0  # degrees of azimuth; a quarter of the circle each, the sides have the rest
+
+
+def azimuth(camera: Tensor) -> Tensor:  # [N, 25] -> [N], degrees from 0 to 180
+    """0 straight above and below."""
+    position = check_label(camera)[:, :16].reshape(-1, 4, 4)[:, :3, 3]  # the face looks along z
+    return torch.rad2deg(torch.atan2(position[:, 0].abs(), position[:, 2]))
+
+
+def views(camera: Tensor) -> list[str]:  # [N, 25] -> N of VIEWS
+    return [VIEWS[(angle > FRONT) + (angle > BACK)] for angle in azimuth(camera).tolist()]
+
+
+def with_views(prompts: list[str], camera: Tensor) -> list[str]:
+    """Each prompt with its camera's view behind it; the empty prompt, which stands for no text, stays empty."""
+    if len(prompts) != len(camera):
+        raise ValueError(f"{len(prompts)} prompts and {len(camera)} cameras: give one camera for each prompt")
+    pairs = zip(prompts, views(camera), strict=True)
+    return [f"{prompt.rstrip(' .,;')}, {view}" if prompt.strip() else prompt for prompt, view in pairs]
