@@ -1,6 +1,7 @@
 """A training run of the smallest size: networks, data, a guide and a Lightning trainer."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +164,33 @@ def trainer(*callbacks: Callback, steps: int | None = None, **settings: Any) -> 
     )
 
 
-def fit(made: DreamPortraitModule, *callbacks: Callback, data: Any = None, ckpt_path: Path | None = None) -> Trainer:
+class Batches:
+    """One loader, not one for each."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+
+def fit(
+    made: DreamPortraitModule,
+    *callbacks: Callback,
+    data: list[Batch] | None = None,
+    ckpt_path: Path | None = None,
+    **settings: Any,
+) -> Trainer:
     """A whole run, or over the batches given."""
-    runner = trainer(*callbacks)
+    runner = trainer(*callbacks, **settings)
     with warnings.catch_warnings():
-        # Lightning's own: a torch function it should no longer use, loaders without processes of their own.
+        # Lightning's own: a torch function it should no longer use, loaders without processes of their own,
+        # and its own intervals, which are not used.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        runner.fit(made, loader(made.config) if data is None else data, ckpt_path=ckpt_path)
+        runner.fit(made, loader(made.config) if data is None else Batches(data), ckpt_path=ckpt_path)
     return runner

@@ -4,7 +4,6 @@ Every step starts from a seed of its own, made of the run's seed and the step's 
 started again therefore continues exactly as if it had not been stopped, without any state of random generators.
 """
 
-import csv
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dreamportrait.training.checkpoint import load_state, save_state
+from dreamportrait.training.table import Table
 
 
 class Stateful(Protocol):
@@ -135,35 +135,14 @@ class _Log:
     """One line per entry on the terminal and in a CSV file; a continued run appends."""
 
     def __init__(self, path: Path, first: int, steps: int, title: str) -> None:
-        self.path, self.first, self.steps, self.title = path, first, steps, title
+        self.first, self.steps, self.title = first, steps, title
         self.start = time.monotonic()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.columns: list[str] = []
-        self._rewrite([row for row in self._read() if int(row["step"]) <= first])  # later steps are done again
+        self.table = Table(path, "step", first)  # later steps are done again
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         elapsed = time.monotonic() - self.start
         pace = elapsed / max(step - self.first, 1)
-        row = {"step": str(step), "seconds": f"{elapsed:.1f}"} | {k: f"{v:.5g}" for k, v in values.items()}
-        if set(row) <= set(self.columns):
-            with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerow(row)
-        else:  # a loss that did not take part before
-            self._rewrite([*self._read(), row])
+        self.table.add({"step": str(step), "seconds": f"{elapsed:.1f}"} | {k: f"{v:.5g}" for k, v in values.items()})
         shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
         left = pace * (self.steps - step)
         print(f"{self.title} {step}/{self.steps}  {shown}  {pace:.3f} s/step, {left / 60:.1f} min left", flush=True)
-
-    def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with open(self.path, newline="") as file:
-            # None stands for what a line that was cut short lacks, or for what it has too many.
-            return [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        self.columns = list(dict.fromkeys(name for row in rows for name in row))
-        with open(self.path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)

@@ -52,6 +52,7 @@ class DreamPortraitModule(LightningModule):
         self.generator.generator.requires_grad_(not config.model.freeze_generator)
         self.critic.requires_grad_(not config.model.freeze_discriminator)
         self.average = Ema(generator)
+        assert isinstance(self.average.module, PortraitGenerator)
         # Nothing in it depends on the mode, but Lightning warns of modules in evaluation mode.
         self.averaged = self.average.module.train()
         self.images = 0  # seen, by all processes together
@@ -175,10 +176,11 @@ class DreamPortraitModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images"] = self.images
+        checkpoint["measured"] = dict(self.measured)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_fits(checkpoint["state_dict"])
-        self.images = int(checkpoint["images"])
+        self.images, self.measured = int(checkpoint["images"]), dict(checkpoint["measured"])
         if self.images % self.config.data.batch:
             raise ValueError(
                 f"the checkpoint was made after {self.images} images, no multiple of data.batch="
