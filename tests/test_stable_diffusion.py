@@ -1,6 +1,5 @@
-"""The adapter around diffusers: what it loads, encodes, embeds and predicts."""
+"""The adapter around diffusers: what it loads, encodes and predicts."""
 
-import logging
 import shutil
 import socket
 from collections.abc import Callable
@@ -11,23 +10,17 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusion_folders import WIDTH, change_json, write_mini, write_own
+from diffusion_folders import WIDTH, change_json, write_own
 from peak_memory import PeakMemory
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dreamportrait.guidance import prompts as prompts_module
 from dreamportrait.guidance.distillation import d_sds_loss, draw
 from dreamportrait.guidance.stable_diffusion import StableDiffusion, load_stable_diffusion
-from dreamportrait.mini import clip
-from dreamportrait.mini.attributes import make_attributes
-from dreamportrait.mini.captions import captions
 from dreamportrait.mini.diffusion.folder import make_scheduler
 from dreamportrait.mini.diffusion.unet import make_unet
 from dreamportrait.mini.diffusion.vae import make_vae
-from dreamportrait.text.encoder import TextEncoder
 from dreamportrait.weights.diffusion import LayoutError
 
 SCHEDULE = make_scheduler().alphas_cumprod
@@ -283,65 +276,6 @@ def test_the_vae_does_not_overflow_where_float16_would() -> None:
         tiny(vae=make_vae((4, 6, 8)).half())
 
 
-# Embed.
-
-
-def test_words_are_those_of_diffusers_pipeline(folder: Path) -> None:
-    prior = load_stable_diffusion(str(folder))
-    long = "a man " * 60
-    pipe = StableDiffusionPipeline.from_pretrained(folder)
-    for prompts in (PROMPTS, [""], [long], ["ein Mädchen 👩‍🦰", "naïve  \n test!"]):
-        expected = pipe.encode_prompt(prompts, "cpu", 1, do_classifier_free_guidance=False)[0]
-        torch.testing.assert_close(prior.embed(prompts), expected)
-
-
-def test_its_tokens_are_those_of_the_conditioning(folder: Path) -> None:
-    """Of open_clip's tokenizer, for what captions say."""
-    texts = captions(make_attributes(), 0) + ["A woman's face, with long red hair; she wears glasses.", "", "naïve 😀"]
-    embed: Any = load_stable_diffusion(str(folder)).embed
-    assert torch.equal(embed.tokenise(texts), clip.tokenizer()(texts, context_length=77))
-
-
-def test_long_prompts_are_cut_and_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    prior = load_stable_diffusion(str(folder))
-    with caplog.at_level(logging.WARNING, "dreamportrait"):
-        cut = prior.embed(["red " * 80])
-    assert "a prompt of 80 tokens is cut to its first 75" in caplog.text
-    torch.testing.assert_close(cut, prior.embed(["red " * 75]))
-    with pytest.raises(ValueError, match="prompts='red': give a list of at least one text"):
-        prior.embed("red")  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def text() -> TextEncoder:
-    torch.manual_seed(0)
-    return TextEncoder(clip.build(clip.CONFIGS["a"]).eval().requires_grad_(False), clip.tokenizer())
-
-
-def test_the_miniature_folder_reads_the_words_of_the_clip_it_names(
-    text: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_mini(tmp_path, width=96)
-    prior = load_stable_diffusion(str(tmp_path), text=text)
-    found = prior.embed(PROMPTS)
-    assert torch.equal(found, text.encode(PROMPTS).words) and found.shape == (2, 77, 96)
-    t, noise = draw(prior, 2, 0.02, 0.98)
-    images = torch.zeros(2, 3, 64, 64).requires_grad_()
-    null = prior.embed([""])
-    d_sds_loss(prior, images, found, null, t, noise, scale=4, weighting="sigma_squared", rescale=1).backward()
-    assert images.grad is not None and images.grad.abs().max() > 0
-
-    asked: list[str] = []
-
-    def from_pretrained(name: str) -> Any:
-        asked.append(name)
-        return clip.build(clip.CONFIGS["a"]).eval(), clip.tokenizer()
-
-    monkeypatch.setattr(prompts_module, "from_pretrained", from_pretrained)
-    load_stable_diffusion(str(tmp_path))
-    assert asked == ["mini/clip-a"]
-
-
 # Load.
 
 
@@ -379,11 +313,9 @@ def test_missing_weights_are_an_error_and_not_random(folder: Path, part: str) ->
         load_stable_diffusion(str(folder))
 
 
-def test_what_is_refused(folder: Path, text: TextEncoder) -> None:
+def test_what_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="precision='fp8': must be one of float32, bfloat16, float16"):
         load_stable_diffusion(str(folder), precision="fp8")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="has its own text encoder; leave out `text`"):
-        load_stable_diffusion(str(folder), text=text)
     change_json(folder / "vae" / "config.json", block_out_channels=[2, 4, 8])
     with pytest.raises(LayoutError, match="vae cannot be loaded"):
         load_stable_diffusion(str(folder))
