@@ -35,6 +35,7 @@ GENERATOR = GeneratorConfig(
     num_fine=4,
     superresolution=SuperResolutionSpec(8, (8, 16), (1, 2), own_filter=False),
     sr_low_precision=False,
+    sr_noise="const",
 )
 DISCRIMINATOR = DiscriminatorConfig(
     image_resolution=SIZE, channel_base=128, channel_max=8, mapping_layers=2, num_low_precision=0, group_size=2
@@ -139,22 +140,23 @@ def module(c: Config | None = None, guided: bool = True) -> DreamPortraitModule:
     return DreamPortraitModule(generator, critic, c, guide if guided else None)
 
 
-def loader(c: Config) -> Loader:
+def loader(c: Config, rank: int = 0, processes: int = 1) -> Loader:
     return Loader(
         *(TrainingData(Pictures()), Text()),
         seed=c.run.seed,
         batch=c.data.batch,
         total=c.total_images,
+        rank=rank,
+        processes=processes,
         real_text=c.loss.text_aware_discriminator,
     )
 
 
-def trainer(*callbacks: Callback, steps: int | None = None, **settings: Any) -> Trainer:
+def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
     return Trainer(
         accelerator="cpu",
-        devices=1,
+        devices=settings.pop("devices", 1),
         max_epochs=1,
-        limit_train_batches=steps,
         callbacks=list(callbacks),
         logger=settings.pop("logger", False),
         enable_checkpointing=False,
@@ -194,3 +196,18 @@ def fit(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         runner.fit(made, loader(made.config) if data is None else Batches(data), ckpt_path=ckpt_path)
     return runner
+
+
+class Recorder(Callback):
+    """Losses of each step, and the gradients of each update."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+        self.gradients: list[dict[str, Tensor]] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        named = pl_module.named_parameters()
+        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        self.losses.append({name: float(loss) for name, loss in pl_module.losses.items()})

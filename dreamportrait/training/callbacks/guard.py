@@ -47,7 +47,7 @@ class NonFiniteGuard(Callback):
             save_state(path, _plain(self.batch) | {"images": images, "seed": config.run.seed})
         where = f"step {images // config.data.batch + 1} (stage {moment(config, images).stage.name}, {images} images)"
         what = ", ".join(f"{name} is {value}" for name, value in bad.items())
-        remedy = "lower the learning rate and continue from the last checkpoint"
+        remedy = "lower the learning rate and continue from the last checkpoint, as a run of another name"
         raise NonFiniteLoss(f"{where}: {what}. This update was not made; the batch is in {path}; {remedy}")
 
 
