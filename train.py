@@ -36,8 +36,9 @@ def main(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, off
         if dry_run:
             return
         run = start.prepare(made, sys.argv)
-    click.echo(f"training in {made.config.folder}, from {made.checkpoint or 'the beginning'}")
-    click.echo(f"done: the result is in {run.train()}")
+    say = click.echo if run.trainer.is_global_zero else str
+    say(f"training in {made.config.folder}, from {made.checkpoint or 'the beginning'}")
+    say(f"done: the result is in {run.train()}")
 
 
 if __name__ == "__main__":

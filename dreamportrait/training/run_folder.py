@@ -50,13 +50,13 @@ def find_checkpoint(config: Config, resume: str) -> tuple[Path | None, list[Prob
     folder = config.folder
     if resume not in ("auto", "none"):
         return _named_checkpoint(config, Path(resume))
+    if not is_first_process():  # the first one judges the folder, and may be making it just now
+        return newest_checkpoint(folder / CHECKPOINTS) if resume == "auto" else None, []
     if _is_free(folder):
         return None, []
     if not (folder / CONFIG).is_file():
         return None, [Problem(("run.name",), f"{folder} is no run's folder and is left alone; choose another name")]
     if resume == "none":
-        if not is_first_process():  # the first one may have just made the folder
-            return None, []
         remedy = "continue it with --resume auto, or choose another name"
         return None, [Problem(("run.name",), f"{folder} holds a run, which is never overwritten; {remedy}")]
     remedy = "set it back, or choose another run.name, with --resume CHECKPOINT to begin from one of that run"
