@@ -21,7 +21,7 @@ from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.weights.errors import WeightsError
 from dreamportrait.weights.store import check_tensors
 
-STEPS, BATCH, SEED = 2500, 128, 0
+STEPS, BATCH, SEED = 1800, 128, 0
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.02
 RESOLUTION = 64
 HIDDEN = -100  # the class of what cannot be seen; cross entropy leaves it out

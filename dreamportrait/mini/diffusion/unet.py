@@ -19,7 +19,7 @@ from dreamportrait.mini.world import World
 from dreamportrait.training.ema import Ema, half_life
 from dreamportrait.training.loop import cosine, fit, set_lr
 
-STEPS, BATCH, PEAK_LR = 12_000, 64, 2e-3
+STEPS, BATCH, PEAK_LR = 5_000, 64, 2e-3
 EMA_IMAGES = 20_000  # half-life
 CAPTIONS = 4  # of each face; their words are kept on disk, 15 kB each
 NO_TEXT = 0.1  # share of samples whose prompt is empty, for classifier-free guidance

@@ -16,7 +16,7 @@ from dreamportrait.mini.world import World
 from dreamportrait.training.ema import Ema, half_life
 from dreamportrait.training.loop import cosine, fit, set_lr
 
-STEPS, BATCH, PEAK_LR = 15_000, 16, 2e-3
+STEPS, BATCH, PEAK_LR = 8_000, 16, 2e-3
 EMA_IMAGES = 4_000  # half-life
 KL_WEIGHT = 1e-4  # per latent number; it leaves the posterior a deviation of a few hundredths of the signal's
 

@@ -18,9 +18,9 @@ from dreamportrait.training.checkpoint import load_state
 from dreamportrait.weights.store import save_generator
 
 LICENCE = "Apache-2.0"
-COARSE_STEPS, FINE_STEPS = 9_000, 5_000
+COARSE_STEPS, FINE_STEPS = 9_000, 4_000
 MAPPING_STEPS = 8_000
-GAN = gan.GanPlan(alone=600, steps=4_600)
+GAN = gan.GanPlan(alone=400, steps=3_000, batch=8)
 
 
 def train_warm(
