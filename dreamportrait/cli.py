@@ -28,6 +28,55 @@ def main() -> None:
     """Text-to-3D portraits from a tri-plane GAN."""
 
 
+@main.command()
+@click.argument("prompts", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The sheet: .png, .jpg or .webp.")
+@click.option("--model", default="mini", show_default=True, help="mini, or a folder written by training.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The identity, for all PROMPTS.")
+@click.option("--views", type=click.IntRange(min=1), default=5, show_default=True, help="From left to right.")
+@click.option(
+    "--truncation",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Less is closer to the average face, before the text acts.",
+)
+@click.option("--depth", is_flag=True, help="Depths below the views.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="The GPU, if there is one.")
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
+def sample(
+    prompts: tuple[str, ...],
+    out: Path,
+    model: str,
+    seed: int,
+    views: int,
+    truncation: float,
+    depth: bool,
+    device: str | None,
+    offline: bool,
+    overwrite: bool,
+) -> None:
+    """Make portraits of PROMPTS, one or several, and draw them on a sheet, each in several views."""
+    with one_message():
+        from dreamportrait.export.sheets import check_target
+
+        check_target(out, overwrite)  # before the model is loaded
+
+        import torch
+
+        from dreamportrait.pipeline import DreamPortraitPipeline
+
+        gpu = torch.cuda.is_available()
+        if device == "cuda" and not gpu:
+            raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
+        device = device or ("cuda" if gpu else "cpu")
+        pipe = DreamPortraitPipeline.from_pretrained(model, device=device, offline=offline)
+        portraits = pipe(prompts, seed, views, truncation=truncation)
+        portraits.save_sheet(out, depth, overwrite)
+    click.echo(f"wrote {out}: {len(prompts)} x {views} views, seed {seed}")
+
+
 @main.group()
 def convert() -> None:
     """Convert weights of others to safetensors and JSON."""

@@ -1,0 +1,1 @@
+"""Portraits as files for others."""
