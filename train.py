@@ -28,7 +28,8 @@ def main(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, off
         from dreamportrait.config import ConfigError
         from dreamportrait.training import start
 
-        made = start.plan(path, (*overrides, "run.offline=true") if offline else overrides, resume)
+        changes = (*overrides, "run.offline=true") if offline else overrides
+        made = start.plan(path, changes, resume, look_only=dry_run)
         if dry_run:
             click.echo(start.describe(made))
         if made.problems:

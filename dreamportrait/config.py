@@ -84,7 +84,7 @@ class Guidance(Section):
     scale: Weight = 10.0  # eps = null + scale * (text - null); 1 is no guidance
     t_min: Share = 0.02  # of the noise schedule's length
     t_max: Share = 0.98
-    weight: Literal["uniform", "sigma", "sigma_squared", "chained"] = "sigma_squared"  # w(t), as guidance/distillation.py
+    weight: Literal["uniform", "sigma", "sigma_squared", "chained"] = "sigma_squared"  # w(t), see distillation.py
     rescale: Share = 1.0  # how far predicted noise is rescaled; 0 = not
     views: bool = False  # "front view", "side view" are added to prompts
     checkpoint: bool = False  # the VAE encoder is computed twice in place of being kept: half the memory

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from toy_run import LICENCE, ROOT, arguments, write_faces, write_sources
 import train
 from dreamportrait.config import load_config
 from dreamportrait.training.checkpoint import load_state
+from dreamportrait.training.run_folder import is_first_process
 from dreamportrait.weights.portrait import load_config as load_portrait_config
 from dreamportrait.weights.portrait import load_portrait
 
@@ -252,6 +254,42 @@ def test_a_dry_run_shows_everything_and_writes_nothing(sources, tmp_path):
     assert lines["align"].split() == ["align", "16", "4", "none", "2", "x", "2", "x", "1", "processes"]
     assert "from      the beginning" in result.output
     assert not list(tmp_path.iterdir()) and sorted(sources.rglob("*")) == before
+
+
+def test_a_dry_run_of_a_run_that_was_stopped(sources, tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "test")
+    newest = tmp_path / "test/checkpoints/images-000000024.ckpt"
+    newest.write_bytes(b"damaged")
+    before = sorted(tmp_path.rglob("*"))
+    result = run(sources, tmp_path, options=("--dry-run",))
+    assert result.exit_code == 0 and f"from      {newest}" in result.output
+    assert sorted(tmp_path.rglob("*")) == before and newest.read_bytes() == b"damaged"
+
+
+def test_wandb_is_optional(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run(sources, tmp_path, "logging.wandb=offline")
+    assert result.exit_code == 1 and "pip install 'dreamportrait[wandb]', or choose off" in result.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # of the second machine
+        ({"RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun counts
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+        ({"SLURM_PROCID": "3"}, False),
+    ],
+)
+def test_one_process_writes_what_is_written_once(monkeypatch, variables, first):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() == first
 
 
 def test_a_dry_run_shows_what_rests(sources, tmp_path):

@@ -24,7 +24,7 @@ import torch
 
 from dreamportrait import settings
 from dreamportrait.config import Config, Problem, read_config
-from dreamportrait.training.callbacks import newest_checkpoint
+from dreamportrait.training.callbacks.checkpoints import newest_checkpoint, saved_checkpoints
 
 CONFIG, STARTS, CHECKPOINTS, RESULT = "config.yaml", "starts", "checkpoints", "portrait"
 # Settings that may differ from one start to the next: where and how fast, but not what is computed.
@@ -45,13 +45,17 @@ _SHOWN_VARIABLES = (
 _MAX_DIFF = 2**20
 
 
-def find_checkpoint(config: Config, resume: str) -> tuple[Path | None, list[Problem]]:
-    """What to continue from, and what speaks against it. resume: "auto", "none", a checkpoint or a run's folder."""
+def find_checkpoint(config: Config, resume: str, look_only: bool = False) -> tuple[Path | None, list[Problem]]:
+    """What to continue from, and what speaks against it. resume: "auto", "none", a checkpoint or a run's folder.
+
+    look_only: damaged checkpoints are neither looked for nor set aside.
+    """
+    newest = _last_saved if look_only else newest_checkpoint
     folder = config.folder
     if resume not in ("auto", "none"):
-        return _named_checkpoint(config, Path(resume))
+        return _named_checkpoint(config, Path(resume), newest)
     if not is_first_process():  # the first one judges the folder, and may be making it just now
-        return newest_checkpoint(folder / CHECKPOINTS) if resume == "auto" else None, []
+        return newest(folder / CHECKPOINTS) if resume == "auto" else None, []
     if _is_free(folder):
         return None, []
     if not (folder / CONFIG).is_file():
@@ -60,11 +64,17 @@ def find_checkpoint(config: Config, resume: str) -> tuple[Path | None, list[Prob
         remedy = "continue it with --resume auto, or choose another name"
         return None, [Problem(("run.name",), f"{folder} holds a run, which is never overwritten; {remedy}")]
     remedy = "set it back, or choose another run.name, with --resume CHECKPOINT to begin from one of that run"
-    return newest_checkpoint(folder / CHECKPOINTS), _differences(config, folder / CONFIG, _may_differ, remedy)
+    return newest(folder / CHECKPOINTS), _differences(config, folder / CONFIG, _may_differ, remedy)
 
 
-def _named_checkpoint(config: Config, given: Path) -> tuple[Path | None, list[Problem]]:
-    path = newest_checkpoint(given / CHECKPOINTS) if given.is_dir() else given
+def _last_saved(folder: Path) -> Path | None:
+    return next(reversed(saved_checkpoints(folder)), None)
+
+
+def _named_checkpoint(
+    config: Config, given: Path, newest: Callable[[Path], Path | None]
+) -> tuple[Path | None, list[Problem]]:
+    path = newest(given / CHECKPOINTS) if given.is_dir() else given
     if path is None or not path.is_file():
         return None, [Problem((), f"--resume {given}: no checkpoint there; name a checkpoint or a run's folder")]
     there = path.resolve().parent.parent
@@ -127,8 +137,8 @@ def _is_under(key: str, keys: Sequence[str]) -> bool:
 
 
 def is_first_process() -> bool:
-    """Of all machines. Known before the processes know of each other: torchrun and Lightning set these."""
-    names = ("RANK", "SLURM_PROCID") if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
+    """Of all machines. Known before the processes know of each other: torchrun, SLURM and Lightning set these."""
+    names = ("RANK",) if "RANK" in os.environ else ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
     return all(int(os.environ.get(name, 0)) == 0 for name in names)
 
 

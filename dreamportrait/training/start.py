@@ -35,12 +35,12 @@ class Plan:
     problems: list[Problem]
 
 
-def plan(path: Path, overrides: tuple[str, ...], resume: str) -> Plan:
+def plan(path: Path, overrides: tuple[str, ...], resume: str, look_only: bool = False) -> Plan:
     """Nothing is loaded yet. Raises where the configuration itself is wrong, with all else that is wrong."""
     config, problems = read_config(path, overrides)
     if config is None:
         raise ConfigError(str(path), problems)
-    checkpoint, others = run_folder.find_checkpoint(config, resume)
+    checkpoint, others = run_folder.find_checkpoint(config, resume, look_only)
     wrong = [key for problem in problems for key in problem.keys]
     others += batch_problems(config, count_processes(config)) + build.missing(config)
     others = [problem for problem in others if not concerns(problem, wrong)]
@@ -79,7 +79,8 @@ def _on_gpu(config: Config) -> bool:
 
 
 def own_device(config: Config) -> torch.device:
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if _on_gpu(config) else torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    return torch.device("cuda", number) if _on_gpu(config) else torch.device("cpu")
 
 
 # Runs.
