@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 MINI ?= runs/mini
 MINI_ARGS ?=
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES = eg3d_ops dreamportrait benchmarks datasets tools
+SOURCES = eg3d_ops dreamportrait benchmarks datasets tools train.py
 
 .PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench mini-weights clean
 

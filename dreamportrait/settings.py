@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{where} is no YAML: {error}") from None
 

@@ -7,7 +7,7 @@ from dreamportrait.mini.attributes import Z_DIM
 GENERATOR = GeneratorConfig(
     z_dim=Z_DIM,
     w_dim=128,
-    mapping_layers=4,
+    mapping_layers=8,
     plane_axes="fixed",
     plane_resolution=64,
     plane_channels=16,

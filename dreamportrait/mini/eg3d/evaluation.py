@@ -113,7 +113,7 @@ def portrait_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, se
     portraits = Portraits(generator, count, seed)
     views = [portraits.view(front(count, yaw)) for yaw in YAWS]
     depth = depth_to_images(views[1].depth, 2.35, 3.0)
-    save_sheet([*(view.image for view in views), depth], path, scale, colors=255)
+    save_sheet([*(view.image for view in views), depth], path, scale)
 
 
 @torch.inference_mode()

@@ -19,8 +19,8 @@ from dreamportrait.weights.store import save_generator
 
 LICENCE = "Apache-2.0"
 COARSE_STEPS, FINE_STEPS = 9_000, 4_000
-MAPPING_STEPS = 8_000
-GAN = gan.GanPlan(alone=400, steps=3_000, batch=8)
+MAPPING_STEPS, SHARPENING_STEPS = 12_000, 8_000
+GAN = gan.GanPlan(alone=500, steps=2_500)
 
 
 def train_warm(
@@ -39,15 +39,15 @@ def train_warm(
     warm.train(work / "warm-fine", world, student, steps=fine_steps, resolution=2 * half, lr=1.5e-3)
 
 
-def train_mapping(work: Path, steps: int = MAPPING_STEPS) -> float:
+def train_mapping(work: Path, steps: int = MAPPING_STEPS, sharpening: int = SHARPENING_STEPS) -> float:
     """Returns R^2 on unseen codes; small enough for a CPU anywhere."""
     student = _student(work / "warm-fine")
-    return mapping.train(work / "mapping", student.generator, student.mapper, steps=steps)
+    return mapping.train(work / "mapping", student.generator, student.mapper, steps=steps, sharpening=sharpening)
 
 
 def train_gan(out: Path, work: Path, world: World, plan: gan.GanPlan = GAN, device: str = "cpu") -> None:
     student = _student(work / "warm-fine").to(device)
-    learned = _state(work / "mapping")["mapping"]
+    learned = _state(work / "mapping" / "sharpening")["mapping"]
     student.generator.backbone.mapping.load_state_dict(learned)
     torch.manual_seed(5)
     discriminator = DualDiscriminator(DISCRIMINATOR).to(device)
