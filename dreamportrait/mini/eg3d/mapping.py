@@ -23,8 +23,8 @@ from dreamportrait.training.losses import discriminator_loss, generator_loss
 SEED = 4  # of the codes
 SLOWNESS = 0.01  # the mapping network's lr_multiplier: its weights are stored a hundred times too large
 BATCH = 256
-GAMMA = 0.1  # of the critic's R1
-ANCHOR = 0.5  # weight of the regression while the critic teaches
+GAMMA = 0.5  # of the critic's R1
+ANCHOR = 0.05  # weight of the regression while the critic teaches
 
 
 class Pairs:
