@@ -20,7 +20,7 @@ from dreamportrait.weights.registry import MINI, seal
 
 LICENCE = "Apache-2.0"
 TRAINING, SCORES, SHEET, CARD = "training.json", "scores.json", "sheet.png", "README.md"
-TOTAL_BYTES, SHEET_BYTES = 16_000_000, 200_000
+TOTAL_BYTES, SHEET_BYTES = 16_000_000, 600_000
 
 _CLIP = """Trained from nothing on rendered faces and captions written anew at every step, by CLIP's contrastive loss.
 Pictures are moved, mirrored, blurred in part and made noisy; the features before the last text block, which condition
@@ -47,9 +47,10 @@ are running averages of the trained weights.""",
     "eg3d": (
         "A small EG3D: tri-plane generator and dual discriminator for faces of 64 x 64 pixels.",
         'generator, discriminator = from_pretrained("mini/eg3d")',
-        """Three stages. Regression on rendered views, from attributes instead of noise, with known distances; then the
-mapping network alone, from noise to what the first stage's attributes gave; then adversarial training, the
-discriminator alone at first.""",
+        """Three stages. Regression on rendered views, from attributes instead of noise, with known distances. Then the
+mapping network alone, from noise to what the first stage's attributes gave: by regression, then taught by a critic of w
+to decide between attributes. Then the discriminator alone; adversarial training of both made the generator worse in
+the time it was given, and is left out.""",
     ),
     "oracle": (
         "Reads the attributes of a face of the miniature world back from its picture, for evaluation.",
