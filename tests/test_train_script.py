@@ -22,7 +22,6 @@ from toy_run import LICENCE, ROOT, arguments, write_faces, write_sources
 import train
 from dreamportrait.config import load_config
 from dreamportrait.training.checkpoint import load_state
-from dreamportrait.training.run_folder import is_first_process
 from dreamportrait.weights.portrait import load_config as load_portrait_config
 from dreamportrait.weights.portrait import load_portrait
 
@@ -270,26 +269,6 @@ def test_wandb_is_optional(sources, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = run(sources, tmp_path, "logging.wandb=offline")
     assert result.exit_code == 1 and "pip install 'dreamportrait[wandb]', or choose off" in result.output
-
-
-@pytest.mark.parametrize(
-    ("variables", "first"),
-    [
-        ({}, True),
-        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # of the second machine
-        ({"RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun counts
-        ({"LOCAL_RANK": "1"}, False),
-        ({"NODE_RANK": "1"}, False),
-        ({"SLURM_PROCID": "3"}, False),
-    ],
-)
-def test_one_process_writes_what_is_written_once(monkeypatch, variables, first):
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert is_first_process() == first
 
 
 def test_a_dry_run_shows_what_rests(sources, tmp_path):
