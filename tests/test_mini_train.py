@@ -172,7 +172,7 @@ def test_a_card(places, ran):
     run_stages(list(STAGES), places)
     folder = places.out / "diffusion"
     (folder / "scores.json").write_text(json.dumps({"samples": {"judge": 0.75}}))
-    picture = Image.frombytes("RGB", (300, 300), torch.randint(256, (270_000,), dtype=torch.uint8).numpy().tobytes())
+    picture = Image.frombytes("RGB", (500, 500), torch.randint(256, (750_000,), dtype=torch.uint8).numpy().tobytes())
     picture.save(folder / "sheet.png")
     before = (folder / "sheet.png").stat().st_size
     run_stages(["cards"], places)

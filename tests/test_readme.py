@@ -26,5 +26,8 @@ def test_example(block: str) -> None:
         ]
     elif "image" in names:
         assert [list(part.shape) for part in names["image"]] == [[1, 4096, 32], [1, 4096, 1], [1, 4096, 1]]
+    elif "picture" in names:
+        assert names["picture"].image.shape == (128, 128, 3)
+        assert names["generator"].config.image_resolution == 64
     else:
         assert names["x"].shape == (1, 64, 64, 64)
