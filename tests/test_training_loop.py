@@ -275,7 +275,7 @@ def test_killed_while_saving(tmp_path):
             assert state["step"] in (done, done + 1)
             assert torch.equal(state["x"], torch.full((50_000,), float(state["step"])))
         process.stdin.close()
-    assert process.returncode == 0 and done > 25
+    assert process.returncode == 0 and done > 5  # how many there are depends on the machine
 
 
 def test_cosine():
