@@ -1,9 +1,12 @@
 import math
+import warnings
+from functools import reduce
+from operator import add
 
 import pytest
 import torch
 
-from dreamportrait.metrics.frechet import Moments, frechet_distance
+from dreamportrait.metrics.frechet import Moments, Sums, frechet_distance
 
 
 def moments(mean: list[float], variance: list[float]) -> Moments:
@@ -39,6 +42,39 @@ def test_fewer_rows_than_features_is_fine() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(5, 16), torch.randn(6, 16)
     assert frechet_distance(Moments.of(a), Moments.of(b)) > 0
+
+
+def test_parts_in_any_size_and_order() -> None:
+    """Far from the origin, where sums of squares would cancel."""
+    torch.manual_seed(0)
+    features = torch.randn(300, 6) + 1000
+    whole = Moments.of(features)
+    for size, order in ((1, torch.arange(300)), (7, torch.randperm(300)), (299, torch.randperm(300))):
+        found = reduce(add, (Sums.of(part) for part in features[order].split(size))).moments()
+        torch.testing.assert_close(found.mean, whole.mean, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found.covariance, whole.covariance, rtol=0, atol=1e-11)
+    torch.testing.assert_close(whole.covariance, features.double().T.cov(), rtol=0, atol=1e-11)
+
+
+def test_against_torchmetrics() -> None:
+    """Its whole metric, with a network of our own in place of Inception."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Means(torch.nn.Module):
+        num_features = 12
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+    torch.manual_seed(0)
+    real, made = torch.rand(40, 3, 8, 8), torch.rand(50, 3, 8, 8) ** 2
+    metric = FrechetInceptionDistance(Means(), normalize=True, input_img_size=(3, 8, 8)).set_dtype(torch.float64)
+    metric.update(real.double(), real=True)
+    metric.update(made.double(), real=False)
+    ours = frechet_distance(*(Moments.of(Means()(images.double())) for images in (real, made)))
+    assert math.isclose(ours, float(metric.compute()), rel_tol=1e-6)  # it takes roots of eigenvalues in one go
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from dreamportrait.generator.official import discriminator_from_official, generator_from_official
 from dreamportrait.generator.triplane import Rendering
+from dreamportrait.rendering.resizing import antialiased
 from dreamportrait.training import schedules
 from dreamportrait.training.losses import (
     DENSITY_EVERY,
     DENSITY_WEIGHT,
     R1_EVERY,
     R1_GAMMA,
-    antialiased,
     blur,
     density_points,
     density_regularization,

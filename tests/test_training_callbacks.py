@@ -25,7 +25,7 @@ from dreamportrait.training.callbacks import (
     make_callbacks,
     newest_checkpoint,
 )
-from dreamportrait.training.callbacks.pictures import diversity, frontal_camera, portraits
+from dreamportrait.training.callbacks.pictures import frontal_camera, portraits
 from dreamportrait.training.checkpoint import load_state
 from dreamportrait.training.loop import NonFiniteLoss
 
@@ -267,15 +267,6 @@ def test_views_are_left_and_right_of_the_front():
         place = frontal_camera(generator, degrees)[0, :16].reshape(4, 4)[:3, 3]
         radius = generator.config.camera_radius
         assert float(place[0]) == pytest.approx(expected * radius, abs=1e-4)
-
-
-def test_diversity_by_hand():
-    images = torch.zeros(2, 3, 3, SIZE, SIZE)
-    images[0, 1], images[0, 2] = 0.3, -0.5
-    torch.testing.assert_close(diversity(images), torch.tensor([(0.3 + 0.5 + 0.8) / 3, 0.0]))
-    assert diversity(images * 10)[0] == pytest.approx(4 / 3, rel=1e-5)  # colours beyond white and black are not seen
-    with pytest.raises(ValueError, match="1 pictures of each prompt: differences need at least 2"):
-        diversity(images[:, :1])
 
 
 def test_collapse_is_noticed(tmp_path, caplog):

@@ -1,9 +1,14 @@
 """The Frechet distance between two sets of features, each taken for a Gaussian (FID's formula, in float64)."""
 
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from dreamportrait.metrics.sharing import gathered, processes
 
 
 class Moments(NamedTuple):
@@ -12,13 +17,51 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":  # [N, C]
-        if features.ndim != 2 or len(features) < 2:
-            raise ValueError(f"features must be [N, C] with at least two rows, got shape {list(features.shape)}")
+        return Sums.of(features).moments()
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What moments are made of, so that features need not be kept: parts are added in any order and in any sizes."""
+
+    count: int
+    mean: Tensor  # [C] float64
+    scatter: Tensor  # [C, C] float64, sum of (x - mean)(x - mean)^T
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Sums":  # [N, C]
+        if features.ndim != 2 or not len(features):
+            raise ValueError(f"features must be [N, C] with at least one row, got shape {list(features.shape)}")
         if not features.isfinite().all():
             bad = int((~features.isfinite()).any(1).nonzero()[0])
             raise ValueError(f"row {bad} of the features is not finite")
         features = features.double()
-        return cls(features.mean(0), features.T.cov())
+        centred = features - features.mean(0)
+        return cls(len(features), features.mean(0), centred.T @ centred)
+
+    def __add__(self, other: object) -> "Sums":
+        """Of both together. The shift between the means is small beside sums of squares, so nothing cancels."""
+        if not isinstance(other, Sums):
+            return NotImplemented
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        mean = self.mean + shift * (other.count / count)
+        between = torch.outer(shift, shift) * (self.count * other.count / count)
+        return Sums(count, mean, self.scatter + other.scatter + between)
+
+    def over_processes(self) -> "Sums":
+        """Of all processes together."""
+        world = processes()[1]
+        if world == 1:
+            return self
+        count = torch.tensor([self.count], device=self.mean.device)
+        counts, means, scatters = (gathered(x[None], world) for x in (count, self.mean, self.scatter))
+        return reduce(add, (Sums(int(n), *parts) for n, *parts in zip(counts, means, scatters, strict=True)))
+
+    def moments(self) -> Moments:
+        if self.count < 2:
+            raise ValueError(f"features of {self.count} picture: a distance needs at least two rows, of two pictures")
+        return Moments(self.mean.cpu(), self.scatter.cpu() / (self.count - 1))
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dreamportrait.generator.triplane import TriPlaneGenerator
 from eg3d_ops import filter2d
-from eg3d_ops._checks import check_int, check_number, check_shape, check_tensor
+from eg3d_ops._checks import check_number, check_shape, check_tensor
 
 # Of the published FFHQ training; each regulariser's loss is multiplied by its interval, as it comes that much rarer.
 DENSITY_WEIGHT, DENSITY_EVERY = 0.25, 4
@@ -43,13 +43,6 @@ def blur(images: Tensor, sigma: float) -> Tensor:  # [N, C, H, W] -> [N, C, H, W
         return images
     taps = torch.arange(-radius, radius + 1, device=images.device).div(sigma).square().neg().exp2()
     return filter2d(images, taps / taps.sum())
-
-
-def antialiased(images: Tensor, size: int) -> Tensor:  # [N, C, H, W] -> [N, C, size, size]
-    """A real picture at the resolution of raw images: the counterpart of what the renderer makes."""
-    check_tensor("images", images, 4, "[N, C, H, W]")
-    size = check_int("size", size, 1)
-    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def swapped(camera: Tensor, probability: float | None, draws: Tensor, other: Tensor | None = None) -> Tensor:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from dreamportrait.config import Config
 from dreamportrait.data.dataset import Batch, Conditions
 from dreamportrait.generator.triplane import Rendering
+from dreamportrait.rendering.resizing import antialiased
 from dreamportrait.text.generator import PortraitGenerator
 from dreamportrait.training.critic import Critic
 from dreamportrait.training.ema import Ema
 from dreamportrait.training.loop import step_seed
 from dreamportrait.training.losses import (
-    antialiased,
     blur,
     density_points,
     density_regularization,

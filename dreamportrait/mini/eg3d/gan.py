@@ -14,13 +14,13 @@ from dreamportrait.generator import DualDiscriminator, TriPlaneGenerator
 from dreamportrait.generator.triplane import Rendering
 from dreamportrait.mini.eg3d.warm import Batch, Student, regression_losses
 from dreamportrait.mini.world import World
+from dreamportrait.rendering.resizing import antialiased
 from dreamportrait.training.ema import Ema
 from dreamportrait.training.loop import Stateful, fit, set_lr
 from dreamportrait.training.losses import (
     DENSITY_EVERY,
     DENSITY_WEIGHT,
     R1_EVERY,
-    antialiased,
     density_points,
     density_regularization,
     discriminator_loss,

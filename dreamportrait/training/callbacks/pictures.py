@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -12,11 +11,11 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torchvision.utils import save_image  # type: ignore[import-untyped]
 
+from dreamportrait.metrics.diversity import color_difference
 from dreamportrait.rendering.cameras import camera_label, intrinsics_from_fov, pose
 from dreamportrait.text.encoder import TextFeatures
 from dreamportrait.text.generator import PortraitGenerator
 from dreamportrait.training.callbacks.every import Every
-from dreamportrait.training.losses import antialiased
 from dreamportrait.training.module import DreamPortraitModule
 
 FOV = 18.837  # degrees, of aligned portraits
@@ -68,7 +67,7 @@ class CollapseMonitor(Every):
     def act(self, trainer: Trainer, module: DreamPortraitModule) -> None:
         if not trainer.is_global_zero:
             return
-        found = diversity(portraits(module.averaged, self.text, self.SEEDS, [0.0], truncation=1.0)[:, :, 0])
+        found = color_difference(portraits(module.averaged, self.text, self.SEEDS, [0.0], truncation=1.0)[:, :, 0])
         module.measured |= {"diversity": float(found.mean()), "diversity_least": float(found.min())}
         for prompt, value in zip(self.prompts, found.tolist(), strict=True):
             if value < self.below:
@@ -77,16 +76,6 @@ class CollapseMonitor(Every):
                     "loss.guidance_weight or guidance.scale, or raise loss.gan_weight",
                     *(module.images, prompt, value, self.below),
                 )
-
-
-def diversity(images: Tensor) -> Tensor:  # [P, S, 3, R, R] in -1 .. 1 -> [P]
-    """Mean difference of colours over all pairs of a prompt's pictures, at 64 x 64 so that grain counts little."""
-    prompts, seeds, _, size, _ = images.shape
-    if seeds < 2:
-        raise ValueError(f"{seeds} pictures of each prompt: differences need at least 2")
-    small = antialiased(images.clamp(-1, 1).flatten(0, 1), min(size, 64)).unflatten(0, (prompts, seeds))
-    pairs = [(small[:, i] - small[:, j]).abs().mean((1, 2, 3)) for i, j in combinations(range(seeds), 2)]
-    return torch.stack(pairs).mean(0)
 
 
 @torch.no_grad()

@@ -1,0 +1,111 @@
+"""Moments of real pictures, kept in a cache: they take as long as those of generated ones and never change."""
+
+import hashlib
+import json
+import os
+import secrets
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dreamportrait.data.dataset import Pictures
+from dreamportrait.metrics import region
+from dreamportrait.metrics.extractors import Extractor
+from dreamportrait.metrics.frechet import Moments, Sums
+from dreamportrait.metrics.generation import as_saved, from_bytes
+from dreamportrait.metrics.region import Region
+from dreamportrait.metrics.sharing import gathered, own, processes
+from dreamportrait.rendering.resizing import antialiased
+
+VERSION = 1  # of how pictures are prepared; another one finds nothing in old caches
+_BATCH = 64
+
+
+class RealStatistics:
+    """Of the first `count` pictures."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        extractor: Extractor,
+        count: int,
+        shown: Region,
+        content: str | None = None,  # fingerprint of the pictures; needed with a cache
+        cache: Path | None = None,  # None = kept in memory only
+    ) -> None:
+        self.pictures, self.extractor, self.count, self.region = pictures, extractor, count, shown
+        self.content, self.cache = content, cache
+        self.known: dict[int, Moments] = {}  # by resolution
+
+    def moments(self, size: int, batch: int = _BATCH) -> Moments:
+        if size not in self.known:
+            path = self._path(size)
+            found = _read(path) if path is not None and path.is_file() else None
+            self.known[size] = self._computed(size, batch) if found is None else found
+            if path is not None and found is None and processes()[0] == 0:
+                _write(path, self.known[size])
+        return self.known[size]
+
+    def _computed(self, size: int, batch: int) -> Moments:
+        parts = [Sums.of(self._features(numbers, size)) for numbers in own(self.count, batch)]
+        return reduce(add, parts).over_processes().moments()
+
+    def _features(self, numbers: list[int], size: int) -> Tensor:
+        images = from_bytes(torch.stack([self.pictures.image(i) for i in numbers]))
+        if images.shape[-1] != size:
+            images = as_saved(antialiased(images, size))
+        return self.extractor.features(region.show(images, self.region))
+
+    def _path(self, size: int) -> Path | None:
+        if self.cache is None or self.content is None:
+            return None
+        e = self.extractor
+        key = json.dumps([VERSION, self.content, e.name, e.weights, size, region.describe(self.region), self.count])
+        return self.cache / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("DREAMPORTRAIT_CACHE", Path.home() / ".cache" / "dreamportrait"))
+
+
+def _read(path: Path) -> Moments | None:
+    """None where it is damaged: it is made anew."""
+    try:
+        tensors = load_file(path)
+        return Moments(tensors["mean"], tensors["covariance"])
+    except (SafetensorError, KeyError):
+        return None
+
+
+def _write(path: Path, moments: Moments) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    save_file({name: value.cpu().contiguous() for name, value in moments._asdict().items()}, unfinished)
+    os.replace(unfinished, path)
+
+
+# Fingerprints.
+
+
+class Fingerprints:
+    """Of the first `count` pictures of a data set; reading them all also finds those that cannot be read."""
+
+    def __init__(self, pictures: Pictures, count: int) -> None:
+        digests = [_digest(pictures.image(i)) for numbers in own(count, 1) for i in numbers]
+        rows = gathered(torch.tensor(digests, dtype=torch.uint8), count)  # [N, 32]
+        self.pictures = _hash(bytes(rows.numpy().tobytes()))
+        captions = json.dumps([pictures.evaluation_caption(i) for i in range(count)]).encode()
+        self.whole = _hash(self.pictures.encode(), pictures.cameras[:count].contiguous().numpy().tobytes(), captions)
+
+
+def _digest(image: Tensor) -> list[int]:
+    return list(hashlib.sha256(str(list(image.shape)).encode() + image.contiguous().numpy().tobytes()).digest())
+
+
+def _hash(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()
