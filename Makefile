@@ -7,8 +7,9 @@ BIN = $(VENV)/bin
 PYTEST_ARGS ?=
 MINI ?= runs/mini
 MINI_ARGS ?=
+BENCH_ARGS ?=
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES = eg3d_ops dreamportrait benchmarks datasets tools train.py
+SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 
 .PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench mini-weights clean
 
@@ -40,8 +41,9 @@ format: $(VENV)/.installed
 check-cuda: $(VENV)/.installed  ## compiles the CUDA sources; needs nvcc, no GPU
 	$(BIN)/python tools/check_cuda.py
 
-bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.ops
+# BENCH_ARGS="--official PATH" adds the comparison with the official EG3D.
+bench: $(VENV)/.installed  ## every benchmark, quickly, into benchmarks/results/bench.json
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # Made to be stopped and given again. The allocator's settings keep it from returning memory that is asked for again.
 mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a CPU

@@ -1,38 +1,44 @@
 """Timing and memory, side by side: this machine is never quiet, so only ratios of one run mean anything."""
 
-import ctypes
+import argparse
 import json
 import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dreamportrait import __version__
+from dreamportrait.metrics.timing import machine, seconds
+from dreamportrait.training.run_folder import git_state
+
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
 
 
-def keep_freed_memory() -> None:
-    """Tells glibc to reuse large blocks instead of handing them back to the system at once.
-
-    Fetching them anew, page by page, otherwise takes as long as the arithmetic. Both sides of a comparison profit.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped on its own
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap never shrinks
+def make_parser(doc: str | None, repeats: int) -> argparse.ArgumentParser:
+    """With what every benchmark is asked."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--repeats", type=count, default=repeats)
+    return parser
 
 
-def seconds(run: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no GPU here; choose cpu")
+    return options
+
+
+def count(text: str) -> int:
+    """Of something that there must be."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: must be at least 1")
+    return number
 
 
 def side_by_side(
@@ -52,36 +58,6 @@ def side_by_side(
     }
 
 
-def peak_megabytes(run: Callable[[], object], device: str) -> float:
-    """Most memory `run` holds beyond what was there before; on the CPU, of the resident set."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory the allocator still holds would hide what `run` takes
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
-    before = _status("VmRSS")
-    run()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(field: str) -> int:
-    """Kilobytes, from the kernel."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
-
-
-def machine(device: str) -> Row:
-    info: Row = {"torch": torch.__version__, "python": platform.python_version(), "device": device}
-    if device == "cuda":
-        return info | {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return info | {"name": names[0] if names else "", "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
-
-
 def table(rows: list[Row]) -> str:
     """Rows with the same keys as aligned columns."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -94,11 +70,25 @@ def _cell(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def code() -> Row:
+    """Which version was measured."""
+    git = git_state()
+    return {"version": __version__, "commit": git.get("commit"), "uncommitted_changes": bool(git.get("changed"))}
+
+
 def save(name: str, device: str, results: dict[str, Any]) -> Path:
     """benchmarks/results/<name>-<device>.json"""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}-{device}.json"
+    return write(RESULTS / f"{name}-{device}.json", identity(device) | results)
+
+
+def identity(device: str) -> dict[str, Any]:
+    """Of every measurement."""
+    return {"machine": machine(device), "code": code()}
+
+
+def write(path: Path, content: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"machine": machine(device), **results}, indent=1) + "\n")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path

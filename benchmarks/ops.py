@@ -3,27 +3,28 @@
 python -m benchmarks.ops [--device cuda] [--repeats 7]
 """
 
-import argparse
 import logging
 
 from benchmarks import pointwise, renderer
-from benchmarks.measure import keep_freed_memory, save, table
+from benchmarks.measure import Row, make_parser, parse, save, table
+from dreamportrait.metrics.timing import keep_freed_memory
 from eg3d_ops import cpu_isa, loaded_libraries
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = parse(make_parser(__doc__, repeats=5))
     logging.basicConfig(level=logging.INFO)
     keep_freed_memory()
 
-    render_rows = renderer.run(options.device, options.repeats)
-    op_rows = pointwise.run(options.device, options.repeats)
+    print("\nwrote", save("ops", options.device, run(options.device, options.repeats)))
+
+
+def run(device: str, repeats: int) -> Row:
+    render_rows = renderer.run(device, repeats)
+    op_rows = pointwise.run(device, repeats)
     print(table(render_rows), table(op_rows), sep="\n\n")
-    kernels = cpu_isa() if options.device == "cpu" else loaded_libraries()["cuda"].name
-    print("\nwrote", save("ops", options.device, {"kernels": kernels, "rows": render_rows + op_rows}))
+    kernels = cpu_isa() if device == "cpu" else loaded_libraries()["cuda"].name
+    return {"kernels": kernels, "rows": render_rows + op_rows}
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 python -m benchmarks.pointwise [--device cuda] [--repeats 7]
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Row, side_by_side, table
+from benchmarks.measure import Row, make_parser, parse, side_by_side, table
 from eg3d_ops.bias_act import bias_act
 from eg3d_ops.filters import setup_filter
 from eg3d_ops.upfirdn2d import upfirdn2d
@@ -68,10 +67,7 @@ def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = parse(make_parser(__doc__, repeats=5))
     print(table(run(options.device, options.repeats)))
 
 

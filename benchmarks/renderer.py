@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Row, peak_megabytes, side_by_side
+from benchmarks.measure import Row, side_by_side
+from dreamportrait.metrics.timing import peak_megabytes
 from eg3d_ops.planes import Decoder
 from eg3d_ops.render_rays import render_rays
 

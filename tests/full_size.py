@@ -33,6 +33,7 @@ from dreamportrait.mini.diffusion import vae as mini_vae
 from dreamportrait.rendering.orbit import orbit
 from dreamportrait.text.config import ConditioningConfig
 from dreamportrait.text.encoder import TextEncoder
+from dreamportrait.text.full_size import VIT_H, text_tower
 from dreamportrait.text.generator import PortraitGenerator
 from dreamportrait.training.critic import Critic
 from dreamportrait.training.guides import DiffusionGuide
@@ -40,8 +41,6 @@ from dreamportrait.training.module import DreamPortraitModule
 
 YAML = Path(__file__).parents[1] / "configs" / "celebatext_hq.yaml"
 PROMPTS = ["a young woman with long blond hair", "an old man with a grey beard and glasses"]
-VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}  # not used
-VIT_H = open_clip.get_model_config("ViT-H-14")
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -88,7 +87,7 @@ def make_networks(sizes: Sizes, config: Config) -> Networks:
         Critic(DualDiscriminator(DiscriminatorConfig(**sizes.discriminator, **lower))),
         nn.Module.to(sizes.unet(), DTYPES[config.trainer.precision]),  # diffusers' own way complains
         sizes.vae(),
-        open_clip.CLIP(VIT_H["embed_dim"], VISION, sizes.text).eval().requires_grad_(False),
+        text_tower(sizes.text),
     )
 
 

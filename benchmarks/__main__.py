@@ -1,0 +1,75 @@
+"""Every benchmark, quickly, into one file.
+
+python -m benchmarks [--official PATH] [--device cuda] [--repeats 3] [--out benchmarks/results/bench.json]
+
+Compiled ops and the renderer against their twins, whole FFHQ 512 images, a training step of the miniature world and
+where it goes, and the way from a prompt to a portrait. With --official, images and a small training step are also
+measured beside an official EG3D checkout; see benchmarks/official.py. Takes minutes.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import generator, official, ops, training
+from benchmarks.measure import RESULTS, Row, identity, make_parser, parse, table, write
+from dreamportrait.metrics import efficiency
+from dreamportrait.metrics.timing import keep_freed_memory
+from dreamportrait.text.loading import load_text_encoder
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    parser = make_parser(__doc__, repeats=3)
+    parser.add_argument("--official", type=official.checkout, metavar="PATH")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench.json")
+    options = parse(parser)
+    keep_freed_memory()
+    device, repeats, path = options.device, options.repeats, options.official
+    precision = "float16" if device == "cuda" else "float32"
+    parts: dict[str, Callable[[], Any]] = {
+        "ops": lambda: ops.run(device, repeats),
+        "images": lambda: run_images(path, device, repeats, precision),
+        "training, mini": lambda: run_training("mini", None, device, 16, repeats),
+        "efficiency, mini": lambda: run_efficiency(device, 3 * repeats),
+    }
+    if path is not None:
+        parts["training, small"] = lambda: run_training("small", path, device, 4, 1)
+    found: Row = {}
+    start = time.perf_counter()
+    for name, part in parts.items():
+        print(f"\n{name}", flush=True)
+        found[name] = part()
+    whole = {"precision": precision, "repeats": repeats, "seconds": time.perf_counter() - start}
+    print("\nwrote", write(options.out, identity(device) | whole | found))
+
+
+def run_images(path: Path | None, device: str, repeats: int, precision: str) -> list[Row]:
+    with torch.inference_mode():
+        return generator.run(path, device, [1], repeats, precision)
+
+
+def run_training(size: str, path: Path | None, device: str, batch: int, repeats: int) -> Row:
+    result = training.run(size, path, device, batch, repeats, "float32")
+    training.show(result)
+    return result
+
+
+def run_efficiency(device: str, repeats: int) -> list[Row]:
+    """Of the generator as training equips it, before it is trained: that takes as long."""
+    config = training.make_config(device, 1, "float32")
+    portrait, _ = training.make_networks("mini", config)
+    encoder = load_text_encoder(config.text.clip, offline=True, device=device)
+    ready = portrait.to(device).eval().requires_grad_(False)
+    rows = [asdict(cost) for cost in efficiency.measure(ready, encoder, device, repeats)]
+    print(table(rows))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

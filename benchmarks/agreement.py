@@ -1,0 +1,84 @@
+"""Whether the official step and ours compute the same losses: same weights, pictures, latents and cameras.
+
+The two draw their random numbers in different shapes. Here every uniform draw is 0.5, the only one both can be told to
+use, and normal ones are the same wherever the shape is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks.official import Training
+from dreamportrait.data.dataset import Batch
+from dreamportrait.training.module import DreamPortraitModule
+
+# Our names by the official ones.
+REPORTED = {"Loss/G/loss": "generator", "Loss/D/loss": "discriminator", "Loss/r1_penalty": "r1"}
+_randn = torch.randn
+
+
+def _half(*shape: Any, **options: Any) -> Tensor:
+    return torch.full(_size(shape), 0.5, device=options.get("device"))
+
+
+def _normal(*shape: Any, **options: Any) -> Tensor:
+    return _randn(_size(shape), generator=torch.Generator().manual_seed(3)).to(options.get("device"))
+
+
+def _size(shape: tuple[Any, ...]) -> list[int]:
+    return list(shape[0] if shape and not isinstance(shape[0], int) else shape)
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    with (
+        mock.patch("torch.rand", _half),
+        mock.patch("torch.rand_like", lambda x, **_: torch.full_like(x, 0.5)),
+        mock.patch("torch.randn", _normal),
+        mock.patch("torch.randn_like", lambda x, **_: _normal(*x.shape, device=x.device)),
+    ):
+        yield
+
+
+def official_losses(loop: Training, batch: Batch) -> dict[str, float]:
+    """Of the step where all phases are due; no weight is changed."""
+    found: dict[str, list[Tensor]] = {}
+    smooth = torch.nn.functional.l1_loss
+
+    def report(name: str, value: Tensor) -> Tensor:
+        if name in REPORTED:
+            found.setdefault(REPORTED[name], []).append(value.detach().mean())
+        return value
+
+    def l1_loss(here: Tensor, there: Tensor) -> Tensor:  # only the density's regulariser asks for it
+        loss = smooth(here, there)
+        found["density"] = [loss.detach()]
+        return loss
+
+    with (
+        same_draws(),
+        mock.patch("training.loss.training_stats.report", report),
+        mock.patch("torch.nn.functional.l1_loss", l1_loss),
+    ):
+        for name, module, every in loop.due(0):
+            module.requires_grad_(True)
+            loop.accumulate(name, batch, every, 0)
+            module.requires_grad_(False)
+            module.zero_grad(set_to_none=True)
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def our_losses(module: DreamPortraitModule, batch: Batch) -> dict[str, float]:
+    """Of a step that is then taken."""
+    module.images = 0
+    with same_draws():
+        module.training_step(batch, 0)
+    return {name: float(loss) for name, loss in module.losses.items()}
+
+
+def relative_difference(theirs: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
+    return {name: abs(ours[name] - value) / abs(value) for name, value in theirs.items()}

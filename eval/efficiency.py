@@ -1,0 +1,149 @@
+"""Time and memory from a prompt to a portrait: to its planes, to a first picture, to each further view.
+
+\b
+    python eval/efficiency.py --checkpoint mini
+    python eval/efficiency.py --full-size --device cuda --precision float16
+
+--full-size needs no weights: random ones of the paper's sizes take as long.
+"""
+
+import json
+import os
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dreamportrait.cli import one_message
+
+NAMES = ("efficiency.json", "efficiency.md")
+# Figure 7: seconds from a prompt to its 3D representation and GB, as the text of 4.2 has them.
+PAPER = (
+    ("text to 3D by optimisation (paper)", "at least 1200", "at least 10"),
+    ("DreamPortrait (paper, V100)", "about 1/15", "about 4.5"),
+)
+
+
+@click.command(help=__doc__)
+@click.option("--checkpoint", help="mini, or a folder written by training.  [default: mini]")
+@click.option("--full-size", is_flag=True, help="EG3D's FFHQ 512 and the text tower of ViT-H-14, with random weights.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="The GPU, if there is one.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the resolutions that tolerate less.",
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help=f"A folder, for {' and '.join(NAMES)}.")
+@click.option("--overwrite", is_flag=True, help="Replace these files.")
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+def main(
+    checkpoint: str | None,
+    full_size: bool,
+    device: str | None,
+    precision: str,
+    repeats: int,
+    out: Path | None,
+    overwrite: bool,
+    offline: bool,
+) -> None:
+    with one_message():
+        if checkpoint is not None and full_size:
+            raise ValueError(f"--checkpoint {checkpoint} and --full-size: two models are named; choose one")
+        if out is not None and not overwrite and (there := [name for name in NAMES if (out / name).exists()]):
+            raise FileExistsError(f"--out {out}: holds {there[0]}; name another folder, or allow --overwrite")
+
+        import torch
+
+        from dreamportrait.metrics.timing import check_memory, keep_freed_memory
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        check_memory(device)
+        keep_freed_memory()
+        source = "full size, random weights" if full_size else checkpoint or "mini"
+        report = measure(source, full_size, device, precision, repeats, offline)
+    text = markdown(report)
+    click.echo(text)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in zip(NAMES, (json.dumps(report, indent=1) + "\n", text), strict=True):
+            unfinished = out / f".{name}.{secrets.token_hex(4)}"
+            unfinished.write_text(content, encoding="utf-8")
+            os.replace(unfinished, out / name)
+            click.echo(f"wrote {out / name}")
+
+
+def measure(
+    source: str, full_size: bool, device: str, precision: str, repeats: int, offline: bool = False
+) -> dict[str, Any]:
+    from dreamportrait import __version__
+    from dreamportrait.metrics import efficiency
+    from dreamportrait.metrics.timing import machine
+    from dreamportrait.pipeline import DreamPortraitPipeline
+    from dreamportrait.text.full_size import full_size_encoder, full_size_portrait
+    from dreamportrait.training.run_folder import git_state
+
+    if full_size:
+        encoder = full_size_encoder(device)
+        generator = full_size_portrait(precision).to(device)
+    else:
+        pipe = DreamPortraitPipeline.from_pretrained(source, precision=precision, device=device, offline=offline)
+        generator, encoder = pipe.generator, pipe.encoder
+    about = machine(device)
+    costs = efficiency.measure(generator, encoder, device, repeats)
+    weights = {"text tower": efficiency.megabytes(encoder.tower.parts), "generator": efficiency.megabytes(generator)}
+    c = generator.config
+    return {
+        "model": source,
+        "sizes": {"image": c.image_resolution, "rendered": c.render_resolution, "samples": c.num_coarse + c.num_fine},
+        "precision": precision,
+        "prompt": efficiency.PROMPT,
+        "repeats": repeats,
+        "weights_mb": weights,
+        "stages": [asdict(cost) for cost in costs],
+        "seconds_to_planes": next(cost.seconds for cost in costs if cost.stage == efficiency.PLANES),
+        "memory_mb": sum(weights.values()) + max(cost.peak_mb for cost in costs),
+        "machine": about,
+        "code": {"version": __version__, "commit": git_state().get("commit")},
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    about, sizes, weights = report["machine"], report["sizes"], report["weights_mb"]
+    where = f"{about['name']}, {about['threads']} threads" if about["device"] == "cpu" else about["name"]
+    lines = [
+        f"# Efficiency: {report['model']}",
+        "",
+        f"{sizes['image']} x {sizes['image']}, rendered at {sizes['rendered']} with {sizes['samples']} samples a ray, "
+        f"{report['precision']}, on {where}; one prompt at a time, median of {report['repeats']}.",
+        "",
+        "| stage | time | per second | fastest .. slowest | memory beyond the weights |",
+        "|---|---|---|---|---|",
+    ]
+    for cost in report["stages"]:
+        times = [f"{1000 * cost[name]:.4g}" for name in ("seconds", "fastest", "slowest")]
+        speed, memory = f"{1 / cost['seconds']:.3g}", f"{cost['peak_mb']:.4g} MB"
+        lines.append(f"| {cost['stage']} | {times[0]} ms | {speed} | {times[1]} .. {times[2]} ms | {memory} |")
+    here = (f"this run ({where})", f"{report['seconds_to_planes']:.3g}", f"{report['memory_mb'] / 1000:.3g}")
+    lines += [
+        "",
+        f"Weights: text tower {weights['text tower']:.4g} MB, generator {weights['generator']:.4g} MB.",
+        "",
+        "| figure 7 | prompt to 3D representation, s | memory, GB |",
+        "|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in (*PAPER, here)),
+        "",
+        "Memory of this run: weights and the most of any stage; not the process around them.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
