@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,18 +63,69 @@ def sample(
 
         check_target(out, overwrite)  # before the model is loaded
 
-        import torch
-
+        device = _found(device)
         from dreamportrait.pipeline import DreamPortraitPipeline
 
-        gpu = torch.cuda.is_available()
-        if device == "cuda" and not gpu:
-            raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
-        device = device or ("cuda" if gpu else "cpu")
         pipe = DreamPortraitPipeline.from_pretrained(model, device=device, offline=offline)
         portraits = pipe(prompts, seed, views, truncation=truncation)
         portraits.save_sheet(out, depth, overwrite)
     click.echo(f"wrote {out}: {len(prompts)} x {views} views, seed {seed}")
+
+
+@main.command()
+@click.option("--checkpoint", required=True, help="mini, a portrait's folder, a run's folder or a checkpoint in it.")
+@click.option("--dataset", required=True, help="A folder, a zip file, miniworld:test or miniworld:combinations.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of scores.json and scores.md.")
+@click.option("--captions", type=click.Path(path_type=Path), help="A JSON list of texts for the first pictures.")
+@click.option("--num-images", "count", type=click.IntRange(min=2), help="Samples; all the data set has, at most 2000.")
+@click.option("--num-candidates", type=click.IntRange(min=2), help="R-Precision chooses 1 of these; 100.")
+@click.option("--region", type=click.Choice(["all", "face"]), help="What is judged: all of a picture, or its middle.")
+@click.option("--extractor", help="inception[:FILE], mini-clip or clip:SOURCE; only with the first it is a FID.")
+@click.option("--clip", help="The judge: mini/clip-b, MODEL:PRETRAINED of open_clip, or a folder.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+@click.option("--truncation", type=click.FloatRange(0, 1), help="Less is closer to the average face; 1.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of identities and candidates; 0.")
+@click.option("--batch", type=click.IntRange(min=1), help="Of each process; 16.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="The GPU, if there is one.")
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a report.")
+def evaluate(
+    checkpoint: str,
+    dataset: str,
+    out: Path,
+    count: int | None,
+    captions: Path | None,
+    extractor: str | None,
+    clip: str | None,
+    precision: str,
+    device: str | None,
+    offline: bool,
+    overwrite: bool,
+    **protocol: Any,
+) -> None:
+    """Measure a generator: FID, MSC, R-Precision, diversity, agreement of views.
+
+    Also under torchrun, which changes no score.
+    """
+    with one_message():
+        gpu = _found(device) == "cuda"
+        from dreamportrait import evaluation
+        from dreamportrait.training.run_folder import is_first_process
+
+        chosen = {name: value for name, value in protocol.items() if value is not None}
+        sources = checkpoint, dataset, out, count, captions, extractor, clip, precision
+        text = evaluation.run(evaluation.Request(*sources, chosen, gpu, offline, overwrite))
+        if is_first_process():
+            click.echo(f"{text}\nwrote {out}")
+
+
+def _found(device: str | None) -> str:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if device == "cuda" and not gpu:
+        raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
+    return device or ("cuda" if gpu else "cpu")
 
 
 @main.group()

@@ -155,6 +155,10 @@ class WorldPictures:
     def evaluation_caption(self, index: int) -> str:
         return self._world.evaluation_caption(index)
 
+    def evaluation_facts(self, index: int) -> dict[str, str]:
+        """Attributes and values that the evaluation caption states."""
+        return self._world.evaluation_facts(index)
+
     def __reduce__(self) -> tuple[Any, ...]:  # processes that read open the files themselves
         return WorldPictures, self._asked
 

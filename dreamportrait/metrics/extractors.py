@@ -1,10 +1,26 @@
-"""What turns pictures into the features whose distribution is compared. Only one of them may be called "FID"."""
+"""What turns pictures into the features whose distribution is compared, and who judges whether texts fit.
 
+inception        the standard network in PyTorch's cache; the only one whose distance is called FID
+inception:FILE   the same from a file
+clip:SOURCE      a CLIP, named as text/loading.py does
+mini-clip        clip:mini/clip-b
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.metrics.inception import load_inception
+from dreamportrait.text.loading import load_clip
+from dreamportrait.weights.errors import WeightsError
+
+MINI_CLIP = "mini/clip-b"
+KNOWN = "inception, inception:FILE, mini-clip or clip:SOURCE"
 
 
 class Extractor(Protocol):
@@ -14,13 +30,47 @@ class Extractor(Protocol):
     def features(self, images: Tensor) -> Tensor: ...  # [N, 3, R, R] in -1 .. 1 -> [N, C]
 
 
+@dataclass(frozen=True)
+class Judge:
+    """A CLIP, and which it is."""
+
+    scorer: ClipScorer
+    source: str
+    weights: str  # SHA-256
+
+
 class ClipExtractor:
     """The image tower of a CLIP; its features are unit vectors."""
 
-    def __init__(self, scorer: ClipScorer, source: str, weights: str) -> None:
-        self.scorer = scorer
-        self.name = f"FID({'mini-clip' if source == 'mini/clip-b' else 'clip ' + source})"
-        self.weights = weights
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.name = "FID(mini-clip)" if judge.source == MINI_CLIP else f"FID(clip {judge.source.partition(':')[0]})"
+        self.weights = judge.weights
 
     def features(self, images: Tensor) -> Tensor:
-        return self.scorer.image_features(images)
+        return self.judge.scorer.image_features(images)
+
+
+def load_judge(source: str, offline: bool = False, device: torch.device | str = "cpu") -> Judge:
+    model, tokenizer = load_clip(source, offline, device)
+    return Judge(ClipScorer(model, tokenizer), source, weights_hash(model))
+
+
+def load_extractor(source: str, judge: Judge, offline: bool = False, device: torch.device | str = "cpu") -> Extractor:
+    """A CLIP that is the judge too is not loaded twice."""
+    kind, _, rest = source.partition(":")
+    if kind == "inception":
+        return load_inception(Path(rest) if rest else None, device)
+    clip = MINI_CLIP if source == "mini-clip" else rest if kind == "clip" else ""
+    if not clip:
+        raise WeightsError(f"extractor {source!r}: must be {KNOWN}")
+    return ClipExtractor(judge if judge.source == clip else load_judge(clip, offline, device))
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 of names, types and values: the same for the same weights, however they are stored."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -60,6 +60,10 @@ class World:
     def evaluation_caption(self, index: int) -> str:
         return grammar.evaluation_caption(self.attributes[index], caption_seed(self.split, index))
 
+    def evaluation_facts(self, index: int) -> Attributes:
+        """What that caption says."""
+        return grammar.evaluation_facts(self.attributes[index], caption_seed(self.split, index))
+
 
 def load(split: str, count: int, cache: Path | None = None, workers: int | None = None) -> World:
     """The first `count` faces of a split; rendered now if `cache` does not hold them."""
