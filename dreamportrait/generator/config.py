@@ -1,6 +1,6 @@
 """What a tri-plane generator is made of; saved beside its weights as JSON."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,8 @@ class GeneratorConfig:
     c_dim: int = 25
     w_dim: int = 512
     mapping_layers: int = 2
+    # Of its hidden layers. None = w_dim, as in every official network. Folders written before it existed lack it.
+    mapping_width: int | None = field(default=None, metadata={"later": True})
     # Camera labels are multiplied by this before the mapping. The official code reads a missing value as 0.
     camera_scale: float = 1.0
     camera_conditioning: bool = True  # False: the mapping sees zeros
@@ -78,6 +80,8 @@ class GeneratorConfig:
         )
         for name in counts:
             check_int(name, getattr(self, name), 1)
+        if self.mapping_width is not None:
+            check_int("mapping_width", self.mapping_width, 1)
         if self.plane_channels < 3:
             raise ValueError(f"plane_channels={self.plane_channels}: at least 3, the first three are the raw image")
 

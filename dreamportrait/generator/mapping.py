@@ -15,11 +15,19 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, z_dim: int, c_dim: int, w_dim: int, num_layers: int, track_average: bool) -> None:
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_layers: int,
+        track_average: bool,
+        width: int | None = None,  # of hidden layers. None = w_dim
+    ) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.num_layers = z_dim, c_dim, num_layers
         self.embed = FullyConnected(c_dim, w_dim)
-        features = [z_dim + w_dim] + [w_dim] * num_layers
+        features = [z_dim + w_dim] + [width or w_dim] * (num_layers - 1) + [w_dim]
         for i in range(num_layers):
             layer = FullyConnected(features[i], features[i + 1], activation="lrelu", lr_multiplier=0.01)
             self.add_module(f"fc{i}", layer)

@@ -13,16 +13,20 @@ T = TypeVar("T")
 
 
 def from_dict(kind: type[T], values: object, where: str) -> T:
-    """A dataclass from its `asdict`, as JSON gives it back: no key unknown or missing, every value of its type."""
+    """A dataclass from its `asdict`, as JSON gives it back: no key unknown or missing, every value of its type.
+
+    Only a field whose metadata says "later" may be missing, as it is from older files; it then has its default.
+    """
     if not isinstance(values, dict):
         raise WeightsError(f"{where} must be an object, got {values!r}")
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
         raise WeightsError(f"{where} has unknown keys {unknown}; known are {sorted(known)}")
-    if missing := sorted(set(known) - set(values)):
+    later = {field.name for field in fields(kind) if field.metadata.get("later")}  # type: ignore[arg-type]
+    if missing := sorted(set(known) - set(values) - later):
         raise WeightsError(f"{where} lacks {missing}")
-    checked = {name: _value(hints[name], values[name], f"{where}.{name}") for name in known}
+    checked = {name: _value(hints[name], values[name], f"{where}.{name}") for name in known if name in values}
     try:
         return kind(**checked)
     except ValueError as error:
