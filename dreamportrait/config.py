@@ -130,6 +130,7 @@ class Trainer(Section):
     log_every_images: Count = 1000
     save_every_images: Count = 50_000
     sample_every_images: Images = 50_000  # 0 = no sheets
+    measure_every_images: Images = 0  # 0 = no scores
     keep: Count = 2  # newest checkpoints; those at the end of a stage stay
 
 
@@ -150,6 +151,16 @@ class Samples(Section):
     collapse_below: Weight = 0.02  # warning: the mean difference (colours in -1 .. 1) of a prompt's pictures is smaller
 
 
+class Measure(Section):
+    """The scores that are taken now and then, by the code of `dreamportrait evaluate`."""
+
+    data: Text | None = None  # as its --dataset. None = miniworld:test in the miniworld, else the training pictures
+    count: Annotated[int, Field(ge=2)] = 500  # samples, of as many captions
+    num_candidates: Annotated[int, Field(ge=2)] = 100
+    clip: Text | None = None  # the judge; None = what suits the data
+    extractor: Text | None = None  # None = what suits the data
+
+
 class Config(Section):
     run: Run
     data: Data
@@ -162,6 +173,7 @@ class Config(Section):
     trainer: Trainer = Trainer()
     logging: Logging = Logging()
     samples: Samples = Samples()
+    measure: Measure = Measure()
 
     @property
     def folder(self) -> Path:
@@ -287,6 +299,9 @@ def contradictions(config: Config) -> list[Problem]:
         "data.kind data.captions",
         "the miniature world writes its own captions; remove data.captions",
     )
+    m = config.measure
+    few = f"{m.num_candidates} of {m.count} captions; raise the count, or ask for fewer candidates"
+    check(m.num_candidates > m.count, "measure.num_candidates measure.count", few)
     check(not config.stages, "stages", "none; a run has at least one, the paper has two")
     names = [stage.name for stage in config.stages]
     for i, name in enumerate(names):

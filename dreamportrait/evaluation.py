@@ -7,7 +7,7 @@ The scores themselves are in metrics/evaluate.py, which training calls too.
 
 import platform
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ import torch
 from dreamportrait import __version__
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.metrics import report
-from dreamportrait.metrics.evaluate import Protocol, check, evaluate
-from dreamportrait.metrics.extractors import Extractor, Judge, load_extractor, load_judge, weights_hash
+from dreamportrait.metrics.evaluate import Protocol, check, evaluate, fitted
+from dreamportrait.metrics.extractors import Extractor, Judge, check_extractor, load_extractor, load_judge, weights_hash
 from dreamportrait.metrics.sharing import joined, processes
-from dreamportrait.metrics.sources import default_extractor, default_judge, make_oracle, open_pictures
+from dreamportrait.metrics.sources import check_source, default_extractor, default_judge, make_oracle, open_pictures
 from dreamportrait.metrics.statistics import Fingerprints, RealStatistics, cache_folder
 from dreamportrait.pipeline import locate
 from dreamportrait.text.encoder import TextEncoder, TextFeatures
@@ -71,15 +71,16 @@ class Shortened:
 def run(request: Request) -> str:
     """Writes the report; what is wrong is found before anything is generated. -> the table of scores"""
     store.check_free(request.out, request.overwrite, report.FILES)
+    names = request.clip or default_judge(request.dataset), request.extractor or default_extractor(request.dataset)
+    check_source(request.dataset)
+    check_extractor(names[1])
     with joined(request.gpu) as device:
         pictures = open_pictures(request.dataset, request.captions, request.count)
         protocol = _protocol(request, pictures)
         subject = load_subject(request.checkpoint, request.precision)
         check(subject.generator, pictures, protocol)
-        judge = load_judge(request.clip or default_judge(request.dataset), request.offline, device)
-        extractor = load_extractor(
-            request.extractor or default_extractor(request.dataset), judge, request.offline, device
-        )
+        judge = load_judge(names[0], request.offline, device)
+        extractor = load_extractor(names[1], judge, request.offline, device)
         encoder = Shortened(load_text_encoder(subject.text.clip, request.offline, device))
         content = Fingerprints(pictures, protocol.count)
         real = RealStatistics(pictures, extractor, protocol.count, protocol.region, content.pictures, cache_folder())
@@ -108,14 +109,10 @@ def load_subject(source: str, precision: str = "float32") -> Subject:
 
 
 def _protocol(request: Request, pictures: Pictures) -> Protocol:
-    """Small data sets have few candidates and prompts."""
     count = min(COUNT, len(pictures)) if request.count is None else request.count
     if count > len(pictures):
         raise ValueError(f"{request.dataset} has {len(pictures)} pictures with captions, {count} are asked for")
-    usual = Protocol()
-    fitting = {"num_candidates": usual.num_candidates, "prompts_for_diversity": usual.prompts_for_diversity}
-    fitting = {name: min(value, count) for name, value in fitting.items()}
-    return replace(usual, count=count, **fitting | request.protocol)
+    return fitted(count, **request.protocol)
 
 
 def _identity(
@@ -145,7 +142,6 @@ def _identity(
         },
         "judge": {"clip": judge.source, "layer": "projected, of unit length", "sha256": judge.weights},
         "extractor": {
-            "source": request.extractor or default_extractor(request.dataset),
             "distance": extractor.name,
             "sha256": extractor.weights,
         },

@@ -65,6 +65,12 @@ class Protocol:
             raise ValueError(f"region={self.region!r}: must be one of {', '.join(REGIONS)}")
 
 
+def fitted(count: int, **changes: Any) -> Protocol:
+    """The usual protocol for so many samples; few of them have fewer candidates and prompts."""
+    usual = {"num_candidates": Protocol.num_candidates, "prompts_for_diversity": Protocol.prompts_for_diversity}
+    return Protocol(count=count, **{name: min(value, count) for name, value in usual.items()} | changes)
+
+
 class Agreement(NamedTuple):
     """Of the front with the other views: means over portraits, see consistency.py."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamportrait.metrics.clip_score import ClipScorer
-from dreamportrait.metrics.inception import load_inception
+from dreamportrait.metrics.inception import load_inception, locate_inception
 from dreamportrait.text.loading import load_clip
 from dreamportrait.weights.errors import WeightsError
 
@@ -58,13 +58,20 @@ def load_judge(source: str, offline: bool = False, device: torch.device | str = 
 
 def load_extractor(source: str, judge: Judge, offline: bool = False, device: torch.device | str = "cpu") -> Extractor:
     """A CLIP that is the judge too is not loaded twice."""
-    kind, _, rest = source.partition(":")
+    kind, name = check_extractor(source)
     if kind == "inception":
-        return load_inception(Path(rest) if rest else None, device)
-    clip = MINI_CLIP if source == "mini-clip" else rest if kind == "clip" else ""
-    if not clip:
+        return load_inception(Path(name) if name else None, device)
+    return ClipExtractor(judge if judge.source == name else load_judge(name, offline, device))
+
+
+def check_extractor(source: str) -> tuple[str, str]:
+    """That it is one, and is there as far as can be told without loading it. -> kind; file or CLIP"""
+    kind, _, name = ("clip", "", MINI_CLIP) if source == "mini-clip" else source.partition(":")
+    if kind not in ("inception", "clip") or (kind == "clip" and not name):
         raise WeightsError(f"extractor {source!r}: must be {KNOWN}")
-    return ClipExtractor(judge if judge.source == clip else load_judge(clip, offline, device))
+    if kind == "inception":
+        locate_inception(Path(name) if name else None)
+    return kind, name
 
 
 def weights_hash(network: nn.Module) -> str:

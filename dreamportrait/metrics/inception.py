@@ -41,9 +41,7 @@ class InceptionExtractor:
 
 def load_inception(path: Path | None = None, device: torch.device | str = "cpu") -> InceptionExtractor:
     """path: None = in PyTorch's cache."""
-    found = _find() if path is None else path
-    if not found.is_file():
-        raise WeightsError(f"{found} is not there; {_remedy()}")
+    found = locate_inception(path)
     digest = hashlib.sha256(found.read_bytes()).hexdigest()
     if not digest.startswith(SHA256_START):
         raise WeightsError(f"{found} has SHA-256 {digest[:8]}..., not {SHA256_START}...: other weights; {_remedy()}")
@@ -73,12 +71,13 @@ def resized(x: Tensor, size: int) -> Tensor:  # [N, C, H, W] -> [N, C, size, siz
     return x
 
 
-def _find() -> Path:
+def locate_inception(path: Path | None = None) -> Path:
+    """path: None = in PyTorch's cache."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise WeightsError(f"the weights of FID's Inception are not in {folder}; {_remedy()}")
+    for candidate in (folder / name for name in FILES) if path is None else (path,):
+        if candidate.is_file():
+            return candidate
+    raise WeightsError(f"the weights of FID's Inception are not in {path or folder}; {_remedy()}")
 
 
 def _remedy() -> str:

@@ -28,7 +28,7 @@ class OracleScore:
         said = ~shown.isnan()
         if not said.any():
             raise ValueError("no caption says anything that the oracle knows; measure without it")
-        right = torch.where(said, shown, 1.0)
+        right = torch.where(said, shown, 1.0).double()
         counts = said.sum(0)
         hits = (right * said).sum(0)
         shares = {name: float(h / c) for name, h, c in zip(names, hits, counts, strict=True) if c}

@@ -39,6 +39,11 @@ def gathered(values: Tensor, count: int) -> Tensor:  # [own, ...] -> [count, ...
     return torch.stack(parts, 1).flatten(0, 1)[:count].cpu()  # sample i is row i // R of process i % R
 
 
+def everywhere(here: bool) -> bool:
+    """Whether it is so in every process: what one does with others, all must do."""
+    return bool(gathered(torch.tensor([here]), processes()[1]).all())
+
+
 def _exchange_device() -> torch.device:
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())

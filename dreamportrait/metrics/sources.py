@@ -34,9 +34,27 @@ def default_extractor(source: str) -> str:
 
 def open_pictures(source: str, captions: Path | None = None, count: int | None = None) -> Pictures:
     """captions: a JSON list that stands for the data set's evaluation captions. count: so many are needed."""
+    check_source(source)
     given = None if captions is None else read_captions(captions)
-    found = _world(source.removeprefix(WORLD), count) if is_world(source) else FolderPictures(source)
+    found: Pictures
+    if is_world(source):
+        split = source.removeprefix(WORLD)
+        found = WorldPictures(split, max(FACES[split], count or 0))
+    else:
+        found = FolderPictures(source)
     return found if given is None else Recaptioned(found, given, str(captions))
+
+
+def check_source(source: str) -> None:
+    """That it may be one, without reading it."""
+    if is_world(source):
+        if (split := source.removeprefix(WORLD)) not in FACES:
+            known = ", ".join(WORLD + name for name in FACES)
+            raise DataError(f"data set {source}: no split {split!r}; must be one of {known}, or a folder or zip file")
+    elif not Path(source).exists():
+        raise DataError(
+            f"data set {source} is not there; name a folder, a zip file, {WORLD}test or {WORLD}combinations"
+        )
 
 
 def make_oracle(pictures: Pictures, device: Any) -> Oracle | None:
@@ -49,20 +67,12 @@ def make_oracle(pictures: Pictures, device: Any) -> Oracle | None:
     return WorldOracle(registry.from_pretrained("mini/oracle").to(device), pictures.evaluation_facts)
 
 
-def _world(split: str, count: int | None) -> WorldPictures:
-    if split not in FACES:
-        raise DataError(f"data set {WORLD}{split}: must be one of {', '.join(WORLD + name for name in FACES)}")
-    return WorldPictures(split, max(FACES[split], count or 0))
-
-
 class Recaptioned:
     """Pictures with other evaluation captions."""
 
     def __init__(self, pictures: Pictures, captions: list[str], source: str) -> None:
         if len(captions) > len(pictures):
-            raise DataError(
-                f"{source} has {len(captions)} captions, the data set {len(pictures)} pictures; remove some"
-            )
+            raise DataError(f"{source} has {len(captions)} captions for {len(pictures)} pictures; remove some")
         self._pictures, self._captions = pictures, captions
         self.cameras = pictures.cameras[: len(captions)]
         self.resolution = pictures.resolution

@@ -19,7 +19,7 @@ from dreamportrait.metrics.extractors import Extractor
 from dreamportrait.metrics.frechet import Moments, Sums
 from dreamportrait.metrics.generation import as_saved, from_bytes
 from dreamportrait.metrics.region import Region
-from dreamportrait.metrics.sharing import gathered, own, processes
+from dreamportrait.metrics.sharing import everywhere, gathered, own, processes
 from dreamportrait.rendering.resizing import antialiased
 
 VERSION = 1  # of how pictures are prepared; another one finds nothing in old caches
@@ -45,9 +45,10 @@ class RealStatistics:
     def moments(self, size: int, batch: int = _BATCH) -> Moments:
         if size not in self.known:
             path = self._path(size)
-            found = _read(path) if path is not None and path.is_file() else None
-            self.known[size] = self._computed(size, batch) if found is None else found
-            if path is not None and found is None and processes()[0] == 0:
+            found = None if path is None else _read(path)
+            known = found if everywhere(found is not None) else None
+            self.known[size] = self._computed(size, batch) if known is None else known
+            if path is not None and known is None and processes()[0] == 0:
                 _write(path, self.known[size])
         return self.known[size]
 
@@ -74,7 +75,9 @@ def cache_folder() -> Path:
 
 
 def _read(path: Path) -> Moments | None:
-    """None where it is damaged: it is made anew."""
+    """None where there is none, or a damaged one: it is made anew."""
+    if not path.is_file():
+        return None
     try:
         tensors = load_file(path)
         return Moments(tensors["mean"], tensors["covariance"])

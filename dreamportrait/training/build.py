@@ -27,11 +27,22 @@ from dreamportrait.generator.discriminator import DiscriminatorConfig
 from dreamportrait.generator.triplane import TriPlaneGenerator
 from dreamportrait.guidance.stable_diffusion import load_stable_diffusion
 from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.metrics.evaluate import fitted
+from dreamportrait.metrics.extractors import check_extractor, load_extractor, load_judge
+from dreamportrait.metrics.sources import (
+    check_source,
+    default_extractor,
+    default_judge,
+    make_oracle,
+    open_pictures,
+)
+from dreamportrait.metrics.statistics import Fingerprints, RealStatistics, cache_folder
 from dreamportrait.text.config import ConditioningConfig
 from dreamportrait.text.encoder import TextEncoder, TextFeatures
 from dreamportrait.text.generator import PortraitGenerator
 from dreamportrait.text.loading import load_clip, load_text_encoder
 from dreamportrait.text.store import TextStore
+from dreamportrait.training.callbacks.metrics import Metrics
 from dreamportrait.training.critic import Critic
 from dreamportrait.training.guides import ClipGuide, DiffusionGuide, Guide
 from dreamportrait.weights import registry, store
@@ -169,6 +180,40 @@ def make_loader(config: Config, pictures: Pictures, text: TextProvider, rank: in
     )
 
 
+# Scores.
+
+
+def measured(config: Config) -> str:
+    """What generated pictures are compared with."""
+    return config.measure.data or ("miniworld:test" if config.data.kind == "miniworld" else str(config.data.path))
+
+
+def make_metrics(
+    config: Config, pictures: Pictures, text: Encoded | Stored, generator: PortraitGenerator, device: torch.device
+) -> tuple[Metrics, ...]:
+    """None, or one."""
+    m, every, source = config.measure, config.trainer.measure_every_images, measured(config)
+    if not every:
+        return ()
+    if m.data is not None or config.data.kind == "miniworld":
+        pictures = open_pictures(source, count=m.count)
+    protocol = fitted(m.count, num_candidates=m.num_candidates)
+    judge = load_judge(m.clip or default_judge(source), config.run.offline, device)
+    extractor = load_extractor(m.extractor or default_extractor(source), judge, config.run.offline, device)
+    content = Fingerprints(pictures, min(m.count, len(pictures)))
+    real = RealStatistics(pictures, extractor, m.count, protocol.region, content.pictures, cache_folder())
+    encoder = _of_captions(text, {pictures.evaluation_caption(i) for i in range(min(m.count, len(pictures)))})
+    given = encoder, pictures, judge.scorer, extractor, protocol, make_oracle(pictures, device), real
+    return (Metrics(every, generator, *given),)
+
+
+def _of_captions(text: Encoded | Stored, captions: set[str]) -> Encoded | Stored:
+    """Captions that are not in the store need the text tower each time, so it stays."""
+    if isinstance(text, Encoded) or captions <= set(text.store.captions):
+        return text
+    return Encoded(text.load())
+
+
 # What must be there, looked at before anything is loaded.
 
 
@@ -179,6 +224,8 @@ def missing(config: Config) -> list[Problem]:
         "text.store" if config.text.store else "text.clip": text_width,
         "guidance.source": _check_guidance,
         "data.path": _check_data,
+        "measure.data": _check_measured,
+        "measure.extractor": _check_extractor,
         "logging.wandb": _check_wandb,
     }
     found = []
@@ -229,6 +276,16 @@ def _check_data(config: Config) -> None:
     needed = [LABELS] if captions is not None else [LABELS, CAPTIONS]
     if lost := [name for name in needed if name not in names]:
         raise ValueError(f"{path} has no {' and no '.join(lost)}; data/folder.py describes what a data set holds")
+
+
+def _check_measured(config: Config) -> None:
+    if config.trainer.measure_every_images and config.measure.data is not None:
+        check_source(config.measure.data)
+
+
+def _check_extractor(config: Config) -> None:
+    if config.trainer.measure_every_images:
+        check_extractor(config.measure.extractor or default_extractor(measured(config)))
 
 
 def _check_wandb(config: Config) -> None:

@@ -30,7 +30,7 @@ CONFIG, STARTS, CHECKPOINTS, RESULT = "config.yaml", "starts", "checkpoints", "p
 # Settings that may differ from one start to the next: where and how fast, but not what is computed.
 FREE = (
     *("run.folder", "run.offline", "data.path", "data.captions", "data.workers", "text.store", "guidance.checkpoint"),
-    *("trainer", "logging", "samples"),
+    *("trainer", "logging", "samples", "measure"),
 )
 # What decides the shapes of weights, or what they mean.
 ARCHITECTURE = ("model.pretrained", "model.conditioning", "text.clip", "loss.text_aware_discriminator")

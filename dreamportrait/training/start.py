@@ -133,7 +133,8 @@ def prepare(made: Plan, command: list[str]) -> Run:
     portrait, critic = build.make_networks(config, build.text_width(config))
     module = DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
     prompts = list(config.samples.prompts)
-    callbacks = make_callbacks(config, text.encode(prompts) if prompts else None)
+    metrics = build.make_metrics(config, pictures, text, portrait, device)
+    callbacks = make_callbacks(config, text.encode(prompts) if prompts else None, metrics)
     if run_folder.is_first_process():
         run_folder.record_start(config, command, made.checkpoint)
     trainer = make_trainer(config, callbacks)
