@@ -1,5 +1,6 @@
 """`dreamportrait evaluate` and eval/fid_msc_rp.py, on models of the smallest size."""
 
+import csv
 import json
 import os
 import shutil
@@ -201,22 +202,47 @@ def test_wrong_settings(tmp_path, change, message):
 # Several processes.
 
 
+def by_processes(count: int, script: Path, given: list[str], cache: Path) -> str:
+    """What they say together."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] if count > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DREAMPORTRAIT_CACHE": str(cache)}
+    command = [sys.executable, *launcher, str(script), *given]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_training_by_two_processes(tmp_path):
+    """They measure together; the command, alone, finds the same."""
+    sources = write_sources(tmp_path / "sources")
+    clip = sources / "CLIP"
+    measure = ("trainer.measure_every_images=8", "measure.count=9", "measure.num_candidates=4")
+    stages = "stages=[{name: only, images: 8}]"
+    changes = (*QUIET, *measure, stages, f"measure.clip={clip}", f"measure.extractor=clip:{clip}")
+    by_processes(2, ROOT / "train.py", arguments(sources, tmp_path / "runs", *changes), tmp_path / "cache")
+    run = tmp_path / "runs" / "test"
+    with open(run / "log.csv", newline="") as file:
+        (line,) = [line for line in csv.DictReader(file) if line.get("msc")]
+    done = evaluate(sources, tmp_path / "out", checkpoint=run, dataset=sources / "FACES", num_images=9)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]
+    for name in ("fid", "fid_raw", "msc"):
+        assert float(line[name]) == pytest.approx(found[name], rel=3e-4)
+    assert float(line["r_precision"]) == pytest.approx(found["r_precision"]["value"], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_processes_change_nothing(places, tmp_path):
     """Three share ten samples unequally."""
     found = {}
     for count in (1, 3):
-        out = tmp_path / f"by{count}"
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] if count > 1 else []
-        command = [sys.executable, *launcher, str(ROOT / "eval" / "fid_msc_rp.py"), *words(places, out)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        environment["DREAMPORTRAIT_CACHE"] = str(tmp_path / f"cache{count}")
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("wrote") == 1
+        out, cache = tmp_path / f"by{count}", tmp_path / f"cache{count}"
+        said = by_processes(count, ROOT / "eval" / "fid_msc_rp.py", words(places, out), cache)
+        assert said.count("wrote") == 1
         found[count] = json.loads((out / "scores.json").read_text())
         assert found[count]["machine"]["processes"] == count
-        assert len(list((tmp_path / f"cache{count}" / "statistics").iterdir())) == 2
+        assert len(list((cache / "statistics").iterdir())) == 2
     assert found[1]["dataset"] == found[3]["dataset"]
     # Batches are other ones: sums in another order, and colours that they move across a rounding.
     assert flat(found[3]["scores"]) == pytest.approx(flat(found[1]["scores"]), rel=2e-4, abs=2e-5)
