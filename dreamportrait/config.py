@@ -111,7 +111,8 @@ class Optim(Section):
 
     lr_generator: Rate = 0.0025
     lr_discriminator: Rate = 0.002
-    lr_conditioning: Rate = 0.0025  # mapper and adapters
+    lr_mapper: Rate = 0.0025  # of the global path
+    lr_adapters: Rate = 0.0025  # of the local path
     ema_images: Count = 10_000  # images until a weight's share of the average has halved
 
 

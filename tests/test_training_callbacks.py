@@ -147,9 +147,9 @@ class Poison(Callback):
 @pytest.mark.parametrize(
     ("value", "where", "named"),
     [
-        (math.nan, "guide", ["guidance", "the gradient of the generator's", "the gradient of the conditioning's"]),
-        (math.inf, "generator:mapper.fuse.bias", ["the gradient of the conditioning's"]),
-        (math.nan, "critic:discriminator.b4.out.bias", ["the gradient of the discriminator's"]),
+        (math.nan, "guide", ["guidance", "the gradient of the weights of generator", "the gradient of the weights of mapper", "the gradient of the weights of adapters"]),
+        (math.inf, "generator:mapper.fuse.bias", ["the gradient of the weights of mapper"]),
+        (math.nan, "critic:discriminator.b4.out.bias", ["the gradient of the weights of discriminator"]),
     ],
 )
 def test_the_guard_names_step_term_and_group(tmp_path, value, where, named):

@@ -172,14 +172,15 @@ def test_optimisers_are_those_published():
     runner = fit(module(c))
     generator, critic = runner.optimizers
     groups = [*generator.param_groups, *critic.param_groups]
-    assert [group["name"] for group in groups] == ["generator", "conditioning", "discriminator"]
-    for group, name in zip(groups, "GGD", strict=True):
+    assert [group["name"] for group in groups] == ["generator", "mapper", "adapters", "discriminator"]
+    for group, name in zip(groups, "GGGD", strict=True):
         assert group["lr"] == pytest.approx(expected[name]["lr"], rel=1e-12)
         assert group["betas"] == pytest.approx(expected[name]["betas"], rel=1e-12)
         assert group["eps"] == expected[name]["eps"]
     # Without a regulariser there is nothing to make up for.
     plain = adam_settings(config(loss={"density_weight": 0.0, "r1_gamma": 0.0}))
-    assert (plain["generator"].lr, plain["conditioning"].lr, plain["discriminator"].lr) == (0.0025, 0.0025, 0.002)
+    assert (plain["generator"].lr, plain["mapper"].lr, plain["adapters"].lr) == (0.0025, 0.0025, 0.0025)
+    assert plain["discriminator"].lr == 0.002
 
 
 def test_what_holds_at_a_step():

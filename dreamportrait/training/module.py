@@ -154,7 +154,8 @@ class DreamPortraitModule(LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         groups = {
             "generator": list(self.generator.generator.parameters()),
-            "conditioning": list(self.generator.listeners().parameters()),
+            "mapper": [] if self.generator.mapper is None else list(self.generator.mapper.parameters()),
+            "adapters": list(self.generator.adapters.parameters()),
             "discriminator": list(self.critic.parameters()),
         }
         moving = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
@@ -163,7 +164,7 @@ class DreamPortraitModule(LightningModule):
             torch.optim.Adam(
                 [{"params": moving[name], "name": name} | asdict(settings[name]) for name in names if moving[name]]
             )
-            for names in (("generator", "conditioning"), ("discriminator",))
+            for names in (("generator", "mapper", "adapters"), ("discriminator",))
             if any(moving[name] for name in names)
         ]
 

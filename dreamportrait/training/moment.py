@@ -56,6 +56,7 @@ def adam_settings(config: Config) -> dict[str, AdamSettings]:
     density, r1 = (loss.density_weight, loss.density_every), (loss.r1_gamma, loss.r1_every)
     return {
         "generator": settings(GENERATOR_ADAM, optim.lr_generator, *density),
-        "conditioning": settings(GENERATOR_ADAM, optim.lr_conditioning, *density),
+        "mapper": settings(GENERATOR_ADAM, optim.lr_mapper, *density),
+        "adapters": settings(GENERATOR_ADAM, optim.lr_adapters, *density),
         "discriminator": settings(DISCRIMINATOR_ADAM, optim.lr_discriminator, *r1),
     }

@@ -34,7 +34,7 @@ class NonFiniteGuard(Callback):
         for group in optimizer.param_groups:
             gradients = [p.grad for p in group["params"] if p.grad is not None]
             if gradients:
-                found[f"the gradient of the {group['name']}'s weights"] = torch.nn.utils.get_total_norm(gradients)
+                found[f"the gradient of the weights of {group['name']}"] = torch.nn.utils.get_total_norm(gradients)
         values = torch.stack([value.float() for value in found.values()]).tolist()
         bad = {name: value for name, value in zip(found, values, strict=True) if not math.isfinite(value)}
         if bad:
