@@ -87,6 +87,8 @@ def test_without_a_compiler(tree: Path) -> None:
     assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == {"eg3d_ops", "dreamportrait"}
     sources = {path.relative_to(_build.PACKAGE) for path in _build.CSRC.rglob("*") if path.is_file()}
     assert sources <= {path.relative_to(site / "eg3d_ops") for path in site.rglob("eg3d_ops/csrc/**/*")}
+    modules = {path.relative_to(tree) for path in (tree / "dreamportrait").rglob("*.py")}
+    assert modules == {path.relative_to(site) for path in (site / "dreamportrait").rglob("*.py")}
     code = "import dreamportrait, eg3d_ops; print(dreamportrait.__file__, eg3d_ops.loaded_libraries())"
     assert run(sys.executable, "-c", code, cwd=site) == f"{site / 'dreamportrait' / '__init__.py'} {{}}\n"
 

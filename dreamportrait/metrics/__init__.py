@@ -1,0 +1,1 @@
+"""How good generated portraits are, and what they cost."""
