@@ -40,13 +40,13 @@ def main() -> None:
     }
     if path is not None:
         parts["training, small"] = lambda: run_training("small", path, device, 4, 1)
-    found: Row = {}
+    about, found = identity(device), {}
     start = time.perf_counter()
     for name, part in parts.items():
         print(f"\n{name}", flush=True)
         found[name] = part()
     whole = {"precision": precision, "repeats": repeats, "seconds": time.perf_counter() - start}
-    print("\nwrote", write(options.out, identity(device) | whole | found))
+    print("\nwrote", write(options.out, about | whole | found))
 
 
 def run_images(path: Path | None, device: str, repeats: int, precision: str) -> list[Row]:

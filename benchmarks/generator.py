@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import official
-from benchmarks.measure import Row, count, make_parser, parse, save, side_by_side, table
+from benchmarks.measure import Row, count, identity, make_parser, parse, save, side_by_side, table
 from dreamportrait.generator.config import GeneratorConfig
 from dreamportrait.generator.triplane import TriPlaneGenerator
 from dreamportrait.metrics.timing import keep_freed_memory, peak_megabytes, seconds
@@ -132,10 +132,11 @@ def main() -> None:
     # The official code runs super-resolution in float16 on a GPU and in float32 on a CPU.
     precision = options.precision or ("float16" if options.device == "cuda" else "float32")
     keep_freed_memory()
+    about = identity(options.device)
     with torch.inference_mode():
         rows = run(options.official, options.device, options.batches, options.repeats, precision)
     print(table(rows))
-    print("\nwrote", save("generator", options.device, {"precision": precision, "rows": rows}))
+    print("\nwrote", save("generator", options.device, about | {"precision": precision, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -78,11 +78,11 @@ def code() -> Row:
 
 def save(name: str, device: str, results: dict[str, Any]) -> Path:
     """benchmarks/results/<name>-<device>.json"""
-    return write(RESULTS / f"{name}-{device}.json", identity(device) | results)
+    return write(RESULTS / f"{name}-{device}.json", results)
 
 
 def identity(device: str) -> dict[str, Any]:
-    """Of every measurement."""
+    """Of every measurement; to be taken before it, as code may change meanwhile."""
     return {"machine": machine(device), "code": code()}
 
 

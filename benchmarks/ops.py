@@ -6,7 +6,7 @@ python -m benchmarks.ops [--device cuda] [--repeats 7]
 import logging
 
 from benchmarks import pointwise, renderer
-from benchmarks.measure import Row, make_parser, parse, save, table
+from benchmarks.measure import Row, identity, make_parser, parse, save, table
 from dreamportrait.metrics.timing import keep_freed_memory
 from eg3d_ops import cpu_isa, loaded_libraries
 
@@ -16,7 +16,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     keep_freed_memory()
 
-    print("\nwrote", save("ops", options.device, run(options.device, options.repeats)))
+    about = identity(options.device)
+    print("\nwrote", save("ops", options.device, about | run(options.device, options.repeats)))
 
 
 def run(device: str, repeats: int) -> Row:

@@ -26,7 +26,7 @@ from lightning.pytorch import Callback
 
 from benchmarks import official
 from benchmarks.agreement import official_losses, our_losses, relative_difference
-from benchmarks.measure import Row, count, make_parser, parse, save, table
+from benchmarks.measure import Row, count, identity, make_parser, parse, save, table
 from benchmarks.parts import Clock, watched
 from dreamportrait.config import Config
 from dreamportrait.data.dataset import Batch, Conditions, Words
@@ -270,9 +270,10 @@ def main() -> None:
     # The official code runs super-resolution and discriminator in float16 on a GPU and in float32 on a CPU.
     precision = options.precision or ("float16" if options.device == "cuda" else "float32")
     keep_freed_memory()
+    about = identity(options.device)
     result = run(options.size, options.official, options.device, options.batch, options.repeats, precision)
     show(result)
-    print("\nwrote", save(f"training-{options.size}", options.device, result))
+    print("\nwrote", save(f"training-{options.size}", options.device, about | result))
 
 
 if __name__ == "__main__":
