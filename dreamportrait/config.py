@@ -324,11 +324,14 @@ def contradictions(config: Config) -> list[Problem]:
 
 
 def batch_problems(config: Config, processes: int) -> list[Problem]:
-    """Whether the batch divides among that many processes and each stage's accumulated parts."""
+    """Whether the batch divides among that many processes and each stage's accumulated parts, and these are enough."""
     batch, found = config.data.batch, []
     for i, stage in enumerate(config.stages):
         if batch % (processes * stage.accumulate):
             parts = f"{processes} processes x {stage.accumulate} accumulated parts"
             text = f"a batch of {batch} does not divide among {parts}; choose a multiple of the product"
             found.append(Problem(("data.batch", f"stages.{i}.accumulate"), text))
+        elif config.loss.text_aware_discriminator and batch == processes * stage.accumulate:
+            text = "parts of one sample have no other prompt to mismatch it with; a critic that reads needs two in each"
+            found.append(Problem(("data.batch", f"stages.{i}.accumulate", "loss.text_aware_discriminator"), text))
     return found

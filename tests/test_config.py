@@ -226,3 +226,12 @@ def test_batches_divide_among_processes_and_parts(minimal):
     [problem] = batch_problems(config, processes=16)
     assert "16 processes x 4 accumulated parts" in str(problem) and "stages.1.accumulate" in problem.keys
     assert len(batch_problems(config, processes=5)) == 2
+
+
+def test_a_critic_that_reads_needs_two_samples_in_each_part(minimal):
+    config = load_config(minimal, ["stages=[{name: a, images: 64, accumulate: 4}]"])
+    assert not batch_problems(config, processes=8)
+    reading = load_config(minimal, ["stages=[{name: a, images: 64, accumulate: 4}]", "loss.text_aware_discriminator=true"])
+    assert not batch_problems(reading, processes=4)
+    [problem] = batch_problems(reading, processes=8)
+    assert "no other prompt" in str(problem)

@@ -1,5 +1,7 @@
 """What a training step does: stages, ablations, accumulation, regularisers, processes."""
 
+import math
+
 import pytest
 import torch
 from goldens import load
@@ -121,6 +123,17 @@ def test_a_critic_that_reads():
     before = weights(made)
     fit(made)
     assert "critic.projection" in moved(made, before)
+    assert math.isfinite(float(made.losses["mismatch"]))
+
+
+def test_a_critic_that_reads_is_shown_real_pictures_with_the_prompts_of_others(monkeypatch):
+    made = module(config(loss={"text_aware_discriminator": True}))
+    seen = []
+    monkeypatch.setattr(made.critic, "forward", lambda image, raw, camera, eot: seen.append((image, eot)) or eot[:, :1])
+    part, now = batch(read=True), moment(made.config, 0)
+    made.judge_real(part, now), made.judge_mismatched(part, now)
+    (real, own), (same, other) = seen
+    assert torch.equal(real, same) and torch.equal(other, own.roll(1, 0)) and not torch.equal(own, other)
 
 
 def test_resting_lets_gradients_through():

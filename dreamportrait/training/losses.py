@@ -73,6 +73,14 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
+def mismatch_loss(mismatched: Tensor) -> Tensor:
+    """Logits [N, 1] of real pictures with others' prompts -> half the mean of softplus(D).
+
+    Reed et al. 2016 (GAN-CLS): what does not belong together is refused, however real, and counts half beside fakes.
+    """
+    return F.softplus(mismatched).mean() / 2
+
+
 def r1_penalty(discriminator: Discriminator, image: Tensor, raw: Tensor, camera: Tensor) -> Tensor:  # [N]
     """Squared slope of the logit at real pictures, over both images; the loss is gamma / 2 times its mean.
 

@@ -29,6 +29,7 @@ from dreamportrait.training.losses import (
     density_regularization,
     discriminator_loss,
     generator_loss,
+    mismatch_loss,
     r1_penalty,
     swapped,
 )
@@ -89,7 +90,10 @@ class DreamPortraitModule(LightningModule):
         if not self.config.model.freeze_discriminator:
             for part, fake in zip(parts, fakes, strict=True):
                 real, passed = self.judge_real(part, now), self.judge_fake(fake, part.fake, now)
-                (self.note("discriminator", discriminator_loss(real, passed)) / len(parts)).backward()
+                loss = self.note("discriminator", discriminator_loss(real, passed))
+                if self.critic.reads:
+                    loss = loss + self.note("mismatch", mismatch_loss(self.judge_mismatched(part, now)))
+                (loss / len(parts)).backward()
                 if now.r1_due:
                     slope = self.note("r1", self.slope_at_real(part, now))
                     (c.r1_every * c.r1_gamma / 2 * slope / len(parts)).backward()
@@ -118,6 +122,13 @@ class DreamPortraitModule(LightningModule):
 
     def judge_real(self, part: Batch, now: Moment) -> Tensor:  # logits [N, 1]
         logits: Tensor = self.critic(*self._shown(part, now), part.real.camera, self._read(part.real))
+        return logits
+
+    def judge_mismatched(self, part: Batch, now: Moment) -> Tensor:  # logits [N, 1]
+        """Real pictures, each with the prompt of another."""
+        read = self._read(part.real)
+        assert read is not None
+        logits: Tensor = self.critic(*self._shown(part, now), part.real.camera, read.roll(1, 0))
         return logits
 
     def slope_at_real(self, part: Batch, now: Moment) -> Tensor:  # []
