@@ -44,6 +44,21 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
     return sheet
 
 
+def beside(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Sheets of equally many rows from left to right, a title over the pictures of each. Only the first has texts."""
+    pictures, height = min(sheet.width for _, sheet in sheets), sheets[0][1].height
+    top, gap = pictures // 12, pictures // 32
+    width = sum(sheet.width for _, sheet in sheets) + gap * (len(sheets) - 1)
+    whole, right = Image.new("RGB", (width, top + height), "white"), 0
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(size=top / 2)
+    for title, sheet in sheets:
+        whole.paste(sheet, (right, top))
+        right += sheet.width
+        draw.text((right - pictures // 2, top // 2), title, "black", font, anchor="mm")
+        right += gap
+    return whole
+
+
 def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, lines: int) -> str:
     """Text in lines of at most `width` pixels; what is beyond so many lines is left out."""
     found: list[str] = []

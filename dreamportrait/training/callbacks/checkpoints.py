@@ -32,9 +32,9 @@ class Checkpoints(Every):
         return super().is_due(module) or module.images in stage_ends(module.config)
 
     def act(self, trainer: Trainer, module: DreamPortraitModule) -> None:
-        trainer.save_checkpoint(self.folder / _name(module.images), weights_only=False)
+        trainer.save_checkpoint(self.folder / name_of(module.images), weights_only=False)
         if trainer.is_global_zero:
-            ends = {_name(end) for end in stage_ends(module.config)}
+            ends = {name_of(end) for end in stage_ends(module.config)}
             for path in saved_checkpoints(self.folder)[: -self.keep]:
                 if path.name not in ends:
                     path.unlink()
@@ -60,7 +60,7 @@ class AtomicFiles(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def _name(images: int) -> str:
+def name_of(images: int) -> str:
     return f"images-{images:09d}.ckpt"
 
 
