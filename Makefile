@@ -5,13 +5,14 @@ VENV ?= .venv
 OLDEST ?= .venv-oldest
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
-MINI ?= runs/mini
+DEMO_ARGS ?=
+MINI ?= runs/mini-weights
 MINI_ARGS ?=
 BENCH_ARGS ?=
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 
-.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench mini-weights clean
+.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights clean
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -44,6 +45,10 @@ check-cuda: $(VENV)/.installed  ## compiles the CUDA sources; needs nvcc, no GPU
 # BENCH_ARGS="--official PATH" adds the comparison with the official EG3D.
 bench: $(VENV)/.installed  ## every benchmark, quickly, into benchmarks/results/bench.json
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# Made to be stopped and given again; DEMO_ARGS="--set run.name=other" begins another one.
+demo: $(VENV)/.installed  ## trains both stages on the miniature world: minutes on a CPU
+	$(BIN)/python -m dreamportrait.mini.demo $(DEMO_ARGS)
 
 # Made to be stopped and given again. The allocator's settings keep it from returning memory that is asked for again.
 mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a CPU

@@ -10,7 +10,16 @@ from tiny_pipeline import write_portrait
 from torch import Tensor
 
 from dreamportrait.export import sheets
-from dreamportrait.export.sheets import Row, check_target, depth_to_images, draw_sheet, save_picture, to_bytes, wrapped
+from dreamportrait.export.sheets import (
+    Row,
+    beside,
+    check_target,
+    depth_to_images,
+    draw_sheet,
+    save_picture,
+    to_bytes,
+    wrapped,
+)
 from dreamportrait.mini.sheets import save_sheet
 from dreamportrait.pipeline import DreamPortraitPipeline
 
@@ -76,6 +85,22 @@ def test_rows_that_do_not_fit_together() -> None:
         draw_sheet([])
     with pytest.raises(ValueError, match=r"1 rows of \[0\] pictures"):
         draw_sheet([Row("", plain(0)[:0])])
+
+
+def test_sheets_beside_each_other() -> None:
+    first = draw_sheet([Row("one", plain(-1, 0, size=128)), Row("two", plain(0, -1, size=128))])
+    second = draw_sheet([Row("", plain(0, 0, size=128)), Row("", plain(-1, 0, size=128))])
+    whole = np.asarray(beside([("before", first), ("after", second)]))
+    top, gap = 256 // 12, 256 // 32
+    assert whole.shape == (top + 256, 192 + 256 + gap + 256, 3)
+    assert np.array_equal(whole[top:, : 192 + 256], np.asarray(first))
+    assert np.array_equal(whole[top:, -256:], np.asarray(second))
+    assert (whole[:, 192 + 256 : -256] == 255).all()
+    ink = (whole[:top] < 128).any((0, 2)).nonzero()[0]  # of both titles, each in the middle of its pictures
+    for left, right in ((192, 448), (448 + gap, 704 + gap)):
+        title = ink[(ink >= left) & (ink < right)]
+        assert len(title) and abs((title[0] + title[-1]) / 2 - (left + right) / 2) <= 3
+    assert ink[0] > 192
 
 
 # Text.

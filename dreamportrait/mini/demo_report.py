@@ -45,7 +45,7 @@ def table(reports: Reports) -> str:
         f"R-Precision, 1 of {r['candidates']}": ("higher", lambda s: f"{100 * s['r_precision']['value']:.1f} %"),
         "MSC": ("higher", lambda s: f"{s['msc']:.2f}"),
         first["extractor"]["distance"]: ("lower", lambda s: f"{s['fid']:.4f}"),
-        "prompt diversity": ("higher", lambda s: f"{s['prompt_diversity']['features']:.4f}"),
+        "prompt diversity": ("not near 0", lambda s: f"{s['prompt_diversity']['features']:.4f}"),
     }
     if first["scores"]["oracle"] is not None:
         lines["said and shown"] = ("higher", lambda s: f"{100 * s['oracle']['share']:.1f} %")
@@ -64,7 +64,7 @@ def markdown(reports: Reports) -> str:
 
 {r["count"]} {"unseen " if is_world(data) else ""}captions of {data}, judged by {judge}. R-Precision is how often a
 picture's own caption is the nearest of {r["candidates"]}; by chance {100 / r["candidates"]:.3g} %. All that was
-measured, and how, is in {JSON}.
+measured, and how, is in {JSON}. All portraits below are of seed {SEED}.
 
 ![prompts from top to bottom, before and after from left to right]({SHEET})
 """
