@@ -107,7 +107,7 @@ def test_the_mapping_learns_the_code(tmp_path: Path) -> None:
     s = student()
     with torch.no_grad():
         s.mapper.out.weight *= 20  # as far from the mean as trained ones are
-    explained = mapping.train(tmp_path, s.generator, s.mapper, steps=1000, sharpening=5, pairs=4000)
+    explained = mapping.train(tmp_path, s.generator, s.mapper, steps=1000, pairs=4000)
     assert explained > 0.05  # 0 would be the mean
     centre = s.generator.backbone.mapping.w_avg
     assert centre.abs().max() > 0

@@ -7,7 +7,8 @@ from dreamportrait.mini.attributes import Z_DIM
 GENERATOR = GeneratorConfig(
     z_dim=Z_DIM,
     w_dim=128,
-    mapping_layers=8,
+    mapping_layers=4,
+    mapping_width=384,  # an identity's code is read by comparing its numbers, which narrow layers blur
     plane_axes="fixed",
     plane_resolution=64,
     plane_channels=16,

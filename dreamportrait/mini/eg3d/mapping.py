@@ -1,8 +1,8 @@
 """Stage 2: the mapping network learns to do from noise what the attribute mapper does from attributes.
 
-First plain regression z -> w, without rendering: the code z determines the attributes, so pairs are free. A network as
-small as this blends the values of attributes that are nearly as likely, though. So a critic then compares its w with
-those of real attributes, which come unblended, and teaches it to decide.
+Plain regression z -> w, without rendering: the code z determines the attributes, so pairs are free. A code is read by
+comparing its numbers, a hard function: a narrow or slowly taught network blends the values of attributes that are
+nearly as likely (R^2 0.4 after 3000 steps at a rate of 0.3, 0.87 at 8).
 """
 
 from pathlib import Path
@@ -17,14 +17,11 @@ from dreamportrait.generator.layers import FullyConnected
 from dreamportrait.mini.attributes import is_held_out, read_code, sample_codes, to_vector
 from dreamportrait.mini.eg3d.warm import AttributeMapper
 from dreamportrait.mini.world import random_cameras
-from dreamportrait.training.loop import Stateful, cosine, fit
-from dreamportrait.training.losses import discriminator_loss, generator_loss
+from dreamportrait.training.loop import cosine, fit
 
 SEED = 4  # of the codes
 SLOWNESS = 0.01  # the mapping network's lr_multiplier: its weights are stored a hundred times too large
 BATCH = 256
-GAMMA = 0.5  # of the critic's R1
-ANCHOR = 0.05  # weight of the regression while the critic teaches
 
 
 class Pairs:
@@ -58,9 +55,8 @@ def train(
     mapper: AttributeMapper,
     *,
     steps: int,
-    sharpening: int,
-    pairs: int = 60_000,
-    lr: float = 0.3,
+    pairs: int = 200_000,
+    lr: float = 8.0,
 ) -> float:
     """Trains the generator's mapping network in place and sets its average w; returns R^2 on unseen codes."""
     known = Pairs(mapper, pairs)
@@ -70,15 +66,14 @@ def train(
     with torch.no_grad():
         first.weight[:, generator.config.z_dim :] = 0  # whose camera it is does not matter yet
     mapping.w_avg.copy_(known.mean)
-    _regress(work / "regression", mapping, known, steps, lr)
-    _sharpen(work / "sharpening", mapping, known, sharpening, lr / 3)
+    _regress(work, mapping, known, steps, lr)
     with torch.no_grad():
         made = known.scaled(mapping(known.z[: known.held], known.camera(known.held)))
         return 1 - float((made - known.w[: known.held]).square().mean())
 
 
 def _regress(work: Path, mapping: nn.Module, known: Pairs, steps: int, lr: float) -> None:
-    optimizer = _adam(mapping, (0.9, 0.99))
+    optimizer = _adam(mapping)
 
     def step(index: int) -> dict[str, Tensor]:
         _set_lr(optimizer, cosine(index, steps, lr))
@@ -90,40 +85,14 @@ def _regress(work: Path, mapping: nn.Module, known: Pairs, steps: int, lr: float
     fit(step, {"mapping": mapping, "optimizer": optimizer}, steps, work, seed=2, log_every=500, title="eg3d-map")
 
 
-def _sharpen(work: Path, mapping: nn.Module, known: Pairs, steps: int, lr: float) -> None:
-    optimizer = _adam(mapping, (0.0, 0.99))
-    width = known.w.shape[1]
-    critic = nn.Sequential(nn.Linear(width, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256), nn.LeakyReLU(0.2))
-    critic.append(nn.Linear(256, 1))
-    optimizer_c = torch.optim.Adam(critic.parameters(), 1e-3, betas=(0.0, 0.99))
-
-    def step(index: int) -> dict[str, Tensor]:
-        _set_lr(optimizer, cosine(index, steps, lr))
-        chosen = known.draw()
-        made = known.scaled(mapping(known.z[chosen], known.camera(BATCH)))
-        unexplained = (made - known.w[chosen]).square().mean()
-        fooling = generator_loss(critic(made))
-        _update(optimizer, fooling + ANCHOR * unexplained)
-        real = known.w[known.draw()].requires_grad_()
-        logits = critic(real)
-        telling = discriminator_loss(logits, critic(made.detach()))
-        (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-        _update(optimizer_c, telling + GAMMA / 2 * slope.square().sum(1).mean())
-        return {"unexplained": unexplained, "critic": telling}
-
-    state: dict[str, Stateful] = {"mapping": mapping, "optimizer": optimizer}
-    state |= {"critic": critic, "optimizer_c": optimizer_c}
-    fit(step, state, steps, work, seed=6, log_every=500, title="eg3d-sharpen")
-
-
-def _adam(mapping: nn.Module, betas: tuple[float, float]) -> torch.optim.Optimizer:
+def _adam(mapping: nn.Module) -> torch.optim.Optimizer:
     """The slow layers, and the camera's embedding, which is not slow."""
     weights = dict(mapping.named_parameters())
     groups: list[dict[str, Any]] = [
         {"params": [weight for name, weight in weights.items() if not name.startswith("embed")]},
         {"params": [weight for name, weight in weights.items() if name.startswith("embed")]},
     ]
-    return torch.optim.Adam(groups, betas=betas)
+    return torch.optim.Adam(groups, betas=(0.9, 0.99))
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -19,7 +19,7 @@ from dreamportrait.weights.store import save_generator
 
 LICENCE = "Apache-2.0"
 COARSE_STEPS, FINE_STEPS = 9_000, 4_000
-MAPPING_STEPS, SHARPENING_STEPS = 12_000, 16_000
+MAPPING_STEPS = 12_000
 # Only the discriminator is trained: a thousand adversarial steps after it moved the generator away from real pictures
 # (Frechet distance in mini CLIP B's features 0.046 -> 0.077), so they are not part of what is shipped.
 GAN = gan.GanPlan(alone=800, steps=800)
@@ -41,15 +41,15 @@ def train_warm(
     warm.train(work / "warm-fine", world, student, steps=fine_steps, resolution=2 * half, lr=1.5e-3)
 
 
-def train_mapping(work: Path, steps: int = MAPPING_STEPS, sharpening: int = SHARPENING_STEPS) -> float:
+def train_mapping(work: Path, steps: int = MAPPING_STEPS) -> float:
     """Returns R^2 on unseen codes; small enough for a CPU anywhere."""
     student = _student(work / "warm-fine")
-    return mapping.train(work / "mapping", student.generator, student.mapper, steps=steps, sharpening=sharpening)
+    return mapping.train(work / "mapping", student.generator, student.mapper, steps=steps)
 
 
 def train_gan(out: Path, work: Path, world: World, plan: gan.GanPlan = GAN, device: str = "cpu") -> None:
     student = _student(work / "warm-fine").to(device)
-    learned = _state(work / "mapping" / "sharpening")["mapping"]
+    learned = _state(work / "mapping")["mapping"]
     student.generator.backbone.mapping.load_state_dict(learned)
     torch.manual_seed(5)
     discriminator = DualDiscriminator(DISCRIMINATOR).to(device)
