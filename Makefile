@@ -9,10 +9,11 @@ DEMO_ARGS ?=
 MINI ?= runs/mini-weights
 MINI_ARGS ?=
 BENCH_ARGS ?=
+ABLATIONS_ARGS ?= --seeds 3
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 
-.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights clean
+.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights ablations clean
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -54,6 +55,11 @@ demo: $(VENV)/.installed  ## trains both stages on the miniature world: minutes 
 mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a CPU
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
 	$(BIN)/python -m dreamportrait.mini.train all --work $(MINI)/work --out $(MINI)/weights $(MINI_ARGS)
+
+# Made to be stopped and given again, as above.
+ablations: $(VENV)/.installed  ## trains every row of the paper's ablations and writes docs/ablations.md: hours on a CPU
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
+	$(BIN)/python eval/ablations.py --world mini $(ABLATIONS_ARGS)
 
 # torch is gigabytes: the environment is made once, and pip runs again only when the requirements change.
 define install

@@ -110,6 +110,12 @@ def _differences(config: Config, path: Path, allowed: Allowed, remedy: str) -> l
     ]
 
 
+def computed(config: Config) -> dict[str, Any]:
+    """Every setting that decides what is computed, by its dotted name."""
+    values = _flat(config.model_dump(mode="json"))
+    return {key: value for key, value in values.items() if not _is_under(key, (*FREE, "run.name"))}
+
+
 def _flat(values: Any, place: tuple[Any, ...] = ()) -> dict[str, Any]:
     items: Iterator[tuple[Any, Any]] | None = None
     if isinstance(values, Mapping):

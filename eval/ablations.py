@@ -1,0 +1,120 @@
+"""The paper's ablations: trains and measures every row alike, and writes docs/ablations.md.
+
+\b
+    python eval/ablations.py --world mini --seeds 3
+    python eval/ablations.py --world mini --rows base,no-gate --images 1600 --out runs/short
+    python eval/ablations.py --render
+
+Made to run in the background: it says a line when a row begins and when it ends, and the same command continues what
+was stopped. All rows of one seed come before those of the next.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dreamportrait.ablations.rows import WORLDS
+from dreamportrait.cli import one_message
+
+if TYPE_CHECKING:
+    from dreamportrait.ablations.study import Study
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@click.command(help=__doc__)
+@click.option("--world", type=click.Choice(list(WORLDS)), default="mini", show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each row.")
+@click.option("--images", type=click.IntRange(min=1), help="Of the last stage.  [default: as the configuration has it]")
+@click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="That are measured.")
+@click.option("--rows", metavar="NAME,NAME", help="Only these; the page lists them.  [default: all]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/ablations"), show_default=True
+)
+@click.option("--config", metavar="YAML", help="The whole method.  [default: the world's, configs/mini.yaml]")
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="[default: docs/ablations.md]")
+@click.option("--render", is_flag=True, help="Only write the page, from the results that are in --out.")
+@click.option("--plan", is_flag=True, help="Only check, and show the command of each training.")
+@click.option("--clip-weight", is_flag=True, help="Only measure the weight of CLIP's loss in row clip.")
+def main(
+    world: str,
+    seeds: int,
+    images: int | None,
+    samples: int,
+    rows: str | None,
+    out: Path,
+    config: str | None,
+    page: Path | None,
+    render: bool,
+    plan: bool,
+    clip_weight: bool,
+) -> None:
+    page = page or ROOT / "docs" / "ablations.md"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training ends with this process
+    with one_message():
+        if sum((render, plan, clip_weight)) > 1:
+            raise ValueError("--render, --plan and --clip-weight do one thing each; choose one")
+        if render:
+            write_page(out, page)
+            return
+        from dreamportrait.ablations import study as studies
+
+        named = config or WORLDS[world].config
+        path = Path(named) if config else ROOT / named
+        study = studies.Study(ROOT, out, named, path, world, studies.choose(rows), seeds, images, samples)
+        if clip_weight:
+            say_clip_weight(path)
+        elif plan:
+            studies.check(study)
+            say_plan(study)
+        else:
+            fill(study, page)
+
+
+def fill(study: "Study", page: Path) -> None:
+    from dreamportrait.ablations import runs
+
+    failed = runs.run(study, click.echo)
+    write_page(study.out, page)
+    if failed:
+        names = ", ".join(job.name for job in failed)
+        raise click.ClickException(f"{len(failed)} failed: {names}; the same command tries them again")
+
+
+def say_plan(study: "Study") -> None:
+    from dreamportrait.ablations.study import placed, result_path
+
+    for job in study.jobs():
+        done = ", there already" if result_path(study.out, job).exists() else ""
+        if job.row.trained:
+            changes = " ".join(f"--set '{change}'" for change in placed(study, job))
+            click.echo(f"# {job.name}{done}\npython train.py --config {study.config} {changes}")
+        else:
+            click.echo(f"# {job.name}{done}: measured as it is")
+
+
+def say_clip_weight(path: Path) -> None:
+    from dreamportrait.ablations.clip_weight import clip_weight
+    from dreamportrait.config import load_config
+
+    found = clip_weight(load_config(path))
+    click.echo(
+        f"mean length of the gradient at {found.pictures} pictures: D-SDS {found.sds:.4g}, CLIP {found.clip:.4g}\n"
+        f"loss.guidance_weight of row clip: {found.weight:.3g}"
+    )
+
+
+def write_page(out: Path, page: Path) -> None:
+    from dreamportrait.ablations.page import render
+    from dreamportrait.ablations.runs import write
+    from dreamportrait.ablations.study import read_results
+
+    write(page, render(read_results(out)))
+    click.echo(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    main()
