@@ -112,6 +112,10 @@ def write_page(out: Path, page: Path) -> None:
     from dreamportrait.ablations.runs import write
     from dreamportrait.ablations.study import read_results
 
+    if not out.is_dir():
+        raise FileNotFoundError(
+            f"--out {out}: is not there; name the folder that a run was given, or run without --render"
+        )
     write(page, render(read_results(out)))
     click.echo(f"wrote {page}")
 

@@ -39,9 +39,9 @@ def verdict(lower: Mapping[int, Measured], higher: Mapping[int, Measured]) -> Ve
         noise: float | None = math.sqrt((variance(below) + variance(above)) / 2)
     else:
         noise = _interval(lower[seeds[0]], higher[seeds[0]])
-    if noise is None:
+    if noise is None and difference:
         word: Word = "one seed: the paper's way" if difference > 0 else "one seed: reversed"
-    elif abs(difference) <= noise:
+    elif noise is None or abs(difference) <= noise:
         word = "within noise"
     else:
         word = "holds" if difference > 0 else "does not hold"
