@@ -231,7 +231,8 @@ def test_batches_divide_among_processes_and_parts(minimal):
 def test_a_critic_that_reads_needs_two_samples_in_each_part(minimal):
     config = load_config(minimal, ["stages=[{name: a, images: 64, accumulate: 4}]"])
     assert not batch_problems(config, processes=8)
-    reading = load_config(minimal, ["stages=[{name: a, images: 64, accumulate: 4}]", "loss.text_aware_discriminator=true"])
+    read = "loss.text_aware_discriminator=true"
+    reading = load_config(minimal, ["stages=[{name: a, images: 64, accumulate: 4}]", read])
     assert not batch_problems(reading, processes=4)
     [problem] = batch_problems(reading, processes=8)
     assert "no other prompt" in str(problem)

@@ -50,6 +50,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return load("train", FACES, tmp_path_factory.mktemp("others"))
+
+
+@pytest.fixture(scope="module")
 def judge() -> ClipScorer:
     return ClipScorer(*from_pretrained("mini/clip-b"))
 
@@ -82,14 +87,15 @@ def test_the_judge_recognises_reconstructions_and_samples(world: World, judge: C
 
 
 @pytest.mark.slow
-def test_the_generator_is_near_real_pictures_diverse_and_consistent(world: World, judge: ClipScorer) -> None:
+def test_the_generator_is_near_real_pictures_diverse_and_consistent(
+    world: World, others: World, judge: ClipScorer
+) -> None:
     generator, _ = from_pretrained("mini/eg3d")
     _, vae, _ = from_pretrained("mini/diffusion")
-    scores = evaluation.score(generator, lambda images: reconstruct(vae, images), world, judge, FACES)
+    scores = evaluation.score(generator, lambda images: reconstruct(vae, images), world, others, judge, FACES)
     distance = scores["frechet_distance_mini_clip_b"]
-    # 0.034 over 1000 pictures. Reconstructions reach 0.0002, and this generator given true attributes 0.003: what is
-    # left to gain lies in the mapping from noise.
-    assert distance["generated"] < 0.06
+    # Over 600 pictures most of either is noise, so twice is what the distance would be if the generator's were as much.
+    assert distance["generated"] < 2 * distance["other_reconstructed"]
     diversity = scores["diversity"]
     assert diversity["generated"] > 0.8 * diversity["real"]
     assert diversity["truncated_0.5"] < diversity["generated"]

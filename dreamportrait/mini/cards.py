@@ -48,9 +48,8 @@ are running averages of the trained weights.""",
         "A small EG3D: tri-plane generator and dual discriminator for faces of 64 x 64 pixels.",
         'generator, discriminator = from_pretrained("mini/eg3d")',
         """Three stages. Regression on rendered views, from attributes instead of noise, with known distances. Then the
-mapping network alone, from noise to what the first stage's attributes gave: by regression, then taught by a critic of w
-to decide between attributes. Then the discriminator alone; adversarial training of both made the generator worse in
-the time it was given, and is left out.""",
+mapping network alone, by regression from noise to what the first stage's attributes gave. Then the discriminator alone,
+and both against each other, the generator slowly.""",
     ),
     "oracle": (
         "Reads the attributes of a face of the miniature world back from its picture, for evaluation.",

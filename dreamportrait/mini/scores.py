@@ -23,8 +23,11 @@ SAMPLED = 200  # captions
 SHOWN = 12
 
 
-def write(out: Path, test: World) -> None:
-    """Of OUT/diffusion and OUT/eg3d, judged by OUT/clip-b; clips and the oracle were scored when they were trained."""
+def write(out: Path, test: World, others: World) -> None:
+    """Of OUT/diffusion and OUT/eg3d, judged by OUT/clip-b; clips and the oracle were scored when they were trained.
+
+    others: faces that are not those of the test, as a yardstick.
+    """
     torch.manual_seed(0)
     judge = ClipScorer(clip.load(out / "clip-b"), clip.tokenizer())
     encoder = TextEncoder(clip.load(out / "clip-a"), clip.tokenizer())
@@ -56,7 +59,7 @@ def write(out: Path, test: World) -> None:
     diffusion_scores.sample_sheet(made, captions, out / "diffusion" / SHEET)
 
     generator = load_generator(out / "eg3d")
-    _write(out / "eg3d" / SCORES, eg3d_scores.score(generator, reconstruct, test, judge))
+    _write(out / "eg3d" / SCORES, eg3d_scores.score(generator, reconstruct, test, others, judge))
     eg3d_scores.portrait_sheet(generator, out / "eg3d" / SHEET, SHOWN)
 
 

@@ -129,10 +129,10 @@ STAGES = {
     "oracle": Stage(_oracle, 6, 1, (), "oracle", True),
     "vae": Stage(_vae, 28, 4, (), "diffusion"),
     "eg3d-warm": Stage(_eg3d_warm, 57, 6, (), "eg3d"),
-    "eg3d-map": Stage(_eg3d_map, 6, 3, ("eg3d-warm",), "eg3d"),
+    "eg3d-map": Stage(_eg3d_map, 5, 3, ("eg3d-warm",), "eg3d"),
     "unet": Stage(_unet, 29, 4, ("vae", "clip-a"), "diffusion", True),
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
-    "eg3d-gan": Stage(_eg3d_gan, 3, 1, ("eg3d-map",), "eg3d", True),
+    "eg3d-gan": Stage(_eg3d_gan, 6, 1, ("eg3d-map",), "eg3d", True),
 }
 # The last stages, on what was published: scores of the parts together; then descriptions and seals.
 SCORES, CARDS = "scores", "cards"
@@ -148,7 +148,7 @@ def run_stages(names: list[str], places: Places) -> None:
         if name == SCORES:
             from dreamportrait.mini import scores
 
-            scores.write(places.out, places.world("test"))
+            scores.write(places.out, places.world("test"), places.world("train"))
         elif name == CARDS:
             cards.write_all(places.out)
         elif is_done(name, places):

@@ -71,21 +71,25 @@ def score(
     generator: TriPlaneGenerator,
     reconstruct: Callable[[Tensor], Tensor],
     world: World,
+    others: World,
     judge: ClipScorer,
     count: int = 2000,
 ) -> dict[str, Any]:
-    """`reconstruct`: pictures -> the mini VAE's pictures of them, the yardstick."""
-    real = torch.from_numpy(world.images[:count].copy()).float() / 127.5 - 1
-    made = draw(generator, len(real))
-    features = {"real": judge.image_features(real), "generated": judge.image_features(made)}
-    features["reconstructed"] = judge.image_features(reconstruct(real))
-    # Half of the real pictures against the other half: what the distance is for pictures of one kind.
-    first, second = features["real"].chunk(2)
-    moments = {name: Moments.of(value) for name, value in features.items()}
-    distance = {
-        name: round(frechet_distance(moments["real"], moments[name]), 5) for name in ("generated", "reconstructed")
+    """`reconstruct`: pictures -> the mini VAE's pictures of them, the yardstick.
+
+    Generated pictures are none of those they are compared with, so what they are measured by must not be either: it
+    is `others`, of the same kind. Reconstructions of the very pictures are nearer than any sample could be.
+    """
+    real, other = (torch.from_numpy(each.images[:count].copy()).float() / 127.5 - 1 for each in (world, others))
+    pictures = {
+        "generated": draw(generator, len(real)),
+        "other_reconstructed": reconstruct(other),
+        "other_real": other,
+        "same_reconstructed": reconstruct(real),
     }
-    distance["real_halves"] = round(frechet_distance(Moments.of(first), Moments.of(second)), 5)
+    features = {name: judge.image_features(images) for name, images in {"real": real, **pictures}.items()}
+    moments = {name: Moments.of(value) for name, value in features.items()}
+    distance = {name: round(frechet_distance(moments["real"], moments[name]), 5) for name in pictures}
     truncated = judge.image_features(draw(generator, 400, truncation=0.5))
     return {
         "frechet_distance_mini_clip_b": distance,
