@@ -12,6 +12,7 @@ was stopped. All rows of one seed come before those of the next.
 import signal
 import sys
 from pathlib import Path
+from pprint import pformat
 from typing import TYPE_CHECKING
 
 import click
@@ -98,12 +99,18 @@ def say_plan(study: "Study") -> None:
 
 def say_clip_weight(path: Path) -> None:
     from dreamportrait.ablations.clip_weight import clip_weight
+    from dreamportrait.ablations.rows import CLIP_WEIGHT_FOR
     from dreamportrait.config import load_config
+    from dreamportrait.training.run_folder import computed
 
-    found = clip_weight(load_config(path))
+    config = load_config(path)
+    found, settings = clip_weight(config), computed(config)
+    own = pformat({key: settings[key] for key in CLIP_WEIGHT_FOR}, sort_dicts=False)
     click.echo(
-        f"mean length of the gradient at {found.pictures} pictures: D-SDS {found.sds:.4g}, CLIP {found.clip:.4g}\n"
-        f"loss.guidance_weight of row clip: {found.weight:.3g}"
+        f"mean length of the gradient at {found.pictures} pictures: D-SDS {found.sds:.4g}, CLIP {found.clip:.4g}; "
+        "for dreamportrait/ablations/rows.py:\n\n"
+        f"CLIP_WEIGHT = {found.weight:.3g}\n"
+        f"CLIP_WEIGHT_FOR: dict[str, Any] = {own}"
     )
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from toy_run import ROOT
 
 from dreamportrait.ablations.page import render
-from dreamportrait.ablations.rows import ALL, ROWS, TABLES
+from dreamportrait.ablations.rows import ALL, CLIP_WEIGHT_FOR, ROWS, TABLES
 from dreamportrait.ablations.runs import write
 from dreamportrait.ablations.study import read_results
 from dreamportrait.config import load_config
@@ -79,17 +79,23 @@ def test_what_was_run():
     assert ours[1:7] == ["3", "0.0500 +- 0.0000", "4.20 +- 0.20", "42.0 +- 2.0", "0.250 +- 0.000", "62.5 +- 0.0"]
     noise = f"{2 / 2**0.5:.1f}"  # of 2 and 0
     (claim,) = lines(page, "R-P: w/o D-SDS (27.31) < w/ D-SDS")
-    assert claim[1:] == [f"+32.0, noise {noise}", "**holds**"]
+    assert claim[1:] == [f"+32.0, noise {noise}", "3", "**holds**"]
     (claim,) = lines(page, "FID: w/o D-SDS (21.77) < w/ D-SDS")
-    assert claim[1:] == ["+0.0000, noise 0.0000", "**within noise**"]
+    assert claim[1:] == ["+0.0000, noise 0.0000", "3", "**within noise**"]
     (claim,) = lines(page, "R-P: w/ CLIP (35.66) < w/ D-SDS")
-    assert claim[1:] == ["", "not run"]
+    assert claim[1:] == ["", "0", "not run"]
     (short,) = lines(page, "Table 2a")
-    assert short[1:] == ["9", "6 not run, 2 holds, 1 within noise", ""]
+    assert short[1:] == ["9", "not run: 6; holds: 2; within noise: 1", ""]
     assert f"`python eval/ablations.py --world mini --seeds 3 --images {IMAGES} --samples 1000`" in page
     assert lines(page, "machine time")[0][1] == "3.00 h of training, 0.10 h of measuring"
     assert lines(page, "rows not run")[0][1].startswith("pretrained, clip, no-pooling")
+    assert lines(page_of_a_critic(True), "the critic")[0][1].startswith("in all rows it also judges whether")
+    assert lines(page_of_a_critic(False), "the critic")[0][1] == "judges pictures, as the paper's"
     assert "0.1.0 dddddddddd" in page and "a processor, 2 threads, PyTorch 2.10" in page
+
+
+def page_of_a_critic(reads: bool) -> str:
+    return render([result("base", 0, 0.3, **{"loss.text_aware_discriminator": reads})])
 
 
 def test_what_does_not_hold_is_said():
@@ -97,15 +103,15 @@ def test_what_does_not_hold_is_said():
     page = render(found)
     (short,) = lines(page, "Table 2a")
     assert short[2:] == [
-        "6 not run, 1 one seed: the paper's way, 1 one seed: reversed, 1 does not hold",
+        "not run: 6; the paper's way, of one seed: 1; reversed, of one seed: 1; does not hold: 1",
         "MSC: not no-guidance < base; R-P: not no-guidance < base",
     ]
     (claim,) = lines(page, "R-P: w/o D-SDS (27.31) < w/ D-SDS")
-    assert claim[2] == "**does not hold**"
+    assert claim[3] == "**does not hold**"
     (claim,) = lines(page, "R-P: w/ local < both")
-    assert claim[2] == "**within noise**"
+    assert claim[3] == "**within noise**"
     (claim,) = lines(page, "MSC: w/ local < both")
-    assert claim[1:] == ["-0.10", "**one seed: reversed**"]
+    assert claim[1:] == ["-0.10", "1", "**reversed, of one seed**"]
     assert lines(page, "w/ local")[0][4] == "11.0 (9.0 to 13.0)"
 
 
@@ -156,6 +162,18 @@ def test_rendering_alone(tmp_path: Path):
     assert (tmp_path / "page.md").read_text() == render([json.loads(json.dumps(made))])
     done = run("--render", "--out", tmp_path / "none", "--page", tmp_path / "page.md")
     assert done.exit_code == 1 and "is not there; name the folder" in done.output
+
+
+def test_the_weight_of_clip_as_it_is_written_down(monkeypatch):
+    from dreamportrait.ablations import clip_weight
+
+    monkeypatch.setattr(clip_weight, "clip_weight", lambda config: clip_weight.ClipWeight(12.345, 6.0, 0.5, 32))
+    done = run("--clip-weight")
+    assert done.exit_code == 0, done.output
+    names: dict = {"Any": object}
+    exec(done.output.partition("\n\n")[2], names)
+    assert names["CLIP_WEIGHT"] == 12.3 and names["CLIP_WEIGHT_FOR"].keys() == CLIP_WEIGHT_FOR.keys()
+    assert names["CLIP_WEIGHT_FOR"]["guidance.scale"] == load_config(MINI).guidance.scale
 
 
 def test_the_plan(tmp_path):

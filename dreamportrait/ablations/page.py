@@ -113,8 +113,9 @@ def _verdicts(judged: Sequence[tuple[Claim, Verdict]], t: Table) -> str:
         lower, higher, metric = labels[claim.lower], labels[claim.higher], METRICS[claim.metric]
         numbers = [f" ({line.paper[metric.name]:g})" if metric.name in line.paper else "" for line in (lower, higher)]
         said = f"{metric.label}: {lower.label}{numbers[0]} < {higher.label}{numbers[1]}"
-        lines.append([said, _difference(metric, found), f"**{found.word}**" if found.seeds else found.word])
-    return table(["the paper", "our difference", "ours"], lines)
+        word = f"**{found.word}**" if found.seeds else found.word
+        lines.append([said, _difference(metric, found), str(found.seeds), word])
+    return table(["the paper", "our difference", "seeds", "ours"], lines)
 
 
 def _difference(metric: Metric, found: Verdict) -> str:
@@ -128,8 +129,8 @@ def _summary(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
     lines = []
     for title, judged in verdicts.items():
         counts = Counter(found.word for _, found in judged)
-        said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-        failed = [claim for claim, found in judged if found.word in ("does not hold", "one seed: reversed")]
+        said = "; ".join(f"{word}: {count}" for word, count in counts.most_common())
+        failed = [claim for claim, found in judged if found.word in ("does not hold", "reversed, of one seed")]
         against = "; ".join(f"{METRICS[c.metric].label}: not {c.lower} < {c.higher}" for c in failed)
         lines.append([title, str(len(judged)), said, against])
     return table(["", "orderings of the paper", "of these", "which do not hold (names of rows as at the end)"], lines)
@@ -162,6 +163,7 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
     if trained:
         stages = ", then ".join(f"{images} ({name})" for name, images in _stages(trained[0]))
         facts.append(["images of each training", f"{stages}; {trained[0]['config']}"])
+        facts.append(["the critic", _critic(trained[0]["settings"])])
     count, source = (results[0]["settings"][name] for name in ("samples", "dataset"))
     captions = report["scores"]["r_precision"]["candidates"]
     facts += [
@@ -175,6 +177,12 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
         ["machine time", f"{training / 3600:.2f} h of training, {measuring / 3600:.2f} h of measuring"],
     ]
     return table(["", ""], facts)
+
+
+def _critic(settings: Mapping[str, Any]) -> str:
+    if settings["loss.text_aware_discriminator"]:
+        return "in all rows it also judges whether picture and prompt belong together, which the paper's does not"
+    return "judges pictures, as the paper's"
 
 
 def _machine(about: Mapping[str, Any]) -> str:

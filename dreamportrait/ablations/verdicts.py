@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from statistics import mean, variance
 from typing import Literal, NamedTuple
 
-Word = Literal["holds", "does not hold", "within noise", "one seed: the paper's way", "one seed: reversed", "not run"]
+Word = Literal[
+    "holds", "does not hold", "within noise", "the paper's way, of one seed", "reversed, of one seed", "not run"
+]
 
 
 class Measured(NamedTuple):
@@ -40,7 +42,7 @@ def verdict(lower: Mapping[int, Measured], higher: Mapping[int, Measured]) -> Ve
     else:
         noise = _interval(lower[seeds[0]], higher[seeds[0]])
     if noise is None and difference:
-        word: Word = "one seed: the paper's way" if difference > 0 else "one seed: reversed"
+        word: Word = "the paper's way, of one seed" if difference > 0 else "reversed, of one seed"
     elif noise is None or abs(difference) <= noise:
         word = "within noise"
     else:
