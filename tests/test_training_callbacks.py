@@ -15,6 +15,7 @@ from test_training_loop import assert_same
 from tiny_training import PROMPTS, SIZE, batch, config, encode, fit, module
 from torch import Tensor
 
+from dreamportrait.metrics.generation import frontal
 from dreamportrait.training.callbacks import (
     Checkpoints,
     CollapseMonitor,
@@ -25,7 +26,7 @@ from dreamportrait.training.callbacks import (
     make_callbacks,
     newest_checkpoint,
 )
-from dreamportrait.training.callbacks.pictures import frontal_camera, portraits
+from dreamportrait.training.callbacks.pictures import portraits
 from dreamportrait.training.checkpoint import load_state
 from dreamportrait.training.loop import NonFiniteLoss
 
@@ -254,7 +255,7 @@ def test_sheets(tmp_path):
     # Second prompt, first seed, second view (the front), by the average.
     text = encode(list(c.samples.prompts))
     z = torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
-    camera = frontal_camera(made.averaged, 0.0)
+    camera = frontal(made.averaged, 0.0)
     one = type(text)(text.words[1:], text.eot[1:], text.mask[1:])
     with torch.no_grad():
         expected = made.averaged(z, camera, one, truncation_psi=0.7).image[0]
@@ -268,7 +269,7 @@ def test_views_are_left_and_right_of_the_front():
         found = portraits(generator, encode(PROMPTS[:1]), [3], [-90.0, 0.0, 90.0], 0.7)
     assert found.shape == (1, 1, 3, 3, SIZE, SIZE)
     for degrees, expected in ((-90.0, -1), (0.0, 0), (90.0, 1)):
-        place = frontal_camera(generator, degrees)[0, :16].reshape(4, 4)[:3, 3]
+        place = frontal(generator, degrees)[0, :16].reshape(4, 4)[:3, 3]
         radius = generator.config.camera_radius
         assert float(place[0]) == pytest.approx(expected * radius, abs=1e-4)
 

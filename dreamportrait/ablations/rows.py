@@ -16,7 +16,7 @@ WORLDS = {"mini": World("configs/mini.yaml", "miniworld:test")}
 
 # Weighted by this, the gradient of CLIP at a picture of the pretrained generator is on average as long as that of
 # D-SDS with the settings below. `python eval/ablations.py --clip-weight` measures it again; see clip_weight.py.
-CLIP_WEIGHT = 11.9
+CLIP_WEIGHT = 23.9
 CLIP_WEIGHT_FOR: dict[str, Any] = {
     "model.pretrained": "mini/eg3d",
     "text.clip": "mini/clip-a",
@@ -27,7 +27,7 @@ CLIP_WEIGHT_FOR: dict[str, Any] = {
     "guidance.weight": "sigma_squared",
     "guidance.rescale": 0.5,
     "guidance.views": False,
-    "loss.guidance_weight": 0.1,
+    "loss.guidance_weight": 0.2,
 }
 
 # What the whole method is; the rows change one of these each.

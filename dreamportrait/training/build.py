@@ -44,7 +44,8 @@ from dreamportrait.text.loading import load_clip, load_text_encoder
 from dreamportrait.text.store import TextStore
 from dreamportrait.training.callbacks.metrics import Metrics
 from dreamportrait.training.critic import Critic
-from dreamportrait.training.guides import ClipGuide, DiffusionGuide, Guide
+from dreamportrait.training.guides import ClipGuide, DiffusionGuide
+from dreamportrait.training.module import Guide
 from dreamportrait.weights import registry, store
 from dreamportrait.weights.errors import WeightsError
 

@@ -1,7 +1,5 @@
 """What pulls pictures towards their prompts in the guided stages, chosen by `guidance.kind`."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from dreamportrait.config import Guidance
@@ -10,8 +8,6 @@ from dreamportrait.guidance.distillation import d_sds_loss, draw, sjc_loss
 from dreamportrait.guidance.stable_diffusion import StableDiffusion
 from dreamportrait.guidance.views import with_views
 from dreamportrait.metrics.clip_score import ClipScorer
-
-Guide = Callable[[Tensor, list[str], Tensor], Tensor]  # images [N, 3, R, R], prompts, cameras [N, 25] -> loss []
 
 
 class DiffusionGuide:

@@ -1,7 +1,6 @@
 """Sheets of portraits of fixed prompts, seeds and views, and whether a prompt still gives different portraits."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from torch import Tensor
 from torchvision.utils import save_image  # type: ignore[import-untyped]
 
 from dreamportrait.metrics.diversity import color_difference
-from dreamportrait.rendering.cameras import camera_label, intrinsics_from_fov, pose
+from dreamportrait.metrics.generation import frontal
 from dreamportrait.text.encoder import TextFeatures
 from dreamportrait.text.generator import PortraitGenerator
 from dreamportrait.training.callbacks.every import Every
 from dreamportrait.training.module import DreamPortraitModule
 
-FOV = 18.837  # degrees, of aligned portraits
 _log = logging.getLogger(__name__)
 
 
@@ -85,7 +83,7 @@ def portraits(
     """The same latents for every prompt; the identity is conditioned by the frontal camera."""
     device = next(generator.parameters()).device
     z = torch.cat([torch.randn(1, generator.config.z_dim, generator=_numbers(seed)) for seed in seeds]).to(device)
-    front, *cameras = (frontal_camera(generator, degrees).to(device).expand(len(z), -1) for degrees in (0.0, *views))
+    front, *cameras = (frontal(generator, degrees).to(device).expand(len(z), -1) for degrees in (0.0, *views))
     rows = []
     for i in range(len(text.eot)):
         words, eot, mask = (x[i : i + 1].to(device).expand(len(z), *x.shape[1:]) for x in vars(text).values())
@@ -94,13 +92,6 @@ def portraits(
         planes = generator.synthesize_planes(ws, asked)
         rows.append(torch.stack([generator.render(planes, camera, w=ws).image for camera in cameras], 1))
     return torch.stack(rows).float()
-
-
-def frontal_camera(generator: PortraitGenerator, degrees: float) -> Tensor:  # [1, 25]
-    """As far away as training cameras; so many degrees to the right of the front, as one looks at the face."""
-    c = generator.config
-    placed = pose(math.pi / 2 + math.radians(degrees), math.pi / 2, c.camera_radius, c.camera_pivot)
-    return camera_label(placed, intrinsics_from_fov(FOV))
 
 
 def _numbers(seed: int) -> torch.Generator:

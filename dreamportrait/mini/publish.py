@@ -1,0 +1,89 @@
+"""Makes of a finished run what is shipped as `mini`, the default text-to-3D model.
+
+    python -m dreamportrait.mini.publish RUN SCORES OUT
+
+SCORES is what `dreamportrait evaluate --checkpoint RUN/portrait --out SCORES` wrote. OUT gets the generator in half
+precision without its discriminator, the run's configuration, a sheet and a card, sealed.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import click
+
+from dreamportrait.cli import one_message
+from dreamportrait.metrics import report
+from dreamportrait.mini import cards
+from dreamportrait.pipeline import DreamPortraitPipeline
+from dreamportrait.training.run_folder import RESULT
+from dreamportrait.weights import portrait as weights
+from dreamportrait.weights.errors import WeightsError
+from dreamportrait.weights.registry import seal
+
+RECIPE = "training.yaml"
+PROMPTS = (
+    "a woman with long red hair",
+    "an old man with a grey beard and glasses",
+    "a man wearing a green cap",
+    "a bald man with sunglasses",
+    "a young woman with black hair and a purple beanie",
+    "a smiling man with blond hair and a moustache",
+)
+
+
+def publish(run: Path, scores: Path, out: Path) -> None:
+    if out.exists():
+        raise WeightsError(f"{out} exists; name another folder, or remove it")
+    found, config = weights.load_portrait(run / RESULT), weights.load_config(run / RESULT)
+    measured = json.loads((scores / report.JSON).read_text(encoding="utf-8"))
+    unfinished = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        given = {"licence": cards.LICENCE, "pretrained": config.pretrained, "half": True}
+        weights.save_portrait(unfinished, found.generator, None, found.text, **given)  # type: ignore[arg-type]
+        shutil.copyfile(run / "config.yaml", unfinished / RECIPE)
+        pipe = DreamPortraitPipeline.from_pretrained(unfinished)
+        pipe(list(PROMPTS), seed=1, num_views=5).save_sheet(unfinished / cards.SHEET)
+        cards.shrink(unfinished / cards.SHEET)
+        count = f"{cards.parameters(unfinished) / 1e6:.2f} million parameters, licence {cards.LICENCE}."
+        text = card(count, (scores / report.MARKDOWN).read_text(encoding="utf-8"), measured["code"]["version"])
+        (unfinished / cards.CARD).write_text(text, encoding="utf-8")
+        seal(unfinished)
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def card(count: str, scores: str, version: str) -> str:
+    use = 'from dreamportrait.pipeline import DreamPortraitPipeline\n\n'
+    use += 'pipe = DreamPortraitPipeline.from_pretrained("mini")'
+    table = scores.partition("\n## ")[0].partition("\n\n")[2].strip()
+    parts = [
+        "# mini",
+        "Text to 3D heads of the miniature world: mini/eg3d, taught by mini/diffusion and conditioned by mini/clip-a.",
+        count,
+        f"```python\n{use}\n```",
+        "## Recipe",
+        f"`python train.py --config configs/mini_long.yaml`; [{RECIPE}]({RECIPE}) is every setting of that run.",
+        "## Scores",
+        f"Of captions that training never saw, judged by mini/clip-b, which trained nothing; version {version}.",
+        table,
+        f"![prompts from above: {'; '.join(PROMPTS)}]({cards.SHEET})",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+@click.command(help=__doc__)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("scores", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def main(run: Path, scores: Path, out: Path) -> None:
+    with one_message():
+        publish(run, scores, out)
+    click.echo(f"wrote {out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
