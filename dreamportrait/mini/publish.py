@@ -62,11 +62,12 @@ def card(count: str, scores: str, version: str) -> str:
     table = scores.partition("\n## ")[0].partition("\n\n")[2].strip()
     parts = [
         "# mini",
-        "Text to 3D heads of the miniature world: mini/eg3d, taught by mini/diffusion and conditioned by mini/clip-a.",
+        "Text to 3D heads of the miniature world: mini/eg3d, taught by mini/diffusion and conditioned by mini/clip-a. "
+        "It obeys hats, hair and glasses; faces are coarser than those of mini/eg3d, and those of a prompt alike.",
         count,
         f"```python\n{use}\n```",
         "## Recipe",
-        f"`python train.py --config configs/mini_long.yaml`; [{RECIPE}]({RECIPE}) is every setting of that run.",
+        f"`python train.py --config {RECIPE}` in this folder: [{RECIPE}]({RECIPE}) holds every setting of the run.",
         "## Scores",
         f"Of captions that training never saw, judged by mini/clip-b, which trained nothing; version {version}.",
         table,
