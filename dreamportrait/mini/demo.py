@@ -186,7 +186,7 @@ def farewell(config: Config, minutes: float) -> str:
     lines = [
         f"{minutes:.1f} min. Portraits: {folder / SHEET}. The table: {folder / MARKDOWN}.",
         f"From your own words: {shlex.join([python, *own, str(folder / RESULT)])}",
-        f"Better, in hours:    {shlex.join([python, shown(TRAIN), '--config', shown(LONGER)])}",
+        f"A longer run:        {shlex.join([python, shown(TRAIN), '--config', shown(LONGER)])}",
     ]
     return "\n".join(lines)
 

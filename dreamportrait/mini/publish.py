@@ -43,10 +43,10 @@ def publish(run: Path, scores: Path, out: Path) -> None:
     try:
         given = {"licence": cards.LICENCE, "pretrained": config.pretrained, "half": True}
         weights.save_portrait(unfinished, found.generator, None, found.text, **given)  # type: ignore[arg-type]
-        shutil.copyfile(run / "config.yaml", unfinished / RECIPE)
         pipe = DreamPortraitPipeline.from_pretrained(unfinished)
         pipe(list(PROMPTS), seed=1, num_views=5).save_sheet(unfinished / cards.SHEET)
         cards.shrink(unfinished / cards.SHEET)
+        shutil.copyfile(run / "config.yaml", unfinished / RECIPE)  # after loading, which refuses what is not sealed
         count = f"{cards.parameters(unfinished) / 1e6:.2f} million parameters, licence {cards.LICENCE}."
         text = card(count, (scores / report.MARKDOWN).read_text(encoding="utf-8"), measured["code"]["version"])
         (unfinished / cards.CARD).write_text(text, encoding="utf-8")
