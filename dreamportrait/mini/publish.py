@@ -57,7 +57,7 @@ def publish(run: Path, scores: Path, out: Path) -> None:
 
 
 def card(count: str, scores: str, version: str) -> str:
-    use = 'from dreamportrait.pipeline import DreamPortraitPipeline\n\n'
+    use = "from dreamportrait.pipeline import DreamPortraitPipeline\n\n"
     use += 'pipe = DreamPortraitPipeline.from_pretrained("mini")'
     table = scores.partition("\n## ")[0].partition("\n\n")[2].strip()
     parts = [
