@@ -116,14 +116,14 @@ def say_clip_weight(path: Path) -> None:
 
 def write_page(out: Path, page: Path) -> None:
     from dreamportrait.ablations.page import render
-    from dreamportrait.ablations.runs import write
     from dreamportrait.ablations.study import read_results
+    from dreamportrait.metrics.report import write_text
 
     if not out.is_dir():
         raise FileNotFoundError(
             f"--out {out}: is not there; name the folder that a run was given, or run without --render"
         )
-    write(page, render(read_results(out)))
+    write_text(page, render(read_results(out)))
     click.echo(f"wrote {page}")
 
 

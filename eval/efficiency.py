@@ -8,8 +8,6 @@
 """
 
 import json
-import os
-import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,6 +57,7 @@ def main(
 
         import torch
 
+        from dreamportrait.metrics.report import write_text
         from dreamportrait.metrics.timing import check_memory, keep_freed_memory
 
         if device == "cuda" and not torch.cuda.is_available():
@@ -71,11 +70,8 @@ def main(
     text = markdown(report)
     click.echo(text)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         for name, content in zip(NAMES, (json.dumps(report, indent=1) + "\n", text), strict=True):
-            unfinished = out / f".{name}.{secrets.token_hex(4)}"
-            unfinished.write_text(content, encoding="utf-8")
-            os.replace(unfinished, out / name)
+            write_text(out / name, content)
             click.echo(f"wrote {out / name}")
 
 

@@ -17,6 +17,7 @@ from dreamportrait.ablations.study import Job, Study, check, choose, overrides, 
 from dreamportrait.ablations.verdicts import Measured, verdict
 from dreamportrait.config import load_config
 from dreamportrait.metrics.r_precision import wilson
+from dreamportrait.metrics.report import write_text
 from dreamportrait.training.run_folder import computed
 from dreamportrait.weights.portrait import load_portrait
 
@@ -205,7 +206,7 @@ def test_a_training_of_other_settings(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"row": 1}'])
 def test_a_damaged_result(tmp_path, text):
     given = study(tmp_path)
-    runs.write(result_path(given.out, Job(BASE, 0)), text)
+    write_text(result_path(given.out, Job(BASE, 0)), text)
     with pytest.raises(ValueError, match=r"base-seed0\.json is no result of an ablation: .*; delete it"):
         check(given)
 

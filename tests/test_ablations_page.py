@@ -11,9 +11,9 @@ from toy_run import ROOT
 
 from dreamportrait.ablations.page import render
 from dreamportrait.ablations.rows import ALL, CLIP_WEIGHT_FOR, ROWS, TABLES
-from dreamportrait.ablations.runs import write
 from dreamportrait.ablations.study import read_results
 from dreamportrait.config import load_config
+from dreamportrait.metrics.report import write_text
 from dreamportrait.training.run_folder import computed
 
 
@@ -125,7 +125,7 @@ def test_every_row_has_a_place():
 
 def test_results_that_do_not_go_together(tmp_path):
     for seed, made in enumerate((result("base", 0, 0.3), result("base", 1, 0.3, samples=500))):
-        write(tmp_path / "results" / f"base-seed{seed}.json", json.dumps(made))
+        write_text(tmp_path / "results" / f"base-seed{seed}.json", json.dumps(made))
     with pytest.raises(ValueError, match=r"base-seed1\.json was made with samples 500, .*base-seed0\.json with 1000"):
         read_results(tmp_path)
 
@@ -156,7 +156,7 @@ def test_wrong_commands(tmp_path, words, message):
 
 def test_rendering_alone(tmp_path: Path):
     made = result("base", 0, 0.3)
-    write(tmp_path / "out" / "results" / "base-seed0.json", json.dumps(made))
+    write_text(tmp_path / "out" / "results" / "base-seed0.json", json.dumps(made))
     done = run("--render", "--out", tmp_path / "out", "--page", tmp_path / "page.md")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "page.md").read_text() == render([json.loads(json.dumps(made))])

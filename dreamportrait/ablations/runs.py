@@ -8,7 +8,6 @@ OUT/results/ROW-seedN.json
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,13 +21,11 @@ from filelock import FileLock, Timeout
 
 from dreamportrait import evaluation
 from dreamportrait.ablations.study import Job, Study, check, placed, result_path, settings
-from dreamportrait.config import Config, load_config
+from dreamportrait.config import load_config
 from dreamportrait.metrics import report
 from dreamportrait.metrics.timing import machine
 from dreamportrait.training import build
 from dreamportrait.training.run_folder import RESULT
-from dreamportrait.weights.portrait import TextSource, save_portrait
-from dreamportrait.weights.store import load_config as load_weights_config
 
 Say = Callable[[str], None]
 _LAST_LINES = 5
@@ -86,7 +83,7 @@ def _do(
         "seconds": {"training": _spent(study, job), "measuring": time.monotonic() - started},
         "machine": machine("cpu"),
     }
-    write(result_path(study.out, job), json.dumps(found, indent=1, allow_nan=False) + "\n")
+    report.write_text(result_path(study.out, job), json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
 
 
@@ -94,7 +91,8 @@ def train_row(study: Study, job: Job) -> Path:
     """By train.py, in a process of its own, whose words go to a file."""
     config = load_config(study.path, placed(study, job))
     if not job.row.trained:
-        return _untrained(config)
+        build.save_untrained(config, config.folder / RESULT)
+        return config.folder / RESULT
     changes = [word for change in placed(study, job) for word in ("--set", change)]
     command = [sys.executable, str(study.root / "train.py"), "--config", str(study.path), *changes]
     log = study.out / "logs" / f"{job.name}.txt"
@@ -105,16 +103,6 @@ def train_row(study: Study, job: Job) -> Path:
         last = " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:])
         raise TrainingFailed(f"train.py ended with exit code {done.returncode}; {log} ends: {last}")
     return config.folder / RESULT
-
-
-def _untrained(config: Config) -> Path:
-    """The pretrained generator with adapters that are still closed."""
-    generator, critic = build.make_networks(config, build.text_width(config))
-    licence = load_weights_config(build.pretrained_folder(config.model.pretrained)).licence
-    text, source = TextSource(config.text.clip), config.model.pretrained
-    folder = config.folder / RESULT
-    save_portrait(folder, generator, critic.discriminator, text, licence=licence, pretrained=source, overwrite=True)
-    return folder
 
 
 def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
@@ -147,7 +135,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _frozen(study: Study) -> Study:
     """The configuration may be edited while this runs: all rows read a copy."""
     path = study.out / "base.yaml"
-    write(path, load_config(study.path).to_yaml())
+    report.write_text(path, load_config(study.path).to_yaml())
     return replace(study, path=path)
 
 
@@ -158,7 +146,7 @@ def _timed(study: Study, job: Job) -> Iterator[None]:
     try:
         yield
     finally:
-        write(_seconds_path(study, job), f"{before + time.monotonic() - started:.1f}\n")
+        report.write_text(_seconds_path(study, job), f"{before + time.monotonic() - started:.1f}\n")
 
 
 def _spent(study: Study, job: Job) -> float:
@@ -168,11 +156,3 @@ def _spent(study: Study, job: Job) -> float:
 
 def _seconds_path(study: Study, job: Job) -> Path:
     return study.out / "logs" / f"{job.name}.seconds"
-
-
-def write(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

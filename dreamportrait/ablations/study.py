@@ -133,10 +133,7 @@ def _check_same(path: Path, wanted: dict[str, Any]) -> None:
 def read_result(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            not {"row", "seed", "world", "config", "settings", "seconds", "machine", "report"} <= found.keys()
-            or found["row"] not in ROWS
-        ):
+        if not found.keys() >= KEYS or found["row"] not in ROWS:
             raise ValueError("it lacks what results have")
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no result of an ablation: {error}; delete it, or name another --out") from None

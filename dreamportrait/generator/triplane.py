@@ -59,7 +59,9 @@ class Backbone(nn.Module):
             *(c.w_dim, c.plane_resolution, c.num_planes * c.plane_channels, c.channel_base, c.channel_max),
             *(c.conv_clamp, c.low_precision_dtype, c.num_low_precision),
         )
-        self.mapping = MappingNetwork(c.z_dim, c.c_dim, c.w_dim, c.mapping_layers, True, c.mapping_width)
+        self.mapping = MappingNetwork(
+            c.z_dim, c.c_dim, c.w_dim, c.mapping_layers, track_average=True, width=c.mapping_width
+        )
 
 
 class TriPlaneGenerator(nn.Module):

@@ -18,7 +18,9 @@ class ClipScorer:
 
     def __init__(self, model: nn.Module, tokenizer: SimpleTokenizer) -> None:
         if model.training:
-            raise ValueError("the model is in training mode, so that scores would depend on the batch; call eval()")
+            raise ValueError(
+                "the model is in training mode, so that scores would depend on the batch; switch it to evaluation"
+            )
         self.model: Any = model
         self.tokenizer = tokenizer
         self.tower = TextTower(model)

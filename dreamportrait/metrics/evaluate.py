@@ -8,7 +8,7 @@ at from the camera of that picture (for the distance) and from fixed views (for 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -155,24 +155,20 @@ def check(generator: PortraitGenerator, pictures: Pictures, protocol: Protocol) 
         raise ValueError(f"count={protocol.count}: fewer than the {processes()[1]} processes; start fewer")
 
 
+@dataclass
 class _Samples:
     """This process's share of the samples, and what was found of them."""
 
-    def __init__(
-        self,
-        generator: PortraitGenerator,
-        text: Encoder,
-        pictures: Pictures,
-        judge: ClipScorer,
-        extractor: Extractor,
-        protocol: Protocol,
-        oracle: Oracle | None,
-    ) -> None:
-        self.generator, self.text, self.pictures = generator, text, pictures
-        self.judge, self.extractor, self.protocol, self.oracle = judge, extractor, protocol, oracle
-        self.final: list[Sums] = []
-        self.raw: list[Sums] = []
-        self.found: dict[str, list[Tensor]] = {}
+    generator: PortraitGenerator
+    text: Encoder
+    pictures: Pictures
+    judge: ClipScorer
+    extractor: Extractor
+    protocol: Protocol
+    oracle: Oracle | None
+    final: list[Sums] = field(default_factory=list)
+    raw: list[Sums] = field(default_factory=list)
+    found: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, numbers: list[int], captions: list[str]) -> None:
         p = self.protocol

@@ -1,6 +1,7 @@
 """Scores on paper: scores.json and scores.md, with all that identifies the measurement."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,14 @@ def write(folder: Path, scores: Scores, protocol: Protocol, identity: dict[str, 
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (staging / JSON).write_text(text, encoding="utf-8")
         (staging / MARKDOWN).write_text(markdown(scores, protocol, identity), encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def markdown(scores: Scores, p: Protocol, identity: dict[str, Any]) -> str:

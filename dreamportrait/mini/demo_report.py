@@ -6,7 +6,6 @@ RUN/demo.png    prompts from top to bottom; generators, each in a few views, fro
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,12 +82,6 @@ def draw(sources: Mapping[str, Path], offline: bool) -> Image.Image:
 
 
 def write(folder: Path, reports: Reports, sheet: Image.Image) -> None:
-    _write(folder / JSON, json.dumps(reports, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / MARKDOWN, markdown(reports))
+    report.write_text(folder / JSON, json.dumps(reports, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    report.write_text(folder / MARKDOWN, markdown(reports))
     save_picture(sheet, folder / SHEET, overwrite=True)
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -41,8 +41,8 @@ def publish(run: Path, scores: Path, out: Path) -> None:
     measured = json.loads((scores / report.JSON).read_text(encoding="utf-8"))
     unfinished = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
-        given = {"licence": cards.LICENCE, "pretrained": config.pretrained, "half": True}
-        weights.save_portrait(unfinished, found.generator, None, found.text, **given)  # type: ignore[arg-type]
+        parts = found.generator, None, found.text
+        weights.save_portrait(unfinished, *parts, licence=cards.LICENCE, pretrained=config.pretrained, half=True)
         pipe = DreamPortraitPipeline.from_pretrained(unfinished)
         pipe(list(PROMPTS), seed=1, num_views=5).save_sheet(unfinished / cards.SHEET)
         cards.shrink(unfinished / cards.SHEET)
@@ -62,8 +62,7 @@ def card(count: str, scores: str, version: str) -> str:
     table = scores.partition("\n## ")[0].partition("\n\n")[2].strip()
     parts = [
         "# mini",
-        "Text to 3D heads of the miniature world: mini/eg3d, taught by mini/diffusion and conditioned by mini/clip-a. "
-        "It obeys hats, hair and glasses; faces are coarser than those of mini/eg3d, and those of a prompt alike.",
+        "Text to 3D heads of the miniature world: mini/eg3d, taught by mini/diffusion and conditioned by mini/clip-a.",
         count,
         f"```python\n{use}\n```",
         "## Recipe",

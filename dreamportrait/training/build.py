@@ -48,6 +48,7 @@ from dreamportrait.training.guides import ClipGuide, DiffusionGuide
 from dreamportrait.training.module import Guide
 from dreamportrait.weights import registry, store
 from dreamportrait.weights.errors import WeightsError
+from dreamportrait.weights.portrait import TextSource, save_portrait
 
 _MISSING_WANDB = (
     "wandb is not installed; pip install 'dreamportrait[wandb]', or choose off: the log is always a CSV too"
@@ -146,6 +147,15 @@ def make_networks(config: Config, width: int) -> tuple[PortraitGenerator, Critic
     torch.manual_seed(config.run.seed)
     portrait = PortraitGenerator.equip(generator, conditioning_config(config, width))
     return portrait, Critic(discriminator, width if config.loss.text_aware_discriminator else None)
+
+
+def save_untrained(config: Config, folder: Path) -> None:
+    """The pretrained generator, equipped for text as a run would begin: its adapters are closed."""
+    generator, _ = make_networks(config, text_width(config))
+    source = config.model.pretrained
+    licence = store.load_config(pretrained_folder(source)).licence
+    text = TextSource(config.text.clip)
+    save_portrait(folder, generator, None, text, licence=licence, pretrained=source, overwrite=True)
 
 
 def make_guide(config: Config, device: torch.device) -> Guide | None:

@@ -18,7 +18,7 @@ from dreamportrait.training.checkpoint import load_state
 from dreamportrait.weights.store import save_generator
 
 LICENCE = "Apache-2.0"
-COARSE_STEPS, FINE_STEPS = 9_000, 4_000
+COARSE_STEPS, FINE_STEPS = 9_000, 10_000
 MAPPING_STEPS = 24_000
 GAN = gan.GanPlan(alone=800, steps=1200)
 
