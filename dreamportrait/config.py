@@ -58,7 +58,7 @@ class Conditioning(Section):
     adapters: tuple[Count, ...] | None = None  # resolutions after whose block one sits. None = after each but the last
     pooling: bool = True  # each plane also sees columns of the other two
     gate: bool = True  # tanh gate, closed at first
-    plain_mapper: bool = False  # the paper's; False = a residual that is zero at first
+    plain_mapper: bool = False  # the paper's; False = see text/mapper.py: a residual that is zero at first
     token_dim: Count = 64
     heads: Count = 4
 
@@ -95,6 +95,7 @@ class Loss(Section):
 
     gan_weight: Weight = 1.0  # of the generator's adversarial loss
     guidance_weight: Weight = 1.0
+    keep_weight: Weight = 0.0  # of the squared way that the mapper moves w, in standard deviations: keeps identities
     r1_gamma: Weight = 1.0
     r1_every: Count = 16  # steps
     density_weight: Weight = 0.25
@@ -292,6 +293,11 @@ def contradictions(config: Config) -> list[Problem]:
         c.token_dim % c.heads != 0,
         "model.conditioning.token_dim model.conditioning.heads",
         f"{c.token_dim} do not divide into {c.heads} heads; choose a multiple",
+    )
+    check(
+        c.plain_mapper and c.global_path and config.loss.keep_weight > 0,
+        "model.conditioning.plain_mapper loss.keep_weight",
+        "a plain mapper adds nothing to w that could be kept short; keep_weight=0 or plain_mapper=false",
     )
     check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
     check(config.data.kind == "folder" and config.data.path is None, "data.path", "missing; data.kind=folder needs one")

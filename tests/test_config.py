@@ -131,6 +131,7 @@ stages:
         ("model.conditioning={global_path: false, local_path: false}", "turn one on"),
         ("model.conditioning.adapters=[]", "model.conditioning.local_path=false instead"),
         ("model.conditioning.adapters=[8,4]", "ascending"),
+        ("loss={keep_weight: 1.0}\nmodel.conditioning.plain_mapper=true", "nothing to w that could be kept short"),
         ("model.conditioning.heads=3", "64 do not divide into 3 heads"),
         ("data.captions=a.jsonl", "writes its own captions"),
         ("data.kind=zip", "'zip': input should be 'miniworld' or 'folder'"),
@@ -148,7 +149,7 @@ stages:
     ],
 )
 def test_one_thing_wrong(minimal, override, expected):
-    found = problems(minimal, override)
+    found = problems(minimal, *override.split("\n"))
     assert len(found) == 1 and expected in found[0], found
 
 

@@ -20,8 +20,8 @@ def make(plain: bool = False, trained: bool = False) -> SemanticsMapper:
     torch.manual_seed(0)
     mapper = SemanticsMapper(W, TEXT, plain)
     if trained:
-        for parameter in mapper.parameters():
-            torch.nn.init.normal_(parameter)
+        for weight in (*mapper.parameters(), *mapper.buffers()):
+            torch.nn.init.normal_(weight)
     return mapper
 
 
@@ -33,7 +33,10 @@ def test_a_fresh_one_changes_nothing(inputs):
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_formula(inputs, plain):
-    """Two layers on text of unit mean square, two on style, one on both; leaky ReLU of gain sqrt 2 but for the last."""
+    """Two layers on text of unit mean square, two on style, one on both; leaky ReLU of gain sqrt 2 but for the last.
+
+    Unless plain, it sees their products too, and its steps are in units of the spread of w.
+    """
     w, eot = inputs
     mapper = make(plain, trained=True)
 
@@ -46,9 +49,34 @@ def test_formula(inputs, plain):
 
     text = active("text1", active("text0", eot / eot.square().mean(1, keepdim=True).sqrt()))
     style = active("style1", active("style0", w))
-    fused = layer("fuse", torch.cat([text, style], 1))
-    torch.testing.assert_close(mapper(w, eot), fused if plain else w + fused)
+    fused = layer("fuse", torch.cat([text, style] if plain else [text, style, text * style], 1))
+    torch.testing.assert_close(mapper(w, eot), fused if plain else w + fused @ mapper.spread)
+    torch.testing.assert_close(mapper.say(w, eot), fused)
     assert sum(isinstance(part, FullyConnected) for part in mapper.children()) == 5
+
+
+def test_text_exchanges_what_it_speaks_of():
+    """Of two numbers of w, one kind of text asks for the first to be 1, another for the second; the other one stays.
+
+    A sum of what is read from text and style cannot do that, whatever it reads.
+    """
+    torch.manual_seed(2)
+    mapper, plain = make(), make(plain=True)
+    w, first = torch.randn(256, W), torch.rand(256, 1) < 0.5
+    eot = torch.where(first, torch.eye(TEXT)[0], torch.eye(TEXT)[1])
+    wanted = torch.where(torch.cat([first, ~first], 1), torch.ones([]), w[:, :2])
+
+    def error(made: SemanticsMapper) -> float:
+        optimizer = torch.optim.Adam(made.parameters(), 0.02)
+        for _ in range(400):
+            optimizer.zero_grad()
+            result = made(w, eot) if not made.plain else w + made(w, eot)
+            loss = (result[:, :2] - wanted).square().mean()
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())
+
+    assert error(mapper) < 0.1 * error(plain)
 
 
 def test_each_sample_has_its_own_text(inputs):

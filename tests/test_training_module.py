@@ -68,6 +68,29 @@ def test_guidance_teaches_the_prompt():
     assert error() < 0.3 * before
 
 
+def test_identities_are_kept():
+    """A large weight holds w where it was, against the guide, which pulls it away."""
+    stages = [{"name": "align", "images": 120, "guidance": True}]
+
+    def way(weight: float) -> float:
+        made = module(config(stages=stages, loss={"gan_weight": 0.0, "keep_weight": weight}))
+        record = Recorder()
+        fit(made, record)
+        assert ("keep" in record.losses[-1]) == (weight > 0)
+        asked = batch(10, seed=3).fake
+        z = torch.randn(10, 8, generator=torch.Generator().manual_seed(4))
+        return float(made.generator.moved(z, asked.camera, asked.text).square().mean())
+
+    assert way(100.0) < 0.5 * way(0.0)
+
+
+def test_no_mapper_and_none_to_keep():
+    record = Recorder()
+    local = {"conditioning": {"global_path": False, "token_dim": 8, "heads": 2}}
+    fit(module(config(model=local, loss={"keep_weight": 1.0})), record)
+    assert not any("keep" in losses for losses in record.losses)
+
+
 def test_a_guide_is_needed():
     with pytest.raises(ValueError, match=r"guidance.kind=clip and no guide was given"):
         module(guided=False)

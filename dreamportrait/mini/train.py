@@ -128,11 +128,11 @@ STAGES = {
     "clip-a": Stage(_clip("a"), 13, 2, (), "clip-a", True),
     "oracle": Stage(_oracle, 6, 1, (), "oracle", True),
     "vae": Stage(_vae, 28, 4, (), "diffusion"),
-    "eg3d-warm": Stage(_eg3d_warm, 57, 6, (), "eg3d"),
-    "eg3d-map": Stage(_eg3d_map, 5, 3, ("eg3d-warm",), "eg3d"),
+    "eg3d-warm": Stage(_eg3d_warm, 101, 10, (), "eg3d"),
+    "eg3d-map": Stage(_eg3d_map, 8, 5, ("eg3d-warm",), "eg3d"),
     "unet": Stage(_unet, 29, 4, ("vae", "clip-a"), "diffusion", True),
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
-    "eg3d-gan": Stage(_eg3d_gan, 6, 1, ("eg3d-map",), "eg3d", True),
+    "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),
 }
 # The last stages, on what was published: scores of the parts together; then descriptions and seals.
 SCORES, CARDS = "scores", "cards"

@@ -18,7 +18,7 @@ class ConditioningConfig:
     adapters: tuple[int, ...] | None = None
     pooling: bool = True  # False: a token sees the other planes at its own pixel, not the columns through its point
     gate: bool = True  # False: a plain residual
-    plain_mapper: bool = False  # True: the paper's mapper, which starts from noise and not from w
+    plain_mapper: bool = False  # True: the paper's mapper, which does not add to w
     token_dim: int = 64
     heads: int = 4
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dreamportrait.generator.config import GeneratorConfig
 from dreamportrait.generator.synthesis import Between, Noise
 from dreamportrait.generator.triplane import Rendering, TriPlaneGenerator
+from dreamportrait.rendering.orbit import orbit
 from dreamportrait.text.adapter import GatedCrossAttention
 from dreamportrait.text.config import ConditioningConfig
 from dreamportrait.text.encoder import TextFeatures
@@ -42,7 +43,10 @@ class PortraitGenerator(nn.Module):
     def equip(cls, generator: TriPlaneGenerator, conditioning: ConditioningConfig) -> "PortraitGenerator":
         """Adds what listens to text, on the generator's device and in its mode; the generator itself is not copied."""
         device = next(generator.parameters()).device
-        return cls(generator, conditioning).to(device).train(generator.training)
+        portrait = cls(generator, conditioning).to(device).train(generator.training)
+        if portrait.mapper is not None and not portrait.mapper.plain:
+            portrait.mapper.spread.copy_(spread(generator))
+        return portrait
 
     @property
     def config(self) -> GeneratorConfig:
@@ -104,6 +108,11 @@ class PortraitGenerator(nn.Module):
         planes = self.synthesize_planes(ws, text, noise)
         return self.render(planes, camera, w=ws, resolution=resolution, draws=draws)
 
+    def moved(self, z: Tensor, camera: Tensor, text: TextFeatures) -> Tensor:  # [N, w_dim]
+        """How far the text moves w, in standard deviations; needs a mapper that is not plain."""
+        assert self.mapper is not None
+        return self.mapper.say(self.generator.map(z, camera)[:, 0], text.eot)
+
     def _between(self, text: TextFeatures | None, batch: int) -> Between | None:
         if text is None or not len(self.adapters):
             return None
@@ -130,3 +139,14 @@ class PortraitGenerator(nn.Module):
         if text.mask.dtype != torch.bool:
             raise TypeError(f"text.mask must be bool, True for words, got {text.mask.dtype}")
         check_shape("text.mask", text.mask, [batch, length], "as text.words")
+
+
+@torch.no_grad()
+def spread(generator: TriPlaneGenerator, count: int = 10_000) -> Tensor:  # [w_dim, w_dim]
+    """The square root of the covariance of w, seen from the front: turns independent unit steps into steps of w."""
+    c = generator.config
+    z = torch.randn(count, c.z_dim, generator=torch.Generator().manual_seed(0))
+    front = orbit([0.0], 0.0, c.camera_radius, c.camera_pivot).expand(count, -1)
+    w = generator.map(*(x.to(next(generator.parameters()).device) for x in (z, front)))[:, 0]
+    variances, directions = torch.linalg.eigh(torch.cov(w.double().T))
+    return (directions * variances.clamp(min=0).sqrt() @ directions.T).to(w.dtype)

@@ -66,7 +66,7 @@ class DreamPortraitModule(LightningModule):
         identities, fakes = [], []
         self.losses = {}
 
-        # The generator: pass the critic, please the guide, be smooth.
+        # The generator: pass the critic, please the guide, stay close to who it was, be smooth.
         with resting(self.critic):
             for i, part in enumerate(parts):
                 self._seed_part(i)
@@ -76,6 +76,9 @@ class DreamPortraitModule(LightningModule):
                 if now.guided and self.guide:
                     aligned = self.guide(fake.image, part.fake.prompts, part.fake.camera)
                     loss = loss + c.guidance_weight * self.note("guidance", aligned)
+                if c.keep_weight and self.generator.mapper is not None and part.fake.text is not None:
+                    moved = self.generator.moved(*identity, part.fake.text).square().mean()
+                    loss = loss + c.keep_weight * self.note("keep", moved)
                 if now.density_due:
                     points = density_points(len(part), device=planes.device)
                     smooth = density_regularization(self.generator.generator, planes, *points)

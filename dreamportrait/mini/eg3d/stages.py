@@ -19,7 +19,7 @@ from dreamportrait.weights.store import save_generator
 
 LICENCE = "Apache-2.0"
 COARSE_STEPS, FINE_STEPS = 9_000, 10_000
-MAPPING_STEPS = 24_000
+MAPPING_STEPS = 40_000
 GAN = gan.GanPlan(alone=800, steps=1200)
 
 
