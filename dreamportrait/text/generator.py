@@ -145,8 +145,9 @@ class PortraitGenerator(nn.Module):
 def spread(generator: TriPlaneGenerator, count: int = 10_000) -> Tensor:  # [w_dim, w_dim]
     """The square root of the covariance of w, seen from the front: turns independent unit steps into steps of w."""
     c = generator.config
-    z = torch.randn(count, c.z_dim, generator=torch.Generator().manual_seed(0))
-    front = orbit([0.0], 0.0, c.camera_radius, c.camera_pivot).expand(count, -1)
-    w = generator.map(*(x.to(next(generator.parameters()).device) for x in (z, front)))[:, 0]
+    device = next(generator.parameters()).device
+    z = torch.randn(count, c.z_dim, generator=torch.Generator().manual_seed(0)).to(device)
+    front = orbit([0.0], 0.0, c.camera_radius, c.camera_pivot, device)
+    w = generator.map(z, front.expand(count, -1))[:, 0]
     variances, directions = torch.linalg.eigh(torch.cov(w.double().T))
     return (directions * variances.clamp(min=0).sqrt() @ directions.T).to(w.dtype)
