@@ -16,12 +16,12 @@ WORLDS = {"mini": World("configs/mini.yaml", "miniworld:test")}
 
 # Weighted by this, the gradient of CLIP at a picture of the pretrained generator is on average as long as that of
 # D-SDS with the settings below. `python eval/ablations.py --clip-weight` measures it again; see clip_weight.py.
-CLIP_WEIGHT = 23.9
+CLIP_WEIGHT = 15.2
 CLIP_WEIGHT_FOR: dict[str, Any] = {
     "model.pretrained": "mini/eg3d",
     "text.clip": "mini/clip-a",
     "guidance.source": "mini/diffusion",
-    "guidance.scale": 15.0,
+    "guidance.scale": 8.0,
     "guidance.t_min": 0.3,
     "guidance.t_max": 0.98,
     "guidance.weight": "sigma_squared",
