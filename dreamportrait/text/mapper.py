@@ -10,10 +10,9 @@ from dreamportrait.generator.layers import FullyConnected
 class SemanticsMapper(nn.Module):
     """Two layers read the text, two the style, one fuses them (the paper's M, section 3.2).
 
-    Unless `plain`, it goes beyond the paper in three ways, each of which keeps faces faces. What it says is added to
-    w, at first nothing. It is said in units of how w varies from face to face, for w fills but a few of its
-    dimensions, and faces fall apart between them. And products are fused too: a sum of what is read from both says
-    the same of every style, and cannot exchange just what the text speaks of.
+    Unless `plain`, it goes beyond the paper in three ways. What it says is added to w, at first nothing. It is said in
+    units of how w varies from face to face, for w fills but a few of its dimensions, and faces fall apart between them.
+    And products are fused too: a sum of what is read from both cannot exchange just what the text speaks of.
     """
 
     spread: Tensor
