@@ -122,7 +122,8 @@ class Stage:
     publishes: bool = False  # its result is that folder
 
 
-# In the order they run. Minutes on a CPU as measured, on one core; those on a GPU are estimates.
+# In the order they run. Minutes on a CPU as measured, on one core, eg3d-* beside other work on the machine; those on a
+# GPU are estimates.
 STAGES = {
     "world": Stage(_world, 2, 2),
     "clip-a": Stage(_clip("a"), 13, 2, (), "clip-a", True),
