@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from tiny_pipeline import write_portrait
 
+from dreamportrait.config import load_config
 from dreamportrait.mini.publish import publish
 from dreamportrait.pipeline import DreamPortraitPipeline
 from dreamportrait.weights.errors import WeightsError
 from dreamportrait.weights.registry import verify
 
+ROOT = Path(__file__).resolve().parents[1]
 TABLE = "| score | value |\n| --- | --- |\n| MSC | 12.00 |"
 
 
@@ -17,7 +19,8 @@ TABLE = "| score | value |\n| --- | --- |\n| MSC | 12.00 |"
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text("run: {name: mini_long}\n")
+    config = load_config(ROOT / "configs" / "mini_long.yaml", ["run.folder=/somewhere/else"])
+    (folder / "config.yaml").write_text(config.to_yaml())
     write_portrait(folder / "portrait")
     scores = tmp_path / "scores"
     scores.mkdir()
@@ -32,7 +35,8 @@ def test_what_is_shipped_is_whole_and_works(run: Path, tmp_path: Path) -> None:
     verify(out)
     card = (out / "README.md").read_text()
     assert TABLE in card and "secret" not in card and "version 0.1.0" in card
-    assert (out / "training.yaml").read_text() == "run: {name: mini_long}\n"
+    recipe = load_config(out / "training.yaml")
+    assert recipe.run.name == "mini_long" and str(recipe.run.folder) == "runs"
     assert not (out / "discriminator.safetensors").exists() and (out / "sheet.png").stat().st_size > 0
     size = [(folder / "generator.safetensors").stat().st_size for folder in (out, run / "portrait")]
     assert size[0] < 0.7 * size[1]  # half precision, and biases as they were

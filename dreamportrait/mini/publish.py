@@ -15,10 +15,11 @@ from pathlib import Path
 import click
 
 from dreamportrait.cli import one_message
+from dreamportrait.config import load_config
 from dreamportrait.metrics import report
 from dreamportrait.mini import cards
 from dreamportrait.pipeline import DreamPortraitPipeline
-from dreamportrait.training.run_folder import RESULT
+from dreamportrait.training.run_folder import CONFIG, RESULT
 from dreamportrait.weights import portrait as weights
 from dreamportrait.weights.errors import WeightsError
 from dreamportrait.weights.registry import seal
@@ -46,7 +47,8 @@ def publish(run: Path, scores: Path, out: Path) -> None:
         pipe = DreamPortraitPipeline.from_pretrained(unfinished)
         pipe(list(PROMPTS), seed=1, num_views=5).save_sheet(unfinished / cards.SHEET)
         cards.shrink(unfinished / cards.SHEET)
-        shutil.copyfile(run / "config.yaml", unfinished / RECIPE)  # after loading, which refuses what is not sealed
+        recipe = load_config(run / CONFIG, ["run.folder=runs"])  # not where it happened to be on this machine
+        (unfinished / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")  # after loading: not sealed yet
         count = f"{cards.parameters(unfinished) / 1e6:.2f} million parameters, licence {cards.LICENCE}."
         text = card(count, (scores / report.MARKDOWN).read_text(encoding="utf-8"), measured["code"]["version"])
         (unfinished / cards.CARD).write_text(text, encoding="utf-8")
