@@ -47,16 +47,16 @@ def test_against_a_plain_loop(judge, scores):
     front = orbit([0.0], 0.0, made.config.camera_radius, made.config.camera_pivot)
     cosines, placed, raw, seen, words = [], [], [], [], []
     for i in range(10):
-        caption = pictures.evaluation_caption(i)
+        caption, z = pictures.evaluation_caption(i), latents(8, 0, SAMPLES, [i])
         text = Text().encode([caption])
-        ws = made.map(latents(8, 0, SAMPLES, [i]), front, text)
+        ws = made.map(z, front, text)
         planes = made.synthesize_planes(ws, text)
         cameras = orbit([-15.0, 0.0, 15.0], 0.0, made.config.camera_radius, made.config.camera_pivot)
         views = [made.render(planes, camera[None], w=ws).image for camera in cameras]
         features = [judge.scorer.image_features(as_saved(view))[0] for view in views]
         word = judge.scorer.text_features([caption])[0]
         cosines.append([100 * float(feature @ word) for feature in features])
-        shown = made.render(planes, pictures.cameras[i : i + 1], w=ws)
+        shown = made(z, pictures.cameras[i : i + 1], Text().encode([pictures.captions(i)[0]]), front)
         placed.append(judge.scorer.image_features(as_saved(shown.image))[0])
         raw.append(judge.scorer.image_features(as_saved(shown.image_raw))[0])
         seen.append(features[1])

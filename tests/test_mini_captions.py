@@ -17,6 +17,7 @@ from dreamportrait.mini.captions import (
     describe,
     evaluation_caption,
     evaluation_facts,
+    first_facts,
     say,
     sayable,
     vocabulary,
@@ -121,6 +122,15 @@ def test_evaluation_captions_say_what_tells_the_face(faces, texts):
         assert wanted <= set(facts)
         assert face["hair_style"] != "bald" or "hair_style" in facts
         assert {"clothes", "background"} & set(facts)
+
+
+def test_facts_of_the_first_caption(faces, texts):
+    for i, (face, lines) in enumerate(zip(faces, texts, strict=True)):
+        stated, facts = first_facts(face, i), read(lines[0])
+        if facts.get("hat") == "any":
+            assert "hat" not in stated
+            del facts["hat"]
+        assert facts == stated
 
 
 def test_evaluation_captions_decide_retrieval_among_a_hundred(faces):

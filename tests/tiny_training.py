@@ -84,7 +84,7 @@ class Pictures:
         return [PROMPTS[index % 5], PROMPTS[(index + 2) % 5]]
 
     def evaluation_caption(self, index: int) -> str:
-        return self.captions(index)[0]
+        return self.captions(index)[1]
 
 
 class Text:

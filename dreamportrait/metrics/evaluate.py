@@ -3,8 +3,11 @@
     scores = evaluate(generator, text, pictures, judge, extractor, Protocol(count=2000))
     scores.msc, scores.r_precision.value, scores.as_dict()
 
-Sample i is asked for the evaluation caption of picture i of the data set, with an identity of its own, and is looked
-at from the camera of that picture (for the distance) and from fixed views (for all else).
+Sample i has an identity of its own and is asked for what is said of picture i of the data set. For the distance that
+is the picture's first caption, and it is seen from the picture's camera: pictures as training makes them, beside real
+ones. For all else it is the evaluation caption, and it is seen from fixed views. Evaluation captions may be chosen to
+tell one picture from all others, as those of the miniature world are, which makes them no sample of what people say;
+docs/measuring.md says what that would do to the distance.
 """
 
 from collections.abc import Sequence
@@ -122,7 +125,7 @@ def evaluate(
     captions = [pictures.evaluation_caption(i) for i in range(protocol.count)]
     samples = _Samples(generator, text, pictures, judge, extractor, protocol, oracle)
     for numbers in own(protocol.count, protocol.batch):
-        samples.add(numbers, captions)
+        samples.add(numbers)
     seen = {name: gathered(torch.cat(parts), protocol.count) for name, parts in samples.found.items()}
     words = _encoded(judge, captions)  # [N, C]
     cosines = (seen["views"].double() * words[:, None].double()).sum(2).mean(0) * 100  # [V]
@@ -170,20 +173,24 @@ class _Samples:
     raw: list[Sums] = field(default_factory=list)
     found: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, numbers: list[int], captions: list[str]) -> None:
-        p = self.protocol
-        z = generation.latents(self.generator.config.z_dim, p.seed, SAMPLES, numbers)
-        portraits = generation.portray(self.generator, self.text, [captions[i] for i in numbers], z, p.truncation)
-        placed = portraits.view(self.pictures.cameras[numbers])
+    def add(self, numbers: list[int]) -> None:
+        usual = self._portray(numbers, [self.pictures.captions(i)[0] for i in numbers])
+        placed = usual.view(self.pictures.cameras[numbers])
         self.final.append(self._sums(placed.image, numbers))
         self.raw.append(self._sums(placed.image_raw, numbers))
-        views = [portraits.turned(degrees) for degrees in p.views]
+        p, told = self.protocol, self._portray(numbers, [self.pictures.evaluation_caption(i) for i in numbers])
+        views = [told.turned(degrees) for degrees in p.views]
         images = torch.stack([as_saved(view.image) for view, _ in views], 1)  # [n, V, 3, R, R]
         shown = region.show(images.flatten(0, 1), p.region)
         self._note("views", self.judge.image_features(shown).unflatten(0, images.shape[:2]), numbers)
         self._note("agreement", _agreement(self.generator, views, p.views.index(0.0)), numbers)
         if self.oracle is not None:
             self.found.setdefault("oracle", []).append(self.oracle.judge(images[:, p.views.index(0.0)], numbers))
+
+    def _portray(self, numbers: list[int], prompts: list[str]) -> generation.Planes:
+        p = self.protocol
+        z = generation.latents(self.generator.config.z_dim, p.seed, SAMPLES, numbers)
+        return generation.portray(self.generator, self.text, prompts, z, p.truncation)
 
     def _sums(self, images: Tensor, numbers: list[int]) -> Sums:
         features = self.extractor.features(region.show(as_saved(images), self.protocol.region))

@@ -33,7 +33,7 @@ def default_extractor(source: str) -> str:
 
 
 def open_pictures(source: str, captions: Path | None = None, count: int | None = None) -> Pictures:
-    """captions: a JSON list that stands for the data set's evaluation captions. count: so many are needed."""
+    """captions: a JSON list that stands for the data set's captions of both kinds. count: so many are needed."""
     check_source(source)
     given = None if captions is None else read_captions(captions)
     found: Pictures
@@ -68,7 +68,7 @@ def make_oracle(pictures: Pictures, device: Any) -> Oracle | None:
 
 
 class Recaptioned:
-    """Pictures with other evaluation captions."""
+    """Pictures with other captions, one for each."""
 
     def __init__(self, pictures: Pictures, captions: list[str], source: str) -> None:
         if len(captions) > len(pictures):
@@ -84,7 +84,7 @@ class Recaptioned:
         return self._pictures.image(index)
 
     def captions(self, index: int) -> list[str]:
-        return self._pictures.captions(index)
+        return [self._captions[index]]
 
     def evaluation_caption(self, index: int) -> str:
         return self._captions[index]

@@ -102,7 +102,8 @@ class Fingerprints:
         digests = [_digest(pictures.image(i)) for numbers in own(count, 1) for i in numbers]
         rows = gathered(torch.tensor(digests, dtype=torch.uint8), count)  # [N, 32]
         self.pictures = _hash(bytes(rows.numpy().tobytes()))
-        captions = json.dumps([pictures.evaluation_caption(i) for i in range(count)]).encode()
+        said = [(pictures.captions(i)[0], pictures.evaluation_caption(i)) for i in range(count)]
+        captions = json.dumps(said).encode()
         self.whole = _hash(self.pictures.encode(), pictures.cameras[:count].contiguous().numpy().tobytes(), captions)
 
 

@@ -9,7 +9,17 @@ import numpy as np
 from dreamportrait.mini.attributes import ATTRIBUTES, Attributes, check_attributes, is_visible
 from dreamportrait.mini.grammar import Draw, state, vocabulary
 
-__all__ = ["agrees", "captions", "describe", "evaluation_caption", "evaluation_facts", "say", "sayable", "vocabulary"]
+__all__ = [
+    "agrees",
+    "captions",
+    "describe",
+    "evaluation_caption",
+    "evaluation_facts",
+    "first_facts",
+    "say",
+    "sayable",
+    "vocabulary",
+]
 
 # How often an attribute is spoken of, next to the others.
 _WEIGHTS = {
@@ -57,6 +67,12 @@ def captions(attributes: Attributes, seed: int, count: int = 10) -> list[str]:
     return list(found)
 
 
+def first_facts(attributes: Attributes, seed: int) -> Attributes:
+    """What the first of captions() of the same face and seed states: exactly these attributes and values."""
+    _check(attributes)
+    return _only(attributes, _usual_names(attributes, Draw(_stream(seed, _CAPTIONS))))
+
+
 def evaluation_caption(attributes: Attributes, seed: int) -> str:
     """The caption that stands for this face in retrieval: it names what tells the face from others."""
     _check(attributes)
@@ -67,8 +83,7 @@ def evaluation_caption(attributes: Attributes, seed: int) -> str:
 def evaluation_facts(attributes: Attributes, seed: int) -> Attributes:
     """What evaluation_caption of the same face and seed states: exactly these attributes and values."""
     _check(attributes)
-    names = _evaluation_names(attributes, Draw(_stream(seed, _EVALUATION)))
-    return {name: attributes[name] for name in ATTRIBUTES if name in names}
+    return _only(attributes, _evaluation_names(attributes, Draw(_stream(seed, _EVALUATION))))
 
 
 def agrees(attributes: Attributes, facts: Attributes) -> bool:
@@ -98,6 +113,10 @@ def _check(attributes: Attributes) -> None:
         raise ValueError(f"a face has all attributes; missing: {', '.join(missing)} (see make_attributes)")
 
 
+def _only(attributes: Attributes, names: set[str]) -> Attributes:
+    return {name: attributes[name] for name in ATTRIBUTES if name in names}
+
+
 def _stream(seed: int, use: int) -> np.random.Generator:
     if seed < 0:
         raise ValueError(f"seed={seed}: cannot be negative")
@@ -108,7 +127,11 @@ def _stream(seed: int, use: int) -> np.random.Generator:
 
 
 def _describe(a: Attributes, draw: Draw) -> str:
-    return state(a, _extend(a, set(), draw.pick(_COUNTS), draw), draw)
+    return state(a, _usual_names(a, draw), draw)
+
+
+def _usual_names(a: Attributes, draw: Draw) -> set[str]:
+    return _extend(a, set(), draw.pick(_COUNTS), draw)
 
 
 def _evaluation_names(a: Attributes, draw: Draw) -> set[str]:

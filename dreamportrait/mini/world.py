@@ -57,6 +57,10 @@ class World:
     def captions(self, index: int) -> list[str]:
         return grammar.captions(self.attributes[index], caption_seed(self.split, index))
 
+    def first_facts(self, index: int) -> Attributes:
+        """What the first of them says."""
+        return grammar.first_facts(self.attributes[index], caption_seed(self.split, index))
+
     def evaluation_caption(self, index: int) -> str:
         return grammar.evaluation_caption(self.attributes[index], caption_seed(self.split, index))
 

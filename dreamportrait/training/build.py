@@ -213,7 +213,9 @@ def make_metrics(
     extractor = load_extractor(m.extractor or default_extractor(source), judge, config.run.offline, device)
     content = Fingerprints(pictures, min(m.count, len(pictures)))
     real = RealStatistics(pictures, extractor, m.count, protocol.region, content.pictures, cache_folder())
-    encoder = _of_captions(text, {pictures.evaluation_caption(i) for i in range(min(m.count, len(pictures)))})
+    numbers = range(min(m.count, len(pictures)))
+    said = {caption for i in numbers for caption in (pictures.captions(i)[0], pictures.evaluation_caption(i))}
+    encoder = _of_captions(text, said)
     given = encoder, pictures, judge.scorer, extractor, protocol, make_oracle(pictures, device), real
     return (Metrics(every, generator, *given),)
 
