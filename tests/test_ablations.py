@@ -77,8 +77,9 @@ def test_seeds_come_before_rows(tmp_path):
 
 def test_settings_of_a_training(tmp_path):
     made = study(tmp_path, images=3200)
-    config = load_config(made.path, placed(made, Job(ROWS["no-gate"], 1)))
-    assert config.stages[-1].images == 3200 and config.stages[0] == load_config(made.path).stages[0]
+    whole, config = load_config(made.path), load_config(made.path, placed(made, Job(ROWS["no-gate"], 1)))
+    assert config.stages[-1].images == 3200 and config.stages[0] == whole.stages[0]
+    assert config.optim.ema_images == round(whole.optim.ema_images * 3200 / whole.stages[-1].images)
     assert config.run.seed == 1 and not config.model.conditioning.gate
     assert config.folder == tmp_path / "out" / "trainings" / "no-gate-seed1"
     assert overrides(replace(made, images=None), Job(BASE, 0)) == ("run.seed=0",)
@@ -180,7 +181,10 @@ def test_all_rows_and_again(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": 1600}, r"base-seed0\.json was made with stages\.1\.images \d+, now it is 1600; set it back"),
+        (
+            {"images": 1600},
+            r"base-seed0\.json was made with optim\.ema_images \d+, now it is \d+, and 1 more .*; set it back",
+        ),
         ({"samples": 30}, r"base-seed0\.json was made with samples 20, now it is 30"),
     ],
 )

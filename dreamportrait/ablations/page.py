@@ -163,6 +163,8 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
     if trained:
         stages = ", then ".join(f"{images} ({name})" for name, images in _stages(trained[0]))
         facts.append(["images of each training", f"{stages}; {trained[0]['config']}"])
+        halved = trained[0]["settings"]["optim.ema_images"]
+        facts.append(["what is measured", f"the running average, in which a weight's share halves in {halved} images"])
         facts.append(["the critic", _critic(trained[0]["settings"])])
     count, source = (results[0]["settings"][name] for name in ("samples", "dataset"))
     captions = report["scores"]["r_precision"]["candidates"]

@@ -54,10 +54,16 @@ def choose(names: str | None) -> tuple[Row, ...]:
 
 def overrides(study: Study, job: Job) -> tuple[str, ...]:
     """For train.py, besides the folder of the run."""
-    length: tuple[str, ...] = ()
-    if study.images is not None:
-        length = (f"stages.{len(load_config(study.path).stages) - 1}.images={study.images}",)
-    return (*job.row.changes, *length, f"run.seed={job.seed}")
+    return (*job.row.changes, *_length(study), f"run.seed={job.seed}")
+
+
+def _length(study: Study) -> tuple[str, ...]:
+    """The running average shrinks with the stage, or that of a short training would be of its beginning."""
+    if study.images is None:
+        return ()
+    config = load_config(study.path)
+    average = max(1, round(config.optim.ema_images * study.images / config.stages[-1].images))
+    return f"stages.{len(config.stages) - 1}.images={study.images}", f"optim.ema_images={average}"
 
 
 def placed(study: Study, job: Job) -> tuple[str, ...]:
