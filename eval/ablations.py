@@ -29,7 +29,11 @@ ROOT = Path(__file__).resolve().parents[1]
 @click.command(help=__doc__)
 @click.option("--world", type=click.Choice(list(WORLDS)), default="mini", show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each row.")
-@click.option("--images", type=click.IntRange(min=1), help="Of the last stage; its average shrinks alike.  [default: as configured]")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    help="Of the last stage; its average shrinks too.  [default: configured]",
+)
 @click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="That are measured.")
 @click.option("--rows", metavar="NAME,NAME", help="Only these; the page lists them.  [default: all]")
 @click.option(
