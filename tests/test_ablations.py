@@ -183,7 +183,7 @@ def test_all_rows_and_again(tmp_path):
     [
         (
             {"images": 1600},
-            r"base-seed0\.json was made with optim\.ema_images \d+, now it is \d+, and 1 more .*; set it back",
+            r"base-seed0\.json was made with .*, stages\.1\.images \d+, now it is 1600; set it back",
         ),
         ({"samples": 30}, r"base-seed0\.json was made with samples 20, now it is 30"),
     ],

@@ -128,12 +128,8 @@ def _check_same(path: Path, wanted: dict[str, Any]) -> None:
     found = read_result(path)["settings"]
     different = sorted(key for key in found | wanted if found.get(key) != wanted.get(key))
     if different:
-        key = different[0]
-        raise ValueError(
-            f"{path} was made with {key} {found.get(key)!r}, now it is {wanted.get(key)!r}"
-            f"{f', and {len(different) - 1} more settings differ' if different[1:] else ''}; set it back, or name "
-            "another --out"
-        )
+        named = ", ".join(f"{key} {found.get(key)!r}, now it is {wanted.get(key)!r}" for key in different)
+        raise ValueError(f"{path} was made with {named}; set it back, or name another --out")
 
 
 def read_result(path: Path) -> dict[str, Any]:

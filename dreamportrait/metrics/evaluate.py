@@ -125,7 +125,7 @@ def evaluate(
     captions = [pictures.evaluation_caption(i) for i in range(protocol.count)]
     samples = _Samples(generator, text, pictures, judge, extractor, protocol, oracle)
     for numbers in own(protocol.count, protocol.batch):
-        samples.add(numbers)
+        samples.add(numbers, captions)
     seen = {name: gathered(torch.cat(parts), protocol.count) for name, parts in samples.found.items()}
     words = _encoded(judge, captions)  # [N, C]
     cosines = (seen["views"].double() * words[:, None].double()).sum(2).mean(0) * 100  # [V]
@@ -173,12 +173,12 @@ class _Samples:
     raw: list[Sums] = field(default_factory=list)
     found: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, numbers: list[int]) -> None:
+    def add(self, numbers: list[int], captions: list[str]) -> None:
         usual = self._portray(numbers, [self.pictures.captions(i)[0] for i in numbers])
         placed = usual.view(self.pictures.cameras[numbers])
         self.final.append(self._sums(placed.image, numbers))
         self.raw.append(self._sums(placed.image_raw, numbers))
-        p, told = self.protocol, self._portray(numbers, [self.pictures.evaluation_caption(i) for i in numbers])
+        p, told = self.protocol, self._portray(numbers, [captions[i] for i in numbers])
         views = [told.turned(degrees) for degrees in p.views]
         images = torch.stack([as_saved(view.image) for view, _ in views], 1)  # [n, V, 3, R, R]
         shown = region.show(images.flatten(0, 1), p.region)

@@ -1,11 +1,11 @@
-"""The scores of one who obeys to the letter: how far any text-to-3D generator can get in the miniature world.
+"""The scores of one who obeys to the letter: what a text-to-3D generator of the miniature world is compared with.
 
     python -m dreamportrait.mini.ideal --count 500
 
 A face of its own for each caption of miniworld:test, changed in nothing but what the caption states, and drawn by the
-world's own renderer. It is no perfect score: a caption that names every hat says of nobody that there is none, so
-that who obeys to the letter draws too many hats. That is why the distance is measured with captions as training reads
-them, and not with those of retrieval.
+world's own renderer. These are not the best scores there can be: a caption that names every hat says of nobody that
+there is none, so that who obeys to the letter draws too many hats. That is why the distance is measured with captions
+as training reads them, and not with those of retrieval.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,13 +21,12 @@ from dreamportrait.metrics.frechet import Moments, frechet_distance
 from dreamportrait.metrics.generation import from_bytes
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.metrics.report import table
-from dreamportrait.mini import clip
 from dreamportrait.mini.attributes import Attributes, read_code, sample_codes, settle
 from dreamportrait.mini.captions import agrees
 from dreamportrait.mini.eg3d.evaluation import front
 from dreamportrait.mini.faces import render
 from dreamportrait.mini.world import RESOLUTION, load
-from dreamportrait.weights.registry import locate
+from dreamportrait.weights.registry import from_pretrained
 
 SEED = 4  # of the faces to be changed; no split of the world has it
 _POOL = 4096  # of them
@@ -49,16 +48,13 @@ def _faces() -> Iterator[Face]:
 
 def _changed(faces: Iterator[Face], said: Attributes) -> Face:
     """The next face that can be as is said with nothing else changed: no woman is given a beard."""
-    for face, traits in faces:
-        changed = settle(face | said)
-        if agrees(changed, said):
-            return changed, traits
-    raise AssertionError("there is no end of faces")
+    changed = ((settle(face | said), traits) for face, traits in faces)
+    return next(found for found in changed if agrees(found[0], said))
 
 
 def scores(count: int) -> list[list[str]]:
     world = load("test", count)
-    judge = ClipScorer(clip.load(locate("mini/clip-b")), clip.tokenizer())
+    judge = ClipScorer(*from_pretrained("mini/clip-b"))
     cameras = torch.tensor(world.cameras[:count])
     real = Moments.of(judge.image_features(from_bytes(torch.tensor(world.images[:count]))))
 
