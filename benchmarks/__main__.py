@@ -18,8 +18,8 @@ import torch
 
 from benchmarks import generator, official, ops, training
 from benchmarks.measure import RESULTS, Row, identity, make_parser, parse, table, write
-from dreamportrait.metrics import efficiency
-from dreamportrait.metrics.timing import keep_freed_memory
+from dreamportrait.core.timing import keep_freed_memory
+from dreamportrait.systems.dreamportrait import efficiency
 from dreamportrait.text.loading import load_text_encoder
 
 

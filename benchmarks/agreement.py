@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.official import Training
 from dreamportrait.data.dataset import Batch
-from dreamportrait.training.module import DreamPortraitModule
+from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 
 # Our names by the official ones.
 REPORTED = {"Loss/G/loss": "generator", "Loss/D/loss": "discriminator", "Loss/r1_penalty": "r1"}

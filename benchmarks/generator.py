@@ -19,10 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import official
 from benchmarks.measure import Row, count, identity, make_parser, parse, save, side_by_side, table
-from dreamportrait.generator.config import GeneratorConfig
-from dreamportrait.generator.triplane import TriPlaneGenerator
-from dreamportrait.metrics.timing import keep_freed_memory, peak_megabytes, seconds
-from dreamportrait.rendering.cameras import camera_label, intrinsics_from_fov, pose
+from dreamportrait.core.timing import keep_freed_memory, peak_megabytes, seconds
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.geometry.cameras import camera_label, intrinsics_from_fov, official_pose
 
 RESOLUTION = 128  # of the rendered image: ffhq512-128
 
@@ -39,7 +39,7 @@ def our_generator(device: str, precision: Any) -> TriPlaneGenerator:
 
 def inputs(batch: int, device: str) -> tuple[Tensor, Tensor]:
     z = torch.randn(batch, 512, generator=torch.Generator().manual_seed(1))
-    camera = camera_label(pose(torch.linspace(1.3, 1.8, batch)), intrinsics_from_fov(18.837))
+    camera = camera_label(official_pose(torch.linspace(1.3, 1.8, batch)), intrinsics_from_fov(18.837))
     return z.to(device), camera.to(device)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from dreamportrait import __version__
-from dreamportrait.metrics.timing import machine, seconds
-from dreamportrait.training.run_folder import git_state
+from dreamportrait.core.machine import git_state, machine
+from dreamportrait.core.timing import seconds
 
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from dreamportrait.config import Config
 from dreamportrait.data.dataset import Batch
-from dreamportrait.generator.config import GeneratorConfig
-from dreamportrait.generator.discriminator import DualDiscriminator
-from dreamportrait.generator.superresolution import SPECS
-from dreamportrait.generator.triplane import TriPlaneGenerator
-from dreamportrait.training.ema import Ema
-from dreamportrait.training.moment import adam_settings
-from dreamportrait.training.schedules import ema_beta
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.discriminator import DualDiscriminator
+from dreamportrait.eg3d.superresolution import SPECS
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.systems.dreamportrait.step_settings import adam_settings
+from dreamportrait.training.schedule import Ema, ema_beta
 
 
 def checkout(text: str) -> Path:

@@ -7,7 +7,7 @@ import logging
 
 from benchmarks import pointwise, renderer
 from benchmarks.measure import Row, identity, make_parser, parse, save, table
-from dreamportrait.metrics.timing import keep_freed_memory
+from dreamportrait.core.timing import keep_freed_memory
 from eg3d_ops import cpu_isa, loaded_libraries
 
 

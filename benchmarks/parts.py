@@ -9,9 +9,9 @@ from unittest import mock
 
 from torch import Tensor
 
-from dreamportrait.metrics.timing import finish
-from dreamportrait.training import module as training
-from dreamportrait.training.module import DreamPortraitModule
+from dreamportrait.core.timing import finish
+from dreamportrait.systems.dreamportrait import step as training
+from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 
 REST = "rest"
 # Which loss a backward pass belongs to: that which was noted before it.
@@ -73,7 +73,7 @@ def watched(module: DreamPortraitModule, clock: Clock) -> Iterator[None]:
         (portrait.generator.superresolution, "forward", "super-resolution"),
         (module, "judge_fake", "discriminator"),
         (module, "judge_real", "discriminator"),
-        (module, "slope_at_real", "R1"),
+        (module, "r1_at_real", "R1"),
         (training, "density_regularization", "density regularisation"),
         (module, "update", "optimisers"),
         (module, "follow_centre", "averages"),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Row, side_by_side
-from dreamportrait.metrics.timing import peak_megabytes
+from dreamportrait.core.timing import peak_megabytes
 from eg3d_ops.planes import Decoder
 from eg3d_ops.render_rays import render_rays
 

@@ -28,20 +28,21 @@ from benchmarks import official
 from benchmarks.agreement import official_losses, our_losses, relative_difference
 from benchmarks.measure import Row, count, identity, make_parser, parse, save, table
 from benchmarks.parts import Clock, watched
-from dreamportrait.config import Config
+from dreamportrait.core.timing import keep_freed_memory, peak_megabytes, seconds
 from dreamportrait.data.dataset import Batch, Conditions, Words
-from dreamportrait.generator.config import GeneratorConfig
-from dreamportrait.generator.discriminator import DiscriminatorConfig, DualDiscriminator
-from dreamportrait.generator.superresolution import SPECS
-from dreamportrait.generator.triplane import TriPlaneGenerator
-from dreamportrait.metrics.timing import keep_freed_memory, peak_megabytes, seconds
-from dreamportrait.rendering.orbit import orbit
-from dreamportrait.text.config import ConditioningConfig
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.discriminator import DiscriminatorConfig, DualDiscriminator
+from dreamportrait.eg3d.superresolution import SPECS
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.geometry.cameras import orbit
+from dreamportrait.systems.dreamportrait import build
+from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
+from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.systems.dreamportrait.critic import Critic
+from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.text.encoder import TextFeatures
-from dreamportrait.text.generator import PortraitGenerator
-from dreamportrait.training import build, start
-from dreamportrait.training.critic import Critic
-from dreamportrait.training.module import DreamPortraitModule
+from dreamportrait.training.trainer import make_trainer
 
 SIZES = ("mini", "small", "full")
 WORDS = 16  # of a caption, with its ends
@@ -79,7 +80,7 @@ def make_networks(size: str, config: Config) -> tuple[PortraitGenerator, Critic]
     else:
         g, d = GeneratorConfig(**lower), DiscriminatorConfig(**lower)
     torch.manual_seed(0)
-    portrait = PortraitGenerator(TriPlaneGenerator(g), ConditioningConfig(1024))
+    portrait = PortraitGenerator(TriPlaneGenerator(g), ConditioningConfig(text_width=1024))
     return portrait, Critic(DualDiscriminator(d))
 
 
@@ -126,7 +127,7 @@ def inside_trainer(module: DreamPortraitModule, work: Callable[[], None]) -> Non
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # between Lightning and PyTorch
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        start.make_trainer(module.config, [Inside(work)]).fit(module, NoData())
+        make_trainer(module.config, [Inside(work)]).fit(module, NoData())
 
 
 @dataclass

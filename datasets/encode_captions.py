@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import torch
 
-from dreamportrait.cli import one_message
-from dreamportrait.data import DataError, ImageFolder
+from dreamportrait.core.errors import DataError, one_message
+from dreamportrait.core.files import check_free
+from dreamportrait.data.folder import ImageFolder
 from dreamportrait.text.loading import load_text_encoder
 from dreamportrait.text.store import FILES, is_store_of, write_store
-from dreamportrait.weights.store import check_free
 
 
 @click.command(help=__doc__)

@@ -6,25 +6,18 @@ python datasets/miniworld.py OUT --split train --count 20000
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import click
-from numpy import ndarray as Array
 
 from dreamportrait import __version__
-from dreamportrait.cli import one_message
-from dreamportrait.data import Sample, check_free, write_dataset
-from dreamportrait.data.folder import DataError
-from dreamportrait.mini import captions as grammar
-from dreamportrait.mini import world
-from dreamportrait.mini.attributes import read_code
-from dreamportrait.mini.faces import render
-
-FEW = 500
-Job = tuple[Array, Array, int]  # code, camera, resolution
+from dreamportrait.core.errors import DataError, one_message
+from dreamportrait.data.writing import Sample, check_free, write_dataset
+from dreamportrait.miniworld import captions as grammar
+from dreamportrait.miniworld import world
+from dreamportrait.miniworld.attributes import read_code
+from dreamportrait.miniworld.rendering import rendered
 
 
 @click.command(help=__doc__)
@@ -70,24 +63,11 @@ def captions_fingerprint() -> str:
 def samples(split: str, count: int, resolution: int, workers: int) -> Iterator[Sample]:
     """The very faces, views and captions of world.load."""
     codes, cameras = world.identities(split, count), world.random_cameras(count, world.SEEDS[split])
-    jobs = [(code, camera, resolution) for code, camera in zip(codes, cameras, strict=True)]
-    for index, image in enumerate(_rendered(jobs, workers)):
+    chunks = rendered(codes, cameras, resolution, workers)
+    for index, image in enumerate(image for images, _ in chunks for image in images):
         attributes, seed = read_code(codes[index])[0], world.caption_seed(split, index)
         texts = grammar.captions(attributes, seed), grammar.evaluation_caption(attributes, seed)
         yield Sample(image, cameras[index], *texts, attributes)
-
-
-def _rendered(jobs: list[Job], workers: int) -> Iterator[Array]:
-    if workers == 1 or len(jobs) < FEW:  # starting processes takes longer
-        yield from map(_render, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_render, jobs, chunksize=32)
-
-
-def _render(job: Job) -> Array:
-    code, camera, resolution = job
-    return render(*read_code(code), camera, resolution).image.transpose(2, 0, 1)  # [3, R, R]
 
 
 if __name__ == "__main__":

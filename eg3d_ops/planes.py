@@ -17,13 +17,15 @@ PLANE_AXES: dict[str, PlaneAxes] = {
     # Released EG3D checkpoints: XY, XZ, ZX. The last two are one plane seen from both sides; no plane spans YZ.
     "official": ((0, 1), (0, 2), (2, 0)),
     # XY, YZ, ZX: every pair of axes once. For networks trained anew.
-    "fixed": ((0, 1), (1, 2), (2, 0)),
+    "xy_yz_zx": ((0, 1), (1, 2), (2, 0)),
 }
+FORMER_NAMES = {"fixed": "xy_yz_zx"}  # in files and code written before
 
 
 def parse_plane_axes(plane_axes: str | Sequence[Sequence[int]]) -> PlaneAxes:
-    """A name of `PLANE_AXES`, or the pairs themselves."""
+    """Return the axes of each plane, from a name of `PLANE_AXES` or from pairs of axes."""
     if isinstance(plane_axes, str):
+        plane_axes = FORMER_NAMES.get(plane_axes, plane_axes)
         if plane_axes not in PLANE_AXES:
             raise ValueError(f"plane_axes={plane_axes!r}: must be one of {', '.join(PLANE_AXES)}, or pairs of axes")
         return PLANE_AXES[plane_axes]

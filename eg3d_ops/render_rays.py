@@ -48,7 +48,7 @@ def render_rays(
 ) -> RenderedRays:
     """Renders N batches of R rays.
 
-    plane_axes  "official", "fixed" or pairs of axes; see `planes.PLANE_AXES`. No default: a wrong one renders noise.
+    plane_axes  "official", "xy_yz_zx" or pairs of axes; see `planes.PLANE_AXES`. No default: a wrong one renders noise.
     ray_start, ray_end  numbers, tensors [N, R, 1], or both "auto": where the ray crosses the box.
     draws  "midpoint": deterministic, stratified draw 0.5, importance draw j of F is (j + 0.5) / F; "random":
         uniform, from `generator`; or the draws themselves: [N, R, num_coarse], [N, R, num_fine].

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dreamportrait.ablations.rows import WORLDS
-from dreamportrait.cli import one_message
+from dreamportrait.core.errors import one_message
+from dreamportrait.systems.dreamportrait.ablations.rows import WORLDS
 
 if TYPE_CHECKING:
-    from dreamportrait.ablations.study import Study
+    from dreamportrait.systems.dreamportrait.ablations.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +39,9 @@ ROOT = Path(__file__).resolve().parents[1]
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/ablations"), show_default=True
 )
-@click.option("--config", metavar="YAML", help="The whole method.  [default: the world's, configs/mini.yaml]")
+@click.option(
+    "--config", metavar="YAML", help="The whole method.  [default: the world's, configs/dreamportrait/mini.yaml]"
+)
 @click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="[default: docs/ablations.md]")
 @click.option("--render", is_flag=True, help="Only write the page, from the results that are in --out.")
 @click.option("--plan", is_flag=True, help="Only check, and show the command of each training.")
@@ -65,7 +67,7 @@ def main(
         if render:
             write_page(out, page)
             return
-        from dreamportrait.ablations import study as studies
+        from dreamportrait.systems.dreamportrait.ablations import study as studies
 
         named = config or WORLDS[world].config
         path = Path(named) if config else ROOT / named
@@ -80,7 +82,7 @@ def main(
 
 
 def fill(study: "Study", page: Path) -> None:
-    from dreamportrait.ablations import runs
+    from dreamportrait.systems.dreamportrait.ablations import runs
 
     failed = runs.run(study, click.echo)
     write_page(study.out, page)
@@ -90,7 +92,7 @@ def fill(study: "Study", page: Path) -> None:
 
 
 def say_plan(study: "Study") -> None:
-    from dreamportrait.ablations.study import placed, result_path
+    from dreamportrait.systems.dreamportrait.ablations.study import placed, result_path
 
     for job in study.jobs():
         done = ", there already" if result_path(study.out, job).exists() else ""
@@ -102,10 +104,10 @@ def say_plan(study: "Study") -> None:
 
 
 def say_clip_weight(path: Path) -> None:
-    from dreamportrait.ablations.clip_weight import clip_weight
-    from dreamportrait.ablations.rows import CLIP_WEIGHT_FOR
-    from dreamportrait.config import load_config
-    from dreamportrait.training.run_folder import computed
+    from dreamportrait.systems.dreamportrait.ablations.clip_weight import clip_weight
+    from dreamportrait.systems.dreamportrait.ablations.rows import CLIP_WEIGHT_FOR
+    from dreamportrait.systems.dreamportrait.config import load_config
+    from dreamportrait.training.resume import computed
 
     config = load_config(path)
     found, settings = clip_weight(config), computed(config)
@@ -119,9 +121,9 @@ def say_clip_weight(path: Path) -> None:
 
 
 def write_page(out: Path, page: Path) -> None:
-    from dreamportrait.ablations.page import render
-    from dreamportrait.ablations.study import read_results
-    from dreamportrait.metrics.report import write_text
+    from dreamportrait.core.files import write_text
+    from dreamportrait.systems.dreamportrait.ablations.page import render
+    from dreamportrait.systems.dreamportrait.ablations.study import read_results
 
     if not out.is_dir():
         raise FileNotFoundError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from dreamportrait.cli import one_message
+from dreamportrait.core.errors import one_message
 
 NAMES = ("efficiency.json", "efficiency.md")
 # Figure 7: seconds from a prompt to its 3D representation and GB, as the text of 4.2 has them.
@@ -57,8 +57,8 @@ def main(
 
         import torch
 
-        from dreamportrait.metrics.report import write_text
-        from dreamportrait.metrics.timing import check_memory, keep_freed_memory
+        from dreamportrait.core.files import write_text
+        from dreamportrait.core.timing import check_memory, keep_freed_memory
 
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
@@ -79,11 +79,10 @@ def measure(
     source: str, full_size: bool, device: str, precision: str, repeats: int, offline: bool = False
 ) -> dict[str, Any]:
     from dreamportrait import __version__
-    from dreamportrait.metrics import efficiency
-    from dreamportrait.metrics.timing import machine
-    from dreamportrait.pipeline import DreamPortraitPipeline
-    from dreamportrait.text.full_size import full_size_encoder, full_size_portrait
-    from dreamportrait.training.run_folder import git_state
+    from dreamportrait.core.machine import git_state, machine
+    from dreamportrait.systems.dreamportrait import efficiency
+    from dreamportrait.systems.dreamportrait.full_size import full_size_encoder, full_size_portrait
+    from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 
     if full_size:
         encoder = full_size_encoder(device)

@@ -4,7 +4,7 @@ python eval/fid_msc_rp.py --checkpoint mini --dataset miniworld:test --out score
 torchrun --nproc_per_node=8 eval/fid_msc_rp.py --checkpoint runs/celebatext_hq --dataset data/test.zip --out scores
 """
 
-from dreamportrait.cli import evaluate
+from dreamportrait.cli.scores import evaluate
 
 if __name__ == "__main__":
     evaluate()

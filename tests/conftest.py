@@ -1,6 +1,10 @@
 """What all tests share: which need a GPU, the compiled CPU library, and a clean backend after each test."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch is imported: threads of several workers block each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dreamportrait.config import Data
-from dreamportrait.data.folder import DataError, ImageFolder
+from dreamportrait.core.config import Data
+from dreamportrait.core.errors import DataError
+from dreamportrait.data.folder import ImageFolder
+from dreamportrait.miniworld import world
 from dreamportrait.text.encoder import TextFeatures
 
 MINIWORLD_FACES = 8000
@@ -136,8 +138,6 @@ class WorldPictures:
     """A split of the miniature world, rendered if it is not in the cache."""
 
     def __init__(self, split: str = "train", count: int = MINIWORLD_FACES, cache: str | None = None) -> None:
-        from dreamportrait.mini import world  # the miniature world is optional for everything but this kind of data
-
         self._asked = split, count, cache
         self._world = world.load(split, count, Path(cache) if cache else None)
         self.cameras = torch.tensor(self._world.cameras)

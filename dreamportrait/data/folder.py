@@ -25,16 +25,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dreamportrait.rendering.cameras import check_camera
-from dreamportrait.weights.errors import listed, shown
+from dreamportrait.core.errors import DataError, listed, shown
+from dreamportrait.geometry.cameras import check_camera
 
 LABELS, CAPTIONS, ATTRIBUTES, WORLD = "dataset.json", "captions.jsonl", "attributes.jsonl", "world.json"
 LABEL_SIZE = 25
 _IMAGES = (".png", ".jpg", ".jpeg")
-
-
-class DataError(ValueError):
-    """A data set, or its place, is not as expected."""
 
 
 class Item(NamedTuple):

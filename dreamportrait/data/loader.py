@@ -8,15 +8,15 @@ then see the groups that they would see in one process.
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy import ndarray as Array
 from torch.utils.data import DataLoader
 
-from dreamportrait.data.dataset import Batch, Conditions, Draw, TrainingData, Words, collate
-from dreamportrait.text.encoder import TextEncoder, TextFeatures
+from dreamportrait.data.dataset import Batch, Conditions, Draw, TrainingData, collate
+from dreamportrait.text.encoder import PromptEncoder
 
 
 class _Epoch(NamedTuple):
@@ -46,29 +46,13 @@ class Order:
         return _Epoch(rng.permutation(n), rng.random(n), rng.permutation(n), rng.random(n))
 
 
-class TextProvider(Protocol):
-    """Features of captions of the data set."""
-
-    def features(self, words: list[Words]) -> TextFeatures: ...
-
-
-class EncodedText:
-    """Encoded when they are needed."""
-
-    def __init__(self, encoder: TextEncoder) -> None:
-        self.encoder = encoder
-
-    def features(self, words: list[Words]) -> TextFeatures:
-        return self.encoder.encode([each.prompt for each in words], shorten=True)
-
-
 class Loader:
     """Iterating gives one process's batches from `images` to `total`; `images` runs along."""
 
     def __init__(
         self,
         data: TrainingData,
-        text: TextProvider,
+        text: PromptEncoder,
         *,
         seed: int,
         batch: int,  # over all processes
@@ -124,4 +108,4 @@ class Loader:
             yield [self.order.draw(k) for k in range(first + self.rank, first + self.batch, self.processes)]
 
     def _with_text(self, conditions: Conditions) -> Conditions:
-        return Conditions(conditions.camera, conditions.words, self.text.features(conditions.words))
+        return Conditions(conditions.camera, conditions.words, self.text.encode(conditions.prompts))

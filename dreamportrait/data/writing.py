@@ -20,9 +20,9 @@ import torch
 from numpy import ndarray as Array
 from PIL import Image
 
-from dreamportrait.data.folder import ATTRIBUTES, CAPTIONS, LABEL_SIZE, LABELS, WORLD, DataError, list_files
-from dreamportrait.rendering.cameras import check_camera
-from dreamportrait.weights.errors import listed
+from dreamportrait.core.errors import DataError, listed
+from dreamportrait.data.folder import ATTRIBUTES, CAPTIONS, LABEL_SIZE, LABELS, WORLD, list_files
+from dreamportrait.geometry.cameras import check_camera
 
 _OURS = re.compile(r"\d{5}/img\d{8}\.png|" + "|".join(map(re.escape, (LABELS, CAPTIONS, ATTRIBUTES, WORLD))))
 _PER_FOLDER = 1000

@@ -1,1 +1,1 @@
-"""Portraits as files for others."""
+"""Portraits as arrays, pictures and files."""

@@ -1,4 +1,4 @@
-"""Sheets of portraits: a row per prompt, its text at the left, its views beside it."""
+"""Sheets of pictures: rows of portraits with their prompts, plain tables, and files that are written whole."""
 
 import os
 import secrets
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy import ndarray as Array
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from dreamportrait.core.files import check_target
+from dreamportrait.geometry.images import to_bytes
+
 SMALLEST = 128  # pixels; smaller pictures are magnified to at least this
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Row(NamedTuple):
@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 def draw_sheet(rows: Sequence[Row]) -> Image.Image:
-    """All with as many pictures; each picture as large as the first row's."""
+    """Draw rows of equally many pictures, each with its text at the left. All pictures get the size of the first."""
     if not rows or not all(len(row.images) for row in rows):
         raise ValueError(f"{len(rows)} rows of {[len(row.images) for row in rows]} pictures: give at least one of each")
     if len({len(row.images) for row in rows}) > 1:
@@ -37,15 +37,19 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
         text = wrapped(row.text, font, labels - 2 * margin, lines=7)
         draw.multiline_text((margin, i * size + size // 2), text, "black", font, anchor="lm")
         for j, pixels in enumerate(to_bytes(row.images)):
-            picture = Image.fromarray(pixels)
-            if picture.width != size:
-                picture = picture.resize((size, size), Image.Resampling.NEAREST)
-            sheet.paste(picture, (labels + j * size, i * size))
+            sheet.paste(enlarged(Image.fromarray(pixels), size), (labels + j * size, i * size))
     return sheet
 
 
+def enlarged(picture: Image.Image, width: int) -> Image.Image:
+    """Scale a picture smoothly to this width. One that has it already is returned as it is."""
+    if picture.width == width:
+        return picture
+    return picture.resize((width, picture.height * width // picture.width), Image.Resampling.BICUBIC)
+
+
 def beside(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Sheets of equally many rows from left to right, a title over the pictures of each. Only the first has texts."""
+    """Join sheets of equally many rows from left to right, with a title over each. Only the first has texts."""
     pictures, height = min(sheet.width for _, sheet in sheets), sheets[0][1].height
     top, gap = pictures // 12, pictures // 32
     width = sum(sheet.width for _, sheet in sheets) + gap * (len(sheets) - 1)
@@ -60,7 +64,7 @@ def beside(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 
 
 def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float, lines: int) -> str:
-    """Text in lines of at most `width` pixels; what is beyond so many lines is left out."""
+    """Break text into lines of at most `width` pixels. Text beyond the last line is cut."""
     found: list[str] = []
     for word in text.split():
         for piece in _pieces(word, font, width):
@@ -75,7 +79,7 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 
 def _pieces(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
-    """A word, or parts of one that does not fit on a line: not all scripts put spaces between words."""
+    """Split a word that does not fit on a line: not all scripts put spaces between words."""
     pieces = [""]
     for letter in word:
         if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
@@ -84,41 +88,18 @@ def _pieces(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
     return pieces
 
 
-# Pictures.
-
-
-def to_bytes(images: Tensor) -> Array:
-    """[N, 3, R, R] in -1 .. 1 -> [N, R, R, 3] uint8."""
-    return (images.detach() * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
 def depth_to_images(depth: Tensor, near: float, far: float) -> Tensor:
-    """[N, 1, R, R] -> grey [N, 3, R, R]; near is bright."""
+    """Turn depth [N, 1, R, R] into grey pictures [N, 3, R, R]; near is bright."""
     return (1 - 2 * ((depth - near) / (far - near)).clamp(0, 1)).expand(-1, 3, -1, -1)
 
 
 def tiled(rows: Sequence[Tensor]) -> Image.Image:
-    """Rows [N, 3, R, R] of one size, without text."""
+    """Draw rows [N, 3, R, R] of one size, without text."""
     return Image.fromarray(np.concatenate([np.concatenate(list(to_bytes(row)), 1) for row in rows], 0))
 
 
-# Files.
-
-
-def check_target(path: str | Path, overwrite: bool = False) -> Path:
-    """That a picture may be written there."""
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: its end must name a kind of picture, one of {', '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
-    return path
-
-
 def save_picture(picture: Image.Image, path: str | Path, overwrite: bool = False) -> None:
-    """Written beside its place and moved there when complete, so it is never half there."""
+    """Write a picture by way of a temporary file, so that it is complete or not there."""
     path = check_target(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
@@ -130,3 +111,12 @@ def save_picture(picture: Image.Image, path: str | Path, overwrite: bool = False
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def save_sheet(rows: list[Tensor], path: Path, scale: int = 1, colors: int | None = None) -> None:
+    """Save rows [N, 3, R, R] of one size. `colors`: quantise to this many, for small files."""
+    picture = tiled(rows)
+    picture = enlarged(picture, picture.width * scale)
+    if colors is not None:
+        picture = picture.quantize(colors)
+    save_picture(picture, path, overwrite=True)

@@ -1,9 +1,9 @@
-"""Losses that align generated pictures with prompts, by the knowledge of frozen models.
+"""Losses that align generated pictures with prompts, computed by frozen models.
 
-    stable_diffusion.py   a latent diffusion model as the losses see it: encode, embed, predict
-    distillation.py       D-SDS, the method's own; SJC, a comparison
-    clip_loss.py          the cosine of picture and prompt, a comparison
-    views.py              prompts that say from where a head is seen
+    stable_diffusion.py   a latent diffusion model with three functions: encode, embed, predict
+    distillation.py       D-SDS, the loss of the paper, and SJC for comparison
+    guides.py             one interface for the guidance losses of a training run
+    views.py              prompts that name the side a head is seen from
 
-Nothing here knows of generators: images come in, a loss goes out.
+Nothing here knows of generators: the input is pictures, the output is a loss.
 """

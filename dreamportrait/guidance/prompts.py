@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dreamportrait.text.encoder import TextEncoder
+from dreamportrait.text.loading import load_text_encoder
 from dreamportrait.weights.diffusion import Layout, LayoutError
-from dreamportrait.weights.registry import from_pretrained
 
 _log = logging.getLogger(__name__)
 
@@ -54,13 +54,12 @@ def make_embed(layout: Layout, text: TextEncoder | None, dtype: torch.dtype, dev
             raise ValueError(f"{layout.folder} has its own text encoder; leave out `text`")
         return _own(layout, dtype, device)
     if text is None:
-        model, tokenizer = from_pretrained(layout.words)
-        text = TextEncoder(model.to(device), tokenizer)
+        text = load_text_encoder(layout.words, offline=True, device=device)
     return _words_of(text)
 
 
 def _words_of(text: TextEncoder) -> Embed:
-    return lambda prompts: text.encode(prompts).words
+    return lambda prompts: text.encode(prompts, shorten=False).words
 
 
 def _own(layout: Layout, dtype: torch.dtype, device: torch.device) -> Embed:

@@ -32,7 +32,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_call
 from dreamportrait.guidance.prompts import Embed, check_loaded, make_embed
 from dreamportrait.text.encoder import TextEncoder
 from dreamportrait.weights.diffusion import PREDICTIONS, LayoutError, read_layout
-from dreamportrait.weights.registry import locate_diffusion
+from dreamportrait.weights.diffusion_sources import locate_diffusion
 from eg3d_ops._checks import check_number, check_shape, check_tensor
 
 Precision = Literal["float32", "bfloat16", "float16"]

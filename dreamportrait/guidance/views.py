@@ -6,7 +6,7 @@ The azimuth is that of the camera's place around the head's upright axis: 0 in f
 import torch
 from torch import Tensor
 
-from dreamportrait.rendering.cameras import check_label
+from dreamportrait.geometry.cameras import check_label
 
 VIEWS = ("front view", "side view", "back view")
 FRONT, BACK = 45.0, 135.0  # degrees of azimuth; a quarter of the circle each, the sides have the rest

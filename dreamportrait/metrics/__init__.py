@@ -1,1 +1,1 @@
-"""How good generated portraits are, and what they cost."""
+"""Scores of generated heads: quality, agreement with the text, diversity, consistency of views."""

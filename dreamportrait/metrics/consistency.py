@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamportrait.rendering.projection import points_at, project
+from dreamportrait.geometry.rays import points_at, project
 
 
 class Consistency(NamedTuple):

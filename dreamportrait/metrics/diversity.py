@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dreamportrait.rendering.resizing import antialiased
+from dreamportrait.geometry.images import antialiased
 
 COMPARED_SIZE = 64  # pixels, so that grain counts little
 

@@ -14,10 +14,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.core.errors import WeightsError
+from dreamportrait.data.names import is_world
 from dreamportrait.metrics.inception import load_inception, locate_inception
+from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.loading import load_clip
-from dreamportrait.weights.errors import WeightsError
 
 MINI_CLIP = "mini/clip-b"
 KNOWN = "inception, inception:FILE, mini-clip or clip:SOURCE"
@@ -81,3 +82,14 @@ def weights_hash(network: nn.Module) -> str:
         found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+JUDGE = "ViT-B-32:openai"  # the CLIP that R-Precision was introduced with
+
+
+def default_judge(source: str) -> str:
+    return MINI_CLIP if is_world(source) else JUDGE
+
+
+def default_extractor(source: str) -> str:
+    return "mini-clip" if is_world(source) else "inception"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dreamportrait.metrics.sharing import gathered, processes
+from dreamportrait.core.processes import gathered, processes
 
 
 class Moments(NamedTuple):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models import inception  # type: ignore[import-untyped]
 
-from dreamportrait.weights.errors import WeightsError
+from dreamportrait.core.errors import WeightsError
 
 FILES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")  # two names of one file
 SHA256_START = "6726825d"

@@ -1,22 +1,25 @@
-"""Scores on paper: scores.json and scores.md, with all that identifies the measurement."""
+"""Reports of scores: scores.json and scores.md, with everything that identifies the measurement.
+
+Importing this module does not import PyTorch, so that a command can check its folder first.
+"""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dreamportrait.metrics.evaluate import Protocol, Scores
-from dreamportrait.metrics.region import describe
-from dreamportrait.weights.store import new_folder
+from dreamportrait.core.files import new_folder
+
+if TYPE_CHECKING:
+    from dreamportrait.metrics.scores import Protocol, Scores
 
 JSON, MARKDOWN = "scores.json", "scores.md"
 FILES = (JSON, MARKDOWN)
 
 
-def write(folder: Path, scores: Scores, protocol: Protocol, identity: dict[str, Any], overwrite: bool) -> None:
-    """Both files or none. identity: which models, data and code, see evaluation.py."""
+def write(folder: Path, scores: "Scores", protocol: "Protocol", identity: dict[str, Any], overwrite: bool) -> None:
+    """Write both files or none. identity: the models, data and code, see evaluation.py."""
     with new_folder(folder, overwrite, FILES) as staging:
         content = {"scores": scores.as_dict(), "protocol": asdict(protocol), **identity}
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -24,15 +27,9 @@ def write(folder: Path, scores: Scores, protocol: Protocol, identity: dict[str, 
         (staging / MARKDOWN).write_text(markdown(scores, protocol, identity), encoding="utf-8")
 
 
-def write_text(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+def markdown(scores: "Scores", p: "Protocol", identity: dict[str, Any]) -> str:
+    from dreamportrait.metrics.region import describe
 
-
-def markdown(scores: Scores, p: Protocol, identity: dict[str, Any]) -> str:
     title = f"# {identity['checkpoint']['source']} on {identity['dataset']['source']}"
     parts = [title, table(["score", "value", ""], rows(scores, p, identity["extractor"]["distance"]))]
     if scores.oracle is not None:
@@ -43,7 +40,7 @@ def markdown(scores: Scores, p: Protocol, identity: dict[str, Any]) -> str:
     return "\n\n".join([*parts, "## What was measured", table(["what", "value"], facts)]) + "\n"
 
 
-def rows(scores: Scores, p: Protocol, distance: str) -> list[list[str]]:
+def rows(scores: "Scores", p: "Protocol", distance: str) -> list[list[str]]:
     s, r = scores, scores.r_precision
     views = ", ".join(f"{view}: {value:.2f}" for view, value in s.clip_score.items())
     low, high = 100 * r.low, 100 * r.high

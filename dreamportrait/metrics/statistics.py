@@ -13,14 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dreamportrait.core.processes import everywhere, gathered, own, processes
 from dreamportrait.data.dataset import Pictures
+from dreamportrait.geometry.images import antialiased, as_saved, from_bytes
 from dreamportrait.metrics import region
 from dreamportrait.metrics.extractors import Extractor
 from dreamportrait.metrics.frechet import Moments, Sums
-from dreamportrait.metrics.generation import as_saved, from_bytes
 from dreamportrait.metrics.region import Region
-from dreamportrait.metrics.sharing import everywhere, gathered, own, processes
-from dreamportrait.rendering.resizing import antialiased
 
 VERSION = 1  # of how pictures are prepared; another one finds nothing in old caches
 _BATCH = 64
@@ -68,10 +67,6 @@ class RealStatistics:
         e = self.extractor
         key = json.dumps([VERSION, self.content, e.name, e.weights, size, region.describe(self.region), self.count])
         return self.cache / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("DREAMPORTRAIT_CACHE", Path.home() / ".cache" / "dreamportrait"))
 
 
 def _read(path: Path) -> Moments | None:

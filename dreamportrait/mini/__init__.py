@@ -1,2 +1,5 @@
-"""The miniature world: procedural faces, small CLIPs, a small diffusion model and a small EG3D, made to be trained in
-hours on two CPU cores and to run in minutes."""
+"""Small models of the miniature world, how they are trained, and the demo. Imports everything, imported by nothing."""
+
+from dreamportrait.mini.models import TriPlaneGan, from_pretrained
+
+__all__ = ["TriPlaneGan", "from_pretrained"]

@@ -15,8 +15,9 @@ from typing import Any
 import safetensors
 from PIL import Image
 
-from dreamportrait.weights.errors import WeightsError
-from dreamportrait.weights.registry import MINI, seal
+from dreamportrait.core.errors import WeightsError
+from dreamportrait.weights.registry import MINI
+from dreamportrait.weights.seals import seal
 
 LICENCE = "Apache-2.0"
 TRAINING, SCORES, SHEET, CARD = "training.json", "scores.json", "sheet.png", "README.md"
@@ -88,7 +89,7 @@ def card(folder: Path, name: str) -> str:
         purpose,
         f"{parameters(folder) / 1e6:.2f} million parameters, licence {LICENCE}. Trained with this repository alone, on "
         "rendered faces: no photograph and no weights of others were used.",
-        f"```python\nfrom dreamportrait.weights.registry import from_pretrained\n\n{use}\n```",
+        f"```python\nfrom dreamportrait.mini import from_pretrained\n\n{use}\n```",
         "## Recipe",
         recipe,
         "`make mini-weights` trains everything; these are the parts of this folder.",

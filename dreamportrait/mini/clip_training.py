@@ -6,6 +6,7 @@ the features that condition generators, those before the last text block, are tr
 """
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.core.files import check_new
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.mini.augmentation import augment
-from dreamportrait.mini.captions import describe, evaluation_caption
-from dreamportrait.mini.clip import (
-    CONFIGS,
-    CONTEXT_LENGTH,
-    VOCABULARY_SIZE,
-    build,
-    load,
-    save,
-    token_ids,
-    tokenizer,
-)
-from dreamportrait.mini.weight_files import check_new
-from dreamportrait.mini.world import World
+from dreamportrait.miniworld.captions import describe, evaluation_caption
+from dreamportrait.miniworld.grammar import vocabulary
+from dreamportrait.miniworld.world import World
+from dreamportrait.text.clip_scorer import ClipScorer
+from dreamportrait.text.compact_clip import CONTEXT_LENGTH, VOCABULARY_SIZE, ClipConfig, build, load, save, tokenizer
 from dreamportrait.text.tower import TextTower, at
 from dreamportrait.training.loop import cosine, fit, set_lr
 
@@ -84,9 +77,9 @@ def train(
         "name": f"clip-{variant}",
         "training": {"faces": len(world_train), "steps": steps, "batch": batch, "seed": SEEDS[variant]},
     }
-    save(training.model.state_dict(), training.config, work / "unscored", notes)
+    save(training.model.state_dict(), token_ids(), training.config, work / "unscored", notes)
     notes["scores"] = evaluate(work / "unscored", world_test)
-    save(training.model.state_dict(), training.config, out, notes)
+    save(training.model.state_dict(), token_ids(), training.config, out, notes)
 
 
 def evaluate(folder: Path, world: World) -> dict[str, Any]:
@@ -174,3 +167,16 @@ def contrastive(seen: Tensor, read: Tensor, scale: Tensor) -> Tensor:  # unit ve
     logits = scale * seen @ read.T  # [B, B]
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+CONFIGS = {
+    "a": ClipConfig("resnet", 16, 1, 0, text_width=96, text_layers=3, text_heads=4, embed_dim=128),
+    "b": ClipConfig("vit", 128, 4, 16, text_width=96, text_layers=2, text_heads=4, embed_dim=128),
+}
+
+
+@cache
+def token_ids() -> tuple[int, ...]:
+    """All that captions can hold, ascending; the last one is the end of text."""
+    words = {token for word in vocabulary() for token in tokenizer().encode(word)}
+    return tuple(sorted({*words, tokenizer().sot_token_id, tokenizer().eot_token_id}))

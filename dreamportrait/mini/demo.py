@@ -24,18 +24,21 @@ from typing import Any, NamedTuple
 
 import click
 
-from dreamportrait import evaluation
-from dreamportrait.cli import one_message
-from dreamportrait.config import Config, ConfigError
-from dreamportrait.metrics import report
+from dreamportrait.core.errors import one_message
+from dreamportrait.core.settings import ConfigError
+from dreamportrait.metrics import evaluation, report
 from dreamportrait.mini.demo_report import MARKDOWN, SHEET, draw, table, write
-from dreamportrait.training import build, start
-from dreamportrait.training.callbacks.checkpoints import name_of
-from dreamportrait.training.moment import stage_ends
+from dreamportrait.systems.dreamportrait import build
+from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.systems.dreamportrait.run import plan
+from dreamportrait.systems.dreamportrait.subject import load_subject
+from dreamportrait.training.checkpoints import name_of
 from dreamportrait.training.run_folder import CHECKPOINTS, RESULT
+from dreamportrait.training.trainer import count_processes
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG, LONGER, TRAIN = ROOT / "configs" / "mini.yaml", ROOT / "configs" / "mini_long.yaml", ROOT / "train.py"
+CONFIGS = ROOT / "configs" / "dreamportrait"
+CONFIG, LONGER, TRAIN = CONFIGS / "mini.yaml", CONFIGS / "mini_long.yaml", ROOT / "train.py"
 # Freed memory is kept for reuse, in place of being handed back to the system and asked for again.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"}
 # Of one core, for what is said at the start: an image of training, a sample that is measured. 16 640 images and 1500
@@ -47,12 +50,18 @@ class Column(NamedTuple):
     """Of the table and the sheet: a generator."""
 
     name: str
-    source: Path  # as evaluation.load_subject takes it
+    source: Path  # as load_subject takes it
     images: int  # of training
 
 
 @click.command(help=__doc__)
-@click.option("--config", "path", type=click.Path(path_type=Path), default=CONFIG, help="By default configs/mini.yaml.")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=CONFIG,
+    help="Default: configs/dreamportrait/mini.yaml.",
+)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, as for train.py.")
 def main(path: Path, changes: tuple[str, ...]) -> None:
     started = time.monotonic()
@@ -60,11 +69,11 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
         if not TRAIN.is_file():
             raise FileNotFoundError(f"{TRAIN} is not there: the demo needs the whole repository, not only the package")
         changes = (f"trainer.devices={min(2, count_cores())}", *changes)
-        plan = start.plan(path, changes, resume="auto", look_only=True)
-        if plan.problems:
-            raise ConfigError(str(path), plan.problems)
-        config = plan.config
-        click.echo(announcement(config, path, done=images_of(plan.checkpoint)))
+        made = plan(path, changes, resume="auto", look_only=True)
+        if made.problems:
+            raise ConfigError(str(path), made.problems)
+        config = made.config
+        click.echo(announcement(config, path, done=images_of(made.checkpoint)))
         with TemporaryDirectory() as scratch:
             before, *later = columns(config, Path(scratch))
             build.save_untrained(config, before.source)
@@ -79,7 +88,7 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
 def columns(config: Config, scratch: Path) -> list[Column]:
     """Before the training, and at the end of each stage."""
     found = [Column("before", scratch / "before", 0)]
-    for i, end in enumerate(stage_ends(config)):
+    for i, end in enumerate(config.stage_ends()):
         source = config.folder / CHECKPOINTS / name_of(end)
         found.append(Column(f"after stage {i + 1} ({config.stages[i].name})", source, end))
     return found
@@ -107,7 +116,7 @@ def measured(column: Column, config: Config) -> dict[str, Any]:
             protocol={"num_candidates": m.num_candidates},
             offline=config.run.offline,
         )
-        evaluation.run(request)
+        evaluation.run(request, load_subject)
         found: dict[str, Any] = json.loads((request.out / report.JSON).read_text(encoding="utf-8"))
     if not column.images:  # its folder is gone when the report is read
         found["checkpoint"] |= {"source": config.model.pretrained, "checkpoint": None, "images": 0}
@@ -120,7 +129,7 @@ def measured(column: Column, config: Config) -> dict[str, Any]:
 def train(config: Config, path: Path, changes: tuple[str, ...]) -> None:
     """In a process of its own, or in several that share the cores."""
     settings = [word for change in changes for word in ("--set", change)]
-    threads = {"OMP_NUM_THREADS": str(max(1, count_cores() // start.count_processes(config)))}
+    threads = {"OMP_NUM_THREADS": str(max(1, count_cores() // count_processes(config)))}
     command = [sys.executable, str(TRAIN), "--config", str(path), *settings]
     with ended_with_us(subprocess.Popen(command, env=ALLOCATOR | threads | dict(os.environ))) as process:
         code = process.wait()

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
-from dreamportrait.evaluation import load_subject
+from dreamportrait.core.files import write_text
+from dreamportrait.data.names import is_world
 from dreamportrait.export.sheets import Row, beside, draw_sheet, save_picture
 from dreamportrait.metrics import report
-from dreamportrait.metrics.sources import is_world
-from dreamportrait.text.loading import load_text_encoder
-from dreamportrait.training.callbacks.pictures import portraits
+from dreamportrait.systems.dreamportrait.subject import load_subject
 
 MARKDOWN, JSON, SHEET = "demo.md", "demo.json", "demo.png"
 # None is a caption of the training faces, and of the last two no face has what they say together.
@@ -69,19 +69,22 @@ measured, and how, is in {JSON}. All portraits below are of seed {SEED}.
 """
 
 
+@torch.no_grad()
 def draw(sources: Mapping[str, Path], offline: bool) -> Image.Image:
-    """The same identity everywhere: what differs from top to bottom is the words' doing."""
+    """Draw the same identity everywhere, so that the words alone make the difference from top to bottom."""
     sheets: list[tuple[str, Image.Image]] = []
     for name, source in sources.items():
-        subject = load_subject(str(source))
-        text = load_text_encoder(subject.text.clip, offline).encode(list(PROMPTS), shorten=True)
-        found = portraits(subject.generator, text, [SEED], VIEWS, truncation=1.0)[:, 0]  # [P, V, 3, R, R]
+        subject = load_subject(str(source), offline=offline).subject
+        z = torch.randn(1, subject.config.z_dim, generator=torch.Generator().manual_seed(SEED))
+        heads = subject.portray(list(PROMPTS), z.expand(len(PROMPTS), -1), 1.0)
+        cameras = subject.config.around(VIEWS)[:, None].expand(-1, len(PROMPTS), -1)  # [V, P, 25]
+        found = torch.stack([heads.view(camera).image for camera in cameras], 1)  # [P, V, 3, R, R]
         prompts = PROMPTS if not sheets else [""] * len(PROMPTS)
         sheets.append((name, draw_sheet([Row(*row) for row in zip(prompts, found, strict=True)])))
     return beside(sheets)
 
 
 def write(folder: Path, reports: Reports, sheet: Image.Image) -> None:
-    report.write_text(folder / JSON, json.dumps(reports, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    report.write_text(folder / MARKDOWN, markdown(reports))
+    write_text(folder / JSON, json.dumps(reports, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / MARKDOWN, markdown(reports))
     save_picture(sheet, folder / SHEET, overwrite=True)

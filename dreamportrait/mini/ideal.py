@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamportrait.cli import one_message
-from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.core.errors import one_message
+from dreamportrait.geometry.images import from_bytes
 from dreamportrait.metrics.frechet import Moments, frechet_distance
-from dreamportrait.metrics.generation import from_bytes
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.metrics.report import table
-from dreamportrait.mini.attributes import Attributes, read_code, sample_codes, settle
-from dreamportrait.mini.captions import agrees
 from dreamportrait.mini.eg3d.evaluation import front
-from dreamportrait.mini.faces import render
-from dreamportrait.mini.world import RESOLUTION, load
-from dreamportrait.weights.registry import from_pretrained
+from dreamportrait.mini.models import from_pretrained
+from dreamportrait.miniworld.attributes import Attributes, read_code, sample_codes, settle
+from dreamportrait.miniworld.captions import agrees
+from dreamportrait.miniworld.faces import render
+from dreamportrait.miniworld.world import RESOLUTION, load
+from dreamportrait.text.clip_scorer import ClipScorer
 
 SEED = 4  # of the faces to be changed; no split of the world has it
 _POOL = 4096  # of them

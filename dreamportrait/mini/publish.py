@@ -14,15 +14,14 @@ from pathlib import Path
 
 import click
 
-from dreamportrait.cli import one_message
-from dreamportrait.config import load_config
+from dreamportrait.core.errors import WeightsError, one_message
 from dreamportrait.metrics import report
 from dreamportrait.mini import cards
-from dreamportrait.pipeline import DreamPortraitPipeline
+from dreamportrait.systems.dreamportrait import folder as weights
+from dreamportrait.systems.dreamportrait.config import load_config
+from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 from dreamportrait.training.run_folder import CONFIG, RESULT
-from dreamportrait.weights import portrait as weights
-from dreamportrait.weights.errors import WeightsError
-from dreamportrait.weights.registry import seal
+from dreamportrait.weights.seals import seal
 
 RECIPE = "training.yaml"
 PROMPTS = (
@@ -38,7 +37,7 @@ PROMPTS = (
 def publish(run: Path, scores: Path, out: Path) -> None:
     if out.exists():
         raise WeightsError(f"{out} exists; name another folder, or remove it")
-    found, config = weights.load_portrait(run / RESULT), weights.load_config(run / RESULT)
+    found, config = weights.load_portrait(run / RESULT), weights.load_portrait_config(run / RESULT)
     measured = json.loads((scores / report.JSON).read_text(encoding="utf-8"))
     unfinished = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
@@ -59,7 +58,7 @@ def publish(run: Path, scores: Path, out: Path) -> None:
 
 
 def card(count: str, scores: str, version: str) -> str:
-    use = "from dreamportrait.pipeline import DreamPortraitPipeline\n\n"
+    use = "from dreamportrait import DreamPortraitPipeline\n\n"
     use += 'pipe = DreamPortraitPipeline.from_pretrained("mini")'
     table = scores.partition("\n## ")[0].partition("\n\n")[2].strip()
     parts = [

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamportrait.metrics.clip_score import ClipScorer
-from dreamportrait.mini import clip
+from dreamportrait.eg3d.folder import load_generator
 from dreamportrait.mini.diffusion import evaluation as diffusion_scores
 from dreamportrait.mini.diffusion.folder import load_diffusion
 from dreamportrait.mini.eg3d import evaluation as eg3d_scores
-from dreamportrait.mini.world import World
+from dreamportrait.miniworld.world import World
+from dreamportrait.text import compact_clip
+from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.encoder import TextEncoder
-from dreamportrait.weights.store import load_generator
 
 SCORES, SHEET = "scores.json", "sheet.png"
 GUIDANCE_SCALES = (1.5, 2.0, 3.0, 4.0, 6.0)
@@ -29,12 +29,12 @@ def write(out: Path, test: World, others: World) -> None:
     others: faces that are not those of the test, as a yardstick.
     """
     torch.manual_seed(0)
-    judge = ClipScorer(clip.load(out / "clip-b"), clip.tokenizer())
-    encoder = TextEncoder(clip.load(out / "clip-a"), clip.tokenizer())
+    judge = ClipScorer(compact_clip.load(out / "clip-b"), compact_clip.tokenizer())
+    encoder = TextEncoder(compact_clip.load(out / "clip-a"), compact_clip.tokenizer())
     unet, vae, scheduler = load_diffusion(out / "diffusion")
 
     def embed(prompts: list[str]) -> Tensor:
-        return encoder.encode(prompts).words
+        return encoder.encode(prompts, shorten=False).words
 
     def reconstruct(images: Tensor) -> Tensor:
         return diffusion_scores.reconstruct(vae, images)

@@ -26,11 +26,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from dreamportrait import __version__
+from dreamportrait.core.errors import WeightsError, listed
 from dreamportrait.mini import cards
-from dreamportrait.mini.world import World, load
+from dreamportrait.miniworld.world import World, load
 from dreamportrait.training.loop import NonFiniteLoss
-from dreamportrait.weights.errors import WeightsError, listed
-from dreamportrait.weights.registry import SEAL, seal, verify
+from dreamportrait.weights.seals import SEAL, seal, verify
 
 FACES = {"train": 40_000, "test": 2_000, "combinations": 1_000}
 DONE, STATE, RESULT, SECONDS = "done.json", "state", "result", "seconds.json"
@@ -84,14 +84,14 @@ def _vae(places: Places, result: Path) -> None:
 
 
 def _unet(places: Places, result: Path) -> None:
-    from dreamportrait.mini import clip
     from dreamportrait.mini.diffusion.unet import train_unet
+    from dreamportrait.text import compact_clip
     from dreamportrait.text.encoder import TextEncoder
 
-    encoder = TextEncoder(clip.load(places.result("clip-a")), clip.tokenizer())
+    encoder = TextEncoder(compact_clip.load(places.result("clip-a")), compact_clip.tokenizer())
     shutil.copytree(places.result("vae") / "vae", result / "vae")
     world, state = places.world("train"), places.state("unet")
-    train_unet(result, state, world, lambda prompts: encoder.encode(prompts).words, device=places.device)
+    train_unet(result, state, world, lambda prompts: encoder.encode(prompts, shorten=False).words, device=places.device)
 
 
 def _eg3d_warm(places: Places, result: Path) -> None:

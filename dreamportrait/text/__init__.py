@@ -1,1 +1,1 @@
-"""Prompts into features that condition a generator."""
+"""Text to CLIP features."""

@@ -1,39 +1,57 @@
-"""Prompts -> what conditions a generator: features of CLIP's penultimate text layer, as Stable Diffusion 2 takes them.
+"""Text features that condition a generator: CLIP's penultimate text layer, as Stable Diffusion 2 uses it.
 
 All blocks but the last, then the final normalisation, no projection.
 """
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from dreamportrait.text.tower import TextTower, at
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer  # type: ignore[import-untyped]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TextFeatures:
+    """Features of B prompts, padded to L tokens."""
+
     words: Tensor  # [B, L, C]
-    eot: Tensor  # [B, C], of the end-of-text token: the whole prompt
-    mask: Tensor  # [B, L] bool, from the start-of-text to the end-of-text token
+    eot: Tensor  # [B, C] at the end-of-text token, which stands for the whole prompt
+    mask: Tensor  # [B, L] bool: True from the start-of-text to the end-of-text token
+
+    def to(self, device: torch.device | str) -> "TextFeatures":
+        return TextFeatures(self.words.to(device), self.eot.to(device), self.mask.to(device))
+
+
+class PromptEncoder(Protocol):
+    """Anything that turns prompts into the features that a generator reads."""
+
+    def encode(self, prompts: list[str]) -> TextFeatures: ...
 
 
 class TextEncoder:
     """Any open_clip model with a causal text tower: ViT-H-14 or the miniature world's."""
 
-    def __init__(self, model: nn.Module, tokenizer: SimpleTokenizer) -> None:
+    def __init__(self, model: nn.Module, tokenizer: "SimpleTokenizer") -> None:
         self.tower = TextTower(model)
         self.tokenizer = tokenizer
         if len(self.tower.blocks) < 2:
             raise ValueError("a text tower of 1 layer has no penultimate one; give a model with 2 or more")
 
+    def to(self, device: torch.device | str) -> "TextEncoder":
+        self.tower.parts.to(device)
+        return self
+
     @torch.no_grad()
-    def encode(self, prompts: list[str], shorten: bool = False) -> TextFeatures:
-        """`shorten` leaves out the padding behind the longest prompt; the other features stay the same."""
+    def encode(self, prompts: list[str], shorten: bool = True) -> TextFeatures:
+        """Encode prompts. `shorten` drops the padding after the longest one; the other features stay the same."""
         tokens = tokenise(prompts, self.tokenizer, self.tower.context_length).to(self.tower.device)
         end = self.tower.eot(tokens)  # [B]
         if shorten:
@@ -43,8 +61,8 @@ class TextEncoder:
         return TextFeatures(words, at(words, end), mask)
 
 
-def tokenise(prompts: list[str], tokenizer: SimpleTokenizer, context_length: int) -> Tensor:  # [B, context_length]
-    """Prompts that are too long lose their end, which is logged."""
+def tokenise(prompts: list[str], tokenizer: "SimpleTokenizer", context_length: int) -> Tensor:  # [B, context_length]
+    """Turn prompts into tokens. A prompt that is too long loses its end, with a warning in the log."""
     if not isinstance(prompts, list) or not prompts:
         raise ValueError(f"prompts={prompts!r}: give a list of at least one text")
     for prompt in prompts:

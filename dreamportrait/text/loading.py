@@ -5,21 +5,23 @@
     ViT-H-14:/path/a.safetensors      the same with weights in a file
     /path/to/folder                   with open_clip_config.json and open_clip_model.safetensors, as on the hub
 
-Weights are read from safetensors files alone.
+Weights are read from safetensors files alone. open_clip is imported by the functions that need it: it takes seconds,
+and the text towers of the miniature world do without it.
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import open_clip  # type: ignore[import-untyped]
 import safetensors
 import torch
-from huggingface_hub import hf_hub_download
 from torch import nn
 
+from dreamportrait.core.errors import WeightsError
+from dreamportrait.core.schema import from_dict
+from dreamportrait.text import compact_clip
 from dreamportrait.text.encoder import TextEncoder
 from dreamportrait.weights import registry
-from dreamportrait.weights.errors import WeightsError
 
 _SUFFIX = ".safetensors"
 _SAFE, _CONFIG = f"open_clip_model{_SUFFIX}", "open_clip_config.json"
@@ -27,17 +29,19 @@ _FORMS = "a name of the registry (mini/clip-a), open_clip's MODEL:PRETRAINED, MO
 
 
 class Clip(NamedTuple):
-    """In eval mode, without gradients for its weights."""
+    """A model in eval mode, without gradients for its weights."""
 
     model: Any  # an open_clip model
     tokenizer: Any
 
 
 def load_clip(source: str, offline: bool = False, device: torch.device | str = "cpu") -> Clip:
-    """offline: weights of the hub must be in its cache already."""
+    """Load a CLIP by its source. offline: weights of the hub must be in its cache already."""
     if source in registry.NAMES:
-        model, tokenizer = registry.from_pretrained(source)
-    elif Path(source).is_dir():
+        return Clip(compact_clip.load(registry.locate(source)).to(device), compact_clip.tokenizer())
+    import open_clip  # type: ignore[import-untyped]
+
+    if Path(source).is_dir():
         if missing := [name for name in (_CONFIG, _SAFE) if not (Path(source) / name).exists()]:
             raise WeightsError(f"{source} has no {' and no '.join(missing)}; give {_FORMS}")
         model = _create(source, f"local-dir:{source}")
@@ -53,14 +57,19 @@ def load_clip(source: str, offline: bool = False, device: torch.device | str = "
 
 
 def load_text_encoder(source: str, offline: bool = False, device: torch.device | str = "cpu") -> TextEncoder:
-    """The text tower alone."""
+    """Load the text tower alone."""
+    if source in registry.NAMES:
+        return TextEncoder(compact_clip.load_text(registry.locate(source)).to(device), compact_clip.tokenizer())
     model, tokenizer = load_clip(source, offline)
     model.visual = None  # most of the model
     return TextEncoder(model.to(device), tokenizer)
 
 
 def _find(name: str, pretrained: str, offline: bool) -> tuple[str, bool]:
-    """The file with the weights, and whether they were trained with the quick kind of GELU."""
+    """Return the file with the weights, and whether they were trained with the fast approximation of GELU."""
+    import open_clip
+    from huggingface_hub import hf_hub_download
+
     if pretrained.endswith(_SUFFIX):
         if not Path(pretrained).is_file():
             raise WeightsError(f"{pretrained} is not there; give {_FORMS}")
@@ -84,8 +93,46 @@ def _find(name: str, pretrained: str, offline: bool) -> tuple[str, bool]:
 
 
 def _create(source: str, *name: str, **settings: Any) -> nn.Module:
+    import open_clip
+
     try:
         model: nn.Module = open_clip.create_model(*name, require_pretrained=True, **settings)
     except (RuntimeError, ValueError, OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"CLIP {source} cannot be loaded: {error}") from None
     return model
+
+
+def text_width(source: str) -> int:
+    """Return the number of channels of a model's text features, without loading the model."""
+    if source in registry.NAMES:
+        values = json.loads((registry.locate(source) / "config.json").read_text(encoding="utf-8"))
+        return int(values["model"]["text_width"])
+    if Path(source).is_dir():
+        path = Path(source) / "open_clip_config.json"
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]["width"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise WeightsError(f"{path} is not there, or names no width of the text tower") from None
+    import open_clip
+
+    name = source.partition(":")[0]
+    if ":" not in source or (values := open_clip.get_model_config(name)) is None:
+        raise WeightsError(f"CLIP {source!r} is no name, no folder and no MODEL:PRETRAINED of open_clip")
+    return int(values["text_cfg"]["width"])
+
+
+def empty_clip(source: str) -> nn.Module:
+    """Build a model without storage, to count its parameters."""
+    with torch.device("meta"):
+        if source in registry.NAMES:
+            values = json.loads((registry.locate(source) / "config.json").read_text(encoding="utf-8"))
+            model: nn.Module = compact_clip.build(from_dict(compact_clip.ClipConfig, values["model"], source))
+            return model
+        import open_clip
+
+        if Path(source).is_dir():
+            values = json.loads((Path(source) / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+        else:
+            values = open_clip.get_model_config(source.partition(":")[0])
+        kind = open_clip.CustomTextCLIP if values.pop("custom_text", False) else open_clip.CLIP
+        return kind(**{name: values[name] for name in ("embed_dim", "vision_cfg", "text_cfg")})

@@ -21,11 +21,12 @@ import torch
 from numpy import ndarray as Array
 
 from dreamportrait import __version__
+from dreamportrait.core.errors import WeightsError, listed
+from dreamportrait.core.files import new_folder
+from dreamportrait.core.schema import from_dict
 from dreamportrait.text.encoder import TextEncoder, TextFeatures
 from dreamportrait.text.tower import at
-from dreamportrait.weights.errors import WeightsError, listed
-from dreamportrait.weights.schema import from_dict
-from dreamportrait.weights.store import new_folder, read_config
+from dreamportrait.weights.folder import read_json
 
 FORMAT_VERSION = 1
 CONFIG, CAPTIONS, WORDS, ENDS = FILES = ("config.json", "captions.json", "words.npy", "ends.npy")
@@ -56,7 +57,7 @@ class TextStore:
     ) -> None:
         self.folder = Path(folder)
         path = self.folder / CONFIG
-        values = read_config(path, "datasets/encode_captions.py writes such folders")
+        values = read_json(path, "datasets/encode_captions.py writes such folders")
         self.config = from_dict(StoreConfig, values, str(path))
         if clip is not None and clip != self.config.clip:
             raise WeightsError(f"{folder} holds features of {self.config.clip}, not of {clip}; {_REMEDY}")
@@ -167,7 +168,7 @@ def write_store(
 
 
 def _encode(encoder: TextEncoder, captions: list[str], part: Array, words: Array, ends: Array) -> None:
-    features = encoder.encode([captions[i] for i in part], shorten=True)
+    features = encoder.encode([captions[i] for i in part])
     halves = features.words.half()
     if not halves.isfinite().all():
         raise ValueError("the text encoder gave NaN or values beyond half precision; check the weights of its model")
@@ -210,3 +211,15 @@ def _key(config: StoreConfig) -> tuple[str, ...]:
 
 def _checksum(captions: list[str]) -> str:
     return hashlib.sha256(json.dumps(captions).encode()).hexdigest()
+
+
+class StoredText:
+    """Reads captions from a store. Other prompts need the text tower, which is loaded for them and released again."""
+
+    def __init__(self, found: TextStore, load: Callable[[], TextEncoder]) -> None:
+        self.store, self.load = found, load
+
+    def encode(self, prompts: list[str]) -> TextFeatures:
+        if set(prompts) <= set(self.store.captions):
+            return self.store.encode(prompts)
+        return self.load().encode(prompts)

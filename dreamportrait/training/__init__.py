@@ -1,1 +1,1 @@
-"""What every training run shares: the loop, checkpoints, schedules, running averages."""
+"""Parts of a training run that any system can use: losses, schedules, checkpoints, resume, logs."""

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dreamportrait.training.checkpoint import load_state, save_state
-from dreamportrait.training.table import Table
+from dreamportrait.training.checkpoints import load_state, save_state
+from dreamportrait.training.log import Table
 
 
 class Stateful(Protocol):

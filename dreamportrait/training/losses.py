@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamportrait.generator.triplane import TriPlaneGenerator
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from eg3d_ops import filter2d
 from eg3d_ops._checks import check_number, check_shape, check_tensor
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import safetensors
 
-from dreamportrait.weights.errors import WeightsError, shown
+from dreamportrait.core.errors import WeightsError, shown
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from dreamportrait.weights.errors import SnapshotError, UnsafePickleError, shown
+from dreamportrait.core.errors import SnapshotError, UnsafePickleError, shown
 
 MAX_MARKS = 500  # open brackets; official snapshots nest about 30 deep
 MAX_INTEGER = 16  # bytes; the largest legitimate one is torch's 10-byte magic number

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamportrait.weights.errors import SnapshotError, UnsafePickleError
+from dreamportrait.core.errors import SnapshotError, UnsafePickleError
 from dreamportrait.weights.pickle_reader import Budget, Name, PickleReader, StandIn, Vocabulary
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C

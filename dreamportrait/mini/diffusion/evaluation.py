@@ -11,13 +11,14 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.export.sheets import save_sheet
+from dreamportrait.geometry.images import to_bytes
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.mini.diffusion.sampling import sample
 from dreamportrait.mini.diffusion.unet import Embed
 from dreamportrait.mini.diffusion.vae import decode, encode, to_signed
-from dreamportrait.mini.sheets import save_sheet, to_bytes
-from dreamportrait.mini.world import World
+from dreamportrait.miniworld.world import World
+from dreamportrait.text.clip_scorer import ClipScorer
 
 CANDIDATES = 100
 

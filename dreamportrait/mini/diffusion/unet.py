@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from dreamportrait.mini.diffusion.folder import load_vae, make_scheduler, save_unet
 from dreamportrait.mini.diffusion.vae import encode_all
-from dreamportrait.mini.world import World
-from dreamportrait.training.ema import Ema, half_life
+from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import cosine, fit, set_lr
+from dreamportrait.training.schedule import Ema, half_life
 
 STEPS, BATCH, PEAK_LR = 5_000, 64, 2e-3
 EMA_IMAGES = 20_000  # half-life

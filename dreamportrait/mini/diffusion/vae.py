@@ -12,9 +12,9 @@ from numpy import ndarray as Array
 from torch import Tensor, nn
 
 from dreamportrait.mini.diffusion.folder import save_vae
-from dreamportrait.mini.world import World
-from dreamportrait.training.ema import Ema, half_life
+from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import cosine, fit, set_lr
+from dreamportrait.training.schedule import Ema, half_life
 
 STEPS, BATCH, PEAK_LR = 8_000, 16, 2e-3
 EMA_IMAGES = 4_000  # half-life

@@ -1,15 +1,16 @@
 """Sizes of the miniature generator and discriminator."""
 
-from dreamportrait.generator import DiscriminatorConfig, GeneratorConfig
-from dreamportrait.generator.superresolution import SuperResolutionSpec
-from dreamportrait.mini.attributes import Z_DIM
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.discriminator import DiscriminatorConfig
+from dreamportrait.eg3d.superresolution import SuperResolutionSpec
+from dreamportrait.miniworld.attributes import Z_DIM
 
 GENERATOR = GeneratorConfig(
     z_dim=Z_DIM,
     w_dim=128,
     mapping_layers=4,
     mapping_width=384,  # an identity's code is read by comparing its numbers, which narrow layers blur
-    plane_axes="fixed",
+    plane_axes="xy_yz_zx",
     plane_resolution=64,
     plane_channels=16,
     channel_base=2048,

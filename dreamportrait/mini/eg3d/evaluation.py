@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamportrait.generator import TriPlaneGenerator
-from dreamportrait.generator.triplane import Rendering
-from dreamportrait.metrics.clip_score import ClipScorer
+from dreamportrait.eg3d.planes import Planes
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.export.sheets import depth_to_images, save_sheet
+from dreamportrait.geometry.cameras import camera_label, intrinsics_from_fov, official_pose
 from dreamportrait.metrics.consistency import reprojection_error
 from dreamportrait.metrics.frechet import Moments, frechet_distance
-from dreamportrait.mini.sheets import depth_to_images, save_sheet
-from dreamportrait.mini.world import FOV, RADIUS, World, random_cameras
-from dreamportrait.rendering.cameras import camera_label, intrinsics_from_fov, pose
+from dreamportrait.miniworld.world import FOV, RADIUS, World, random_cameras
+from dreamportrait.text.clip_scorer import ClipScorer
 
 BEHIND = 2.8  # distances beyond are background
 TOLERANCE = 0.03  # of the world; a pixel is 0.01 wide
@@ -24,20 +24,14 @@ YAWS = (-0.4, 0.0, 0.4)
 
 def front(count: int, yaw: float = 0.0) -> Tensor:
     """Labels [count, 25] of a camera turned by so much."""
-    return camera_label(pose(math.pi / 2 + yaw, radius=RADIUS), intrinsics_from_fov(FOV)).expand(count, -1)
+    return camera_label(official_pose(math.pi / 2 + yaw, radius=RADIUS), intrinsics_from_fov(FOV)).expand(count, -1)
 
 
-class Portraits:
-    """Identities drawn from noise, with their planes."""
-
-    def __init__(self, generator: TriPlaneGenerator, count: int, seed: int, truncation: float = 1.0) -> None:
-        self.generator = generator
-        z = torch.randn(count, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
-        self.w = generator.map(z, front(count), truncation)
-        self.planes = generator.synthesize_planes(self.w)
-
-    def view(self, camera: Tensor) -> Rendering:
-        return self.generator.render(self.planes, camera, w=self.w)
+def portraits(generator: TriPlaneGenerator, count: int, seed: int, truncation: float = 1.0) -> Planes:
+    """Draw identities from noise and keep their planes."""
+    z = torch.randn(count, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
+    ws = generator.map(z, front(count), truncation)
+    return Planes(generator, generator.synthesize_planes(ws), ws)
 
 
 @torch.inference_mode()
@@ -47,15 +41,15 @@ def draw(generator: TriPlaneGenerator, count: int, seed: int = 0, truncation: fl
     parts = []
     for i in range(0, count, batch):
         part = cameras[i : i + batch]
-        parts.append(Portraits(generator, len(part), seed + i, truncation).view(part).image)
+        parts.append(portraits(generator, len(part), seed + i, truncation).view(part).image)
     return torch.cat(parts)
 
 
 @torch.inference_mode()
 def consistency(generator: TriPlaneGenerator, count: int = 50, seed: int = 0) -> dict[str, float]:
     """Of views turned by 0.4 against the front: differences of colour (0 to 1) and of depth (world units)."""
-    portraits = Portraits(generator, count, seed)
-    views = {yaw: portraits.view(front(count, yaw)) for yaw in YAWS}
+    found = portraits(generator, count, seed)
+    views = {yaw: found.view(front(count, yaw)) for yaw in YAWS}
     first = (views[0.0].image, views[0.0].depth, front(count))
     errors = [
         reprojection_error(first, (views[yaw].image, views[yaw].depth, front(count, yaw)), BEHIND, TOLERANCE)
@@ -114,8 +108,8 @@ def spread(features: Tensor) -> float:
 @torch.inference_mode()
 def portrait_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, seed: int = 0, scale: int = 2) -> None:
     """One portrait per column: from the left, front, right, and its depth."""
-    portraits = Portraits(generator, count, seed)
-    views = [portraits.view(front(count, yaw)) for yaw in YAWS]
+    found = portraits(generator, count, seed)
+    views = [found.view(front(count, yaw)) for yaw in YAWS]
     depth = depth_to_images(views[1].depth, 2.35, 3.0)
     save_sheet([*(view.image for view in views), depth], path, scale)
 
@@ -123,18 +117,18 @@ def portrait_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, se
 @torch.inference_mode()
 def truncation_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, seed: int = 0, scale: int = 2) -> None:
     """Truncation 0, 0.35, 0.7, 1 from above."""
-    rows = [Portraits(generator, count, seed, psi).view(front(count)).image for psi in (0.0, 0.35, 0.7, 1.0)]
+    rows = [portraits(generator, count, seed, psi).view(front(count)).image for psi in (0.0, 0.35, 0.7, 1.0)]
     save_sheet(rows, path, scale)
 
 
 @torch.inference_mode()
 def mixing_sheet(generator: TriPlaneGenerator, path: Path, count: int = 8, seed: int = 0, scale: int = 2) -> None:
     """First row: sources. Below: the first portrait takes the early, the middle or the late w of each source."""
-    portraits = Portraits(generator, count, seed)
-    rows = [portraits.view(front(count)).image]
+    found = portraits(generator, count, seed)
+    rows = [found.view(front(count)).image]
     total = generator.num_ws
     for start, end in ((0, total // 3), (total // 3, 2 * total // 3), (2 * total // 3, total)):
-        w = portraits.w[:1].repeat(count, 1, 1)
-        w[:, start:end] = portraits.w[:, start:end]
+        w = found.ws[:1].repeat(count, 1, 1)
+        w[:, start:end] = found.ws[:, start:end]
         rows.append(generator.render(generator.synthesize_planes(w), front(count), w=w).image)
     save_sheet(rows, path, scale)

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamportrait.generator import DualDiscriminator, TriPlaneGenerator
-from dreamportrait.generator.triplane import Rendering
+from dreamportrait.eg3d.discriminator import DualDiscriminator
+from dreamportrait.eg3d.triplane import Rendering, TriPlaneGenerator
+from dreamportrait.geometry.images import antialiased
 from dreamportrait.mini.eg3d.warm import Batch, Student, regression_losses
-from dreamportrait.mini.world import World
-from dreamportrait.rendering.resizing import antialiased
-from dreamportrait.training.ema import Ema
+from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import Stateful, fit, set_lr
 from dreamportrait.training.losses import (
     DENSITY_EVERY,
@@ -28,7 +27,7 @@ from dreamportrait.training.losses import (
     r1_penalty,
     swapped,
 )
-from dreamportrait.training.schedules import AdamSettings, ema_beta, lazy
+from dreamportrait.training.schedule import AdamSettings, Ema, ema_beta, lazy
 
 SWAP = 0.5  # how often a neighbour's camera conditions the identity
 

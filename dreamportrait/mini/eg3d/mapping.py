@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dreamportrait.generator import TriPlaneGenerator
-from dreamportrait.generator.layers import FullyConnected
-from dreamportrait.mini.attributes import is_held_out, read_code, sample_codes, to_vector
+from dreamportrait.eg3d.layers import FullyConnected
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.mini.eg3d.warm import AttributeMapper
-from dreamportrait.mini.world import random_cameras
+from dreamportrait.miniworld.attributes import is_held_out, read_code, sample_codes, to_vector
+from dreamportrait.miniworld.world import random_cameras
 from dreamportrait.training.loop import cosine, fit
 
 SEED = 4  # of the codes

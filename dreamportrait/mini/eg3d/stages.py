@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from dreamportrait.generator import DualDiscriminator
+from dreamportrait.eg3d.discriminator import DualDiscriminator
+from dreamportrait.eg3d.folder import save_generator
 from dreamportrait.mini.eg3d import gan, mapping, warm
 from dreamportrait.mini.eg3d.config import DISCRIMINATOR, GENERATOR
 from dreamportrait.mini.eg3d.warm import Student
-from dreamportrait.mini.world import World
-from dreamportrait.training.checkpoint import load_state
-from dreamportrait.weights.store import save_generator
+from dreamportrait.miniworld.world import World
+from dreamportrait.training.checkpoints import load_state
 
 LICENCE = "Apache-2.0"
 COARSE_STEPS, FINE_STEPS = 9_000, 10_000

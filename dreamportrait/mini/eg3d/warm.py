@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamportrait.generator import GeneratorConfig, TriPlaneGenerator
-from dreamportrait.generator.layers import FullyConnected
-from dreamportrait.generator.triplane import Rendering
-from dreamportrait.mini.world import World
-from dreamportrait.training.ema import Ema, half_life
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.layers import FullyConnected
+from dreamportrait.eg3d.triplane import Rendering, TriPlaneGenerator
+from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
+from dreamportrait.training.schedule import Ema, half_life
 
 BACKGROUND_FROM = 2.8  # distance from the camera; heads stand at 2.7 and are 0.2 deep
 DENSITY_GAIN = 6.0  # of the decoder's first density weights: surfaces form sooner

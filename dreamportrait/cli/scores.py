@@ -1,0 +1,92 @@
+"""The command that measures a generator."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dreamportrait.core.errors import one_message
+from dreamportrait.core.files import check_free
+from dreamportrait.data.names import check_source
+from dreamportrait.metrics import report
+from dreamportrait.systems.dreamportrait.names import check_checkpoint
+
+
+@click.command()
+@click.option("--checkpoint", required=True, help="mini, a portrait's folder, a run's folder or a checkpoint in it.")
+@click.option("--dataset", required=True, help="A folder, a zip file, miniworld:test or miniworld:combinations.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="The folder to write scores.json and scores.md to."
+)
+@click.option(
+    "--captions",
+    type=click.Path(path_type=Path),
+    help="A JSON list of texts that replaces the captions of the first pictures.",
+)
+@click.option(
+    "--num-images",
+    "count",
+    type=click.IntRange(min=2),
+    help="Samples. Default: as many as the data set has pictures, at most 2000.",
+)
+@click.option(
+    "--num-candidates", type=click.IntRange(min=2), help="Captions that R-Precision chooses from. Default: 100."
+)
+@click.option(
+    "--region", type=click.Choice(["all", "face"]), help="Judge the whole picture or its middle. Default: all."
+)
+@click.option("--extractor", help="inception[:FILE], mini-clip or clip:SOURCE. Only inception gives a FID.")
+@click.option("--clip", help="The judge: mini/clip-b, MODEL:PRETRAINED of open_clip, or a folder.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+@click.option(
+    "--truncation", type=click.FloatRange(0, 1), help="Smaller values are closer to the average face. Default: 1."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of identities and candidates. Default: 0.")
+@click.option("--batch", type=click.IntRange(min=1), help="Batch size of each process. Default: 16.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
+@click.option("--offline", is_flag=True, help="Never use the network.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a report.")
+def evaluate(
+    checkpoint: str,
+    dataset: str,
+    out: Path,
+    count: int | None,
+    captions: Path | None,
+    extractor: str | None,
+    clip: str | None,
+    precision: str,
+    device: str | None,
+    offline: bool,
+    overwrite: bool,
+    **protocol: Any,
+) -> None:
+    """Measure a generator: FID, MSC, R-Precision, diversity, agreement of views.
+
+    Works under torchrun too; the number of processes changes no score.
+    """
+    with one_message():
+        check_free(out, overwrite, report.FILES)  # before anything heavy is imported
+        check_checkpoint(checkpoint)
+        check_source(dataset)
+        from dreamportrait.core.machine import find_device
+        from dreamportrait.core.processes import is_first_process
+        from dreamportrait.metrics import evaluation
+        from dreamportrait.systems.dreamportrait.subject import load_subject
+
+        request = evaluation.Request(
+            checkpoint=checkpoint,
+            dataset=dataset,
+            out=out,
+            count=count,
+            captions=captions,
+            extractor=extractor,
+            clip=clip,
+            precision=precision,
+            protocol={name: value for name, value in protocol.items() if value is not None},
+            gpu=find_device(device) == "cuda",
+            offline=offline,
+            overwrite=overwrite,
+        )
+        text = evaluation.run(request, load_subject)
+        if is_first_process():
+            click.echo(f"{text}\nwrote {out}")

@@ -1,0 +1,58 @@
+"""The command that trains. train.py in the root of the repository is the same command."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from dreamportrait.core.errors import one_message
+
+SYSTEMS = ("dreamportrait",)
+
+
+@click.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="A YAML file; see configs/.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting: data.batch=16.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything and show what would be trained; load, fetch and write nothing."
+)
+@click.option("--resume", default="auto", show_default=True, help="auto, none, a checkpoint, or the folder of a run.")
+@click.option("--offline", is_flag=True, help="Never use the network; the same as --set run.offline=true.")
+def train(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, offline: bool) -> None:
+    """Train a text-to-3D generator as a configuration says.
+
+    \b
+        dreamportrait train --config configs/dreamportrait/mini.yaml
+        torchrun --nproc_per_node=8 train.py --config configs/dreamportrait/celebatext_hq.yaml --set data.workers=8
+
+    The same command continues a run that was stopped.
+    """
+    with one_message():
+        changes = (*overrides, "run.offline=true") if offline else overrides
+        system = _system(path)
+        if system == "dreamportrait":
+            from dreamportrait.core.settings import ConfigError
+            from dreamportrait.systems.dreamportrait import run as training
+        else:
+            raise ValueError(f"{path}: system is {system!r}; must be {' or '.join(SYSTEMS)}")
+        plan = training.plan(path, changes, resume, look_only=dry_run)
+        if dry_run:
+            click.echo(training.describe(plan))
+        if plan.problems:
+            raise ConfigError(str(path), plan.problems)
+        if dry_run:
+            return
+        run = training.prepare(plan, sys.argv)
+    is_first = run.trainer.is_global_zero
+    if is_first:
+        click.echo(f"training in {plan.config.folder}, from {plan.checkpoint or 'the beginning'}")
+    result = run.train()
+    if is_first:
+        click.echo(f"done: the result is in {result}")
+
+
+def _system(path: Path) -> object:
+    """Return which system a configuration is for."""
+    from dreamportrait.core.settings import read_yaml
+
+    return read_yaml(path).get("system", SYSTEMS[0])

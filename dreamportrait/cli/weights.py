@@ -1,0 +1,55 @@
+"""The commands that convert weights of other projects."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dreamportrait.core.errors import one_message
+
+if TYPE_CHECKING:
+    from dreamportrait.eg3d.folder import FolderConfig
+
+
+@click.group()
+def convert() -> None:
+    """Convert weights of other projects to safetensors and JSON."""
+
+
+@convert.command()
+@click.argument("snapshot", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--use",
+    type=click.Choice(["G_ema", "G"]),
+    default="G_ema",
+    show_default=True,
+    help="Which generator: the running average, which EG3D renders with, or the one that was trained.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds weights written by this command.")
+def eg3d(snapshot: Path, out: Path, use: str, overwrite: bool) -> None:
+    """Convert an official EG3D SNAPSHOT (a .pkl file) to the folder OUT.
+
+    Writes OUT/config.json, OUT/generator.safetensors and, if the snapshot has a discriminator,
+    OUT/discriminator.safetensors.
+
+    Nothing in the snapshot is executed: the reader knows only what official snapshots contain and refuses
+    everything else.
+    """
+    with one_message():
+        from dreamportrait.eg3d.convert import convert_eg3d
+
+        config = convert_eg3d(snapshot, out, use=use, overwrite=overwrite)  # type: ignore[arg-type]
+    _report(out, config)
+
+
+def _report(out: Path, config: "FolderConfig") -> None:
+    g, source = config.generator, config.source
+    assert source is not None
+    click.echo(f"{source.name}, SHA-256 {source.sha256}")
+    click.echo(f"{source.network}: {g.image_resolution} x {g.image_resolution}, rendered at {g.render_resolution}")
+    for path in sorted(out.iterdir()):
+        click.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if config.discriminator is None:
+        click.echo("The snapshot has no discriminator.")
+    click.echo(f"Licence: {config.licence}")

@@ -1,0 +1,1 @@
+"""Tools that every package may use: errors, configuration, processes, files, timing. Nothing here knows of heads."""

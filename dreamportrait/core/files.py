@@ -1,0 +1,84 @@
+"""Files and folders that are written completely or not at all, and the folder for caches."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dreamportrait.core.errors import WeightsError, listed
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` by way of a temporary file, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def cache_folder() -> Path:
+    """Return the folder for rendered data and statistics; DREAMPORTRAIT_CACHE changes it."""
+    return Path(os.environ.get("DREAMPORTRAIT_CACHE", Path.home() / ".cache" / "dreamportrait"))
+
+
+def check_new(folder: Path) -> None:
+    """Raise FileExistsError unless `folder` is missing or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is no empty folder; name another one")
+
+
+def check_free(folder: Path, overwrite: bool, files: Collection[str]) -> None:
+    """Raise WeightsError unless `folder` may be written. An existing one is replaced only if it holds just `files`."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} exists and is no folder")
+    present = sorted(path.name for path in folder.iterdir())
+    if present and not overwrite:
+        raise WeightsError(f"{folder} exists and is not empty; name another folder, or allow overwriting")
+    if foreign := [name for name in present if name not in files]:
+        raise WeightsError(f"{folder} holds other files ({listed(foreign)}) and is left alone; name another folder")
+
+
+@contextmanager
+def new_folder(folder: str | Path, overwrite: bool, files: Collection[str]) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `folder` at the end, or is removed if the block raises."""
+    folder = Path(folder).resolve()
+    check_free(folder, overwrite, files)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging, old = (folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{use}") for use in ("new", "old"))
+    staging.mkdir()
+    try:
+        yield staging
+        _flush(staging)
+        if folder.exists():
+            folder.rename(old)
+        staging.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def check_target(path: str | Path, overwrite: bool = False) -> Path:
+    """Raise an error unless a picture may be written to `path`; return the path."""
+    path = Path(path)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(f"{path}: must end in one of {', '.join(PICTURE_SUFFIXES)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
+    return path

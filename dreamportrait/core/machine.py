@@ -1,0 +1,80 @@
+"""The machine, the environment and the state of the repository, as results record them."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_SHOWN_VARIABLES = (
+    "EG3D_OPS",
+    "DREAMPORTRAIT",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "WORLD_SIZE",
+    "SLURM_JOB_ID",
+)
+_MAX_DIFF = 2**20
+
+
+def find_device(device: str | None) -> str:
+    """Return "cuda" or "cpu": what was asked for, or the GPU if there is one."""
+    gpu = torch.cuda.is_available()
+    if device == "cuda" and not gpu:
+        raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
+    return device or ("cuda" if gpu else "cpu")
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Describe the processor that a measurement runs on."""
+    info: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version(), "device": device}
+    if device == "cuda":
+        return info | {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line]
+    name = names[0] if names else platform.processor()
+    return info | {"name": name, "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def environment() -> dict[str, Any]:
+    """Describe everything besides the configuration that a result may depend on."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": platform.node(),
+        "system": platform.platform(),
+        "python": sys.version.split()[0],
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "cuda": torch.version.cuda,
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SHOWN_VARIABLES)},
+        "packages": dict(sorted((each.name, each.version) for each in metadata.distributions() if each.name)),
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """Return commit, branch, changed files and their diff of the repository that holds this code; {} without one."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != root:  # installed inside of another one
+            return {}
+        commit, branch = git("rev-parse", "HEAD").strip(), git("rev-parse", "--abbrev-ref", "HEAD").strip()
+        changed = git("status", "--porcelain").splitlines()
+        difference = git("diff", "HEAD", "--", "*.py", "*.yaml", "*.toml", "*.cpp", "*.cu", "*.h")
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit, "branch": branch, "changed": changed, "diff": difference[:_MAX_DIFF]}

@@ -1,0 +1,88 @@
+"""Work that several processes share: who this process is, which samples are its own, and exchanges between them.
+
+Of N samples, process r of R computes r, r + R, r + 2R and so on. torchrun or the trainer starts the processes; a
+process on its own computes everything.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def processes() -> tuple[int, int]:
+    """Return the number of this process and the number of processes."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def own(count: int, batch: int) -> Iterator[list[int]]:
+    """Yield the numbers of this process's samples, `batch` at a time."""
+    rank, world = processes()
+    numbers = list(range(rank, count, world))
+    yield from (numbers[i : i + batch] for i in range(0, len(numbers), batch))
+
+
+def gathered(values: Tensor, count: int) -> Tensor:  # [own, ...] -> [count, ...] on the CPU
+    """Collect the values of all samples, in order, in every process."""
+    world = processes()[1]
+    if world == 1:
+        return values.cpu()
+    longest = -(-count // world)
+    padded = values.new_zeros(longest, *values.shape[1:]).to(_exchange_device())
+    padded[: len(values)] = values
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(parts, padded)
+    return torch.stack(parts, 1).flatten(0, 1)[:count].cpu()  # sample i is row i // R of process i % R
+
+
+def everywhere(here: bool) -> bool:
+    """Return whether `here` is true in every process, so that all of them take the same branch."""
+    return bool(gathered(torch.tensor([here]), processes()[1]).all())
+
+
+def _exchange_device() -> torch.device:
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+@contextmanager
+def joined(gpu: bool) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, if it did, and yield the device of this one."""
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else torch.device("cpu")
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    if gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+@torch.no_grad()
+def average_over_processes(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes, in one exchange."""
+    if not tensors or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first process of all machines.
+
+    Reads variables of torchrun, SLURM and Lightning, so it works before the process group exists.
+    """
+    names = ("RANK",) if "RANK" in os.environ else ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(name, 0)) == 0 for name in names)

@@ -1,0 +1,60 @@
+"""What is measured: anything that turns prompts and latents into heads. Which latents belong to which sample."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dreamportrait.geometry.views import Heads
+
+SAMPLES, IDENTITIES = 0, 1  # independent streams of random numbers of one seed
+
+
+class SubjectConfig(Protocol):
+    """The sizes and cameras of the heads."""
+
+    @property
+    def z_dim(self) -> int: ...
+
+    @property
+    def image_resolution(self) -> int: ...
+
+    @property
+    def render_resolution(self) -> int: ...  # before super-resolution
+
+    @property
+    def camera_radius(self) -> float: ...
+
+    @property
+    def box_warp(self) -> float: ...  # the width of the rendered box
+
+    def around(self, yaw: Sequence[float], pitch: float = 0.0) -> Tensor: ...  # [V, 25]
+
+
+class Subject(Protocol):
+    """A text-to-3D generator of any system."""
+
+    @property
+    def config(self) -> SubjectConfig: ...
+
+    def portray(self, prompts: list[str], latents: Tensor, truncation: float) -> Heads: ...  # N prompts, [N, z_dim]
+
+
+class Loaded(NamedTuple):
+    """A subject that was read from disk."""
+
+    subject: Subject
+    network: nn.Module  # whose weights identify it
+    about: dict[str, Any]  # where it comes from, and which text features it reads
+
+
+def latents(size: int, seed: int, stream: int, numbers: list[int]) -> Tensor:  # [N, size]
+    """Draw the latent of each sample from the seed and its own number, on the CPU: the same for every batch size."""
+    return torch.cat([torch.randn(1, size, generator=_numbers(seed, stream, number)) for number in numbers])
+
+
+def _numbers(*key: int) -> torch.Generator:
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) >> 1)

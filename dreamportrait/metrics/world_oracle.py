@@ -1,0 +1,101 @@
+"""The attribute oracle of the miniature world: does a picture show what its caption says?"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamportrait.core.errors import WeightsError
+from dreamportrait.data.dataset import Pictures, WorldPictures
+from dreamportrait.metrics.oracle import Oracle
+from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes
+from dreamportrait.miniworld.captions import agrees
+from dreamportrait.weights import single
+from dreamportrait.weights.folder import check_tensors
+from dreamportrait.weights.registry import locate
+
+RESOLUTION = 64
+_BATCH = 200
+_SIZES = [len(values) for values in ATTRIBUTES.values()]
+
+
+class AttributeReader(nn.Module):
+    """A small network that reads the attributes of a face from its picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *_conv(3, 16),
+            *_conv(16, 32, stride=2),
+            *_conv(32, 48),
+            *_conv(48, 64, stride=2),
+            *_conv(64, 64),
+            *_conv(64, 96, stride=2),
+            *_conv(96, 48, kernel=1),
+            nn.AvgPool2d(2),
+        )
+        self.hidden = nn.Linear(48 * 4 * 4, 112)
+        self.heads = nn.Linear(112, sum(_SIZES))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # [N, 3, 64, 64] in -1 .. 1 -> logits [N, values] each
+        x = self.features(images).flatten(1)  # [N, 768]
+        logits: Tensor = self.heads(F.relu(self.hidden(x)))
+        return logits.split(_SIZES, dim=1)
+
+    @torch.no_grad()
+    def classes(self, images: Tensor) -> Tensor:  # [N, 3, R, R] in -1 .. 1 -> [N, attributes]
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or not len(images):
+            raise ValueError(f"images {list(images.shape)}: must be [N, 3, R, R] with N at least 1")
+        device = self.heads.weight.device
+        return torch.cat([self._classes(part.to(device)) for part in images.split(_BATCH)])
+
+    def read(self, images: Tensor) -> list[Attributes]:  # [N, 3, R, R] in -1 .. 1
+        rows = self.classes(images).tolist()
+        return [{name: v[i] for (name, v), i in zip(ATTRIBUTES.items(), row, strict=True)} for row in rows]
+
+    def _classes(self, images: Tensor) -> Tensor:
+        if images.shape[2] != RESOLUTION:
+            images = F.interpolate(images, (RESOLUTION, RESOLUTION), mode="bicubic", antialias=True)
+        return torch.stack([logits.argmax(1) for logits in self(images.clamp(-1, 1))], dim=1)
+
+
+def load(folder: Path) -> AttributeReader:
+    """Load a reader in single precision, in eval mode, without gradients for its weights."""
+    tensors, config = single.read(folder)
+    if config.get("attributes") != {name: list(values) for name, values in ATTRIBUTES.items()}:
+        raise WeightsError(f"{folder} was trained on other attributes; train the oracle again")
+    oracle = AttributeReader()
+    check_tensors(oracle, tensors, str(folder / single.WEIGHTS))
+    oracle.load_state_dict(tensors)
+    return oracle.eval().requires_grad_(False)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+class WorldOracle:
+    """Whether pictures show what their captions say, as the attribute reader sees them. An Oracle of oracle.py."""
+
+    names = tuple(ATTRIBUTES)
+
+    def __init__(self, oracle: AttributeReader, facts: Callable[[int], Attributes]) -> None:
+        """facts: number -> the attributes that the evaluation caption states."""
+        self.oracle, self.facts = oracle, facts
+
+    def judge(self, images: Tensor, numbers: list[int]) -> Tensor:  # [n, 3, R, R] -> [n, names]
+        rows = [self._shown(face, self.facts(i)) for face, i in zip(self.oracle.read(images), numbers, strict=True)]
+        return torch.tensor(rows)
+
+    def _shown(self, face: Attributes, facts: Attributes) -> list[float]:
+        return [float(agrees(face, {name: facts[name]})) if name in facts else float("nan") for name in self.names]
+
+
+def make_oracle(pictures: Pictures, device: torch.device | str) -> Oracle | None:
+    """Return the oracle for captions of the miniature world; None for other data, whose attributes are unknown."""
+    if not isinstance(pictures, WorldPictures):
+        return None
+    return WorldOracle(load(locate("mini/oracle")).to(device), pictures.evaluation_facts)

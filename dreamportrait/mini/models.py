@@ -1,0 +1,42 @@
+"""The shipped models by name: a ladder over the loaders of the packages that own them."""
+
+from typing import Any, NamedTuple
+
+from dreamportrait.eg3d.discriminator import DualDiscriminator
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.weights.registry import locate
+
+
+class TriPlaneGan(NamedTuple):
+    """Both networks of a tri-plane GAN."""
+
+    generator: TriPlaneGenerator
+    discriminator: DualDiscriminator
+
+
+def from_pretrained(name: str) -> Any:
+    """Load a shipped model, in eval mode, on the CPU.
+
+    mini/clip-a, mini/clip-b   open_clip's model and tokenizer
+    mini/diffusion             UNet, VAE and noise schedule of diffusers
+    mini/eg3d                  TriPlaneGan(generator, discriminator)
+    mini/oracle                AttributeReader
+    """
+    folder = locate(name)
+    if name in ("mini/clip-a", "mini/clip-b"):
+        from dreamportrait.text import compact_clip
+
+        return compact_clip.load(folder), compact_clip.tokenizer()
+    if name == "mini/diffusion":
+        from dreamportrait.mini.diffusion.folder import load_diffusion
+
+        return load_diffusion(folder)
+    if name == "mini/eg3d":
+        from dreamportrait.eg3d.folder import load_discriminator, load_generator
+
+        return TriPlaneGan(load_generator(folder), load_discriminator(folder))
+    if name == "mini/oracle":
+        from dreamportrait.metrics.world_oracle import load
+
+        return load(folder)
+    raise AssertionError(f"{name} has no loader")

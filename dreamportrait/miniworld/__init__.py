@@ -1,0 +1,1 @@
+"""The miniature world: procedural faces with exact depth and attributes, and captions of them."""

@@ -1,0 +1,132 @@
+"""Sets of faces with their cameras and captions, rendered once and memory-mapped afterwards.
+
+`train` and `test` hold different identities and never a held-out pair of attributes; `combinations` holds nothing
+but faces with such a pair. Face i of a split is the same whatever the count.
+"""
+
+import hashlib
+import math
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy import ndarray as Array
+
+from dreamportrait.core.files import cache_folder
+from dreamportrait.geometry.cameras import camera_label, intrinsics_from_fov, official_pose
+from dreamportrait.miniworld import attributes as named
+from dreamportrait.miniworld import captions as grammar
+from dreamportrait.miniworld.attributes import Attributes, is_held_out, read_code, sample_codes
+from dreamportrait.miniworld.rendering import rendered
+
+SEEDS = {"train": 1, "test": 2, "combinations": 3}
+YAW, PITCH = 0.5, 0.2  # views are uniform within this of the front
+RADIUS, FOV = 2.7, 18.837
+RESOLUTION = 64
+_ARRAYS = ("images", "depth", "codes", "cameras")
+
+
+@dataclass(frozen=True)
+class World:
+    split: str
+    images: Array  # [N, 3, R, R] uint8
+    depth: Array  # [N, R, R] float16, along the ray; 0 where only background is seen
+    codes: Array  # [N, Z_DIM] float32
+    cameras: Array  # [N, 25] float32
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def attributes(self) -> list[Attributes]:
+        return [read_code(z)[0] for z in self.codes]
+
+    @cached_property
+    def vectors(self) -> Array:
+        """Attributes and traits as numbers [N, Z_DIM]."""
+        return np.stack([named.to_vector(*read_code(z)) for z in self.codes])
+
+    def captions(self, index: int) -> list[str]:
+        return grammar.captions(self.attributes[index], caption_seed(self.split, index))
+
+    def first_facts(self, index: int) -> Attributes:
+        """What the first of them says."""
+        return grammar.first_facts(self.attributes[index], caption_seed(self.split, index))
+
+    def evaluation_caption(self, index: int) -> str:
+        return grammar.evaluation_caption(self.attributes[index], caption_seed(self.split, index))
+
+    def evaluation_facts(self, index: int) -> Attributes:
+        """What that caption says."""
+        return grammar.evaluation_facts(self.attributes[index], caption_seed(self.split, index))
+
+
+def load(split: str, count: int, cache: Path | None = None, workers: int | None = None) -> World:
+    """The first `count` faces of a split; rendered now if `cache` does not hold them."""
+    if split not in SEEDS:
+        raise ValueError(f"split={split!r}: must be one of {', '.join(SEEDS)}")
+    if count < 1:
+        raise ValueError(f"count={count}: must be at least 1")
+    folder = (cache or default_cache()) / f"{split}-{count}-{fingerprint()}"
+    if not folder.exists():
+        _render_set(split, count, folder, workers or os.cpu_count() or 1)
+    return World(split, *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+
+
+def default_cache() -> Path:
+    return cache_folder() / "miniworld"
+
+
+def fingerprint() -> str:
+    """Of all code that decides what a face looks like."""
+    here = Path(__file__).parent
+    sources = [(here / f"{name}.py").read_bytes() for name in ("attributes", "caster", "heads", "faces")]
+    constants = repr((SEEDS, YAW, PITCH, RADIUS, FOV, RESOLUTION)).encode()
+    return hashlib.sha256(b"".join([*sources, constants])).hexdigest()[:12]
+
+
+def random_cameras(count: int, seed: int) -> Array:
+    """Labels [count, 25] of views around the front; the first n are the same for every count >= n."""
+    turns = np.random.Generator(np.random.PCG64(seed)).uniform(-1, 1, (count, 2))
+    yaw, pitch = torch.tensor(math.pi / 2 + turns * (YAW, PITCH), dtype=torch.float32).unbind(1)
+    return camera_label(official_pose(yaw, pitch, RADIUS), intrinsics_from_fov(FOV)).numpy()
+
+
+def identities(split: str, count: int) -> Array:
+    """Codes [count, Z_DIM] of a split."""
+    combination = split == "combinations"
+    found: list[Array] = []
+    drawn = 0
+    while len(found) < count:
+        codes = sample_codes(drawn + 4096, SEEDS[split])[drawn:]
+        drawn += len(codes)
+        found += [z for z in codes if is_held_out(read_code(z)[0]) == combination]
+    return np.stack(found[:count])
+
+
+def caption_seed(split: str, index: int) -> int:
+    return SEEDS[split] * 10**9 + index
+
+
+def _render_set(split: str, count: int, folder: Path, workers: int) -> None:
+    unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
+    unfinished.mkdir(parents=True)
+    codes, cameras = identities(split, count), random_cameras(count, SEEDS[split])
+    images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.uint8, (count, 3, RESOLUTION, RESOLUTION))
+    depth = np.lib.format.open_memmap(unfinished / "depth.npy", "w+", np.float16, (count, RESOLUTION, RESOLUTION))
+    try:
+        done = 0
+        for part, far in rendered(codes, cameras, RESOLUTION, workers):
+            images[done : done + len(part)], depth[done : done + len(part)] = part, far
+            done += len(part)
+        np.save(unfinished / "codes.npy", codes)
+        np.save(unfinished / "cameras.npy", cameras)
+        if not folder.exists():  # another process may have been faster; the result is the same
+            os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""DreamPortrait: an EG3D generator conditioned on text, trained by D-SDS and a GAN loss."""

@@ -1,0 +1,1 @@
+"""The ablations of the paper: training, measuring and comparing the method with one part changed."""

@@ -1,0 +1,226 @@
+"""docs/ablations.md: ours beside the paper's, and ordering by ordering whether they agree."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from dreamportrait.metrics.report import table
+from dreamportrait.systems.dreamportrait.ablations.rows import (
+    ALL,
+    BASE,
+    METRICS,
+    PRETRAINED,
+    ROWS,
+    TABLES,
+    WORLDS,
+    Claim,
+    Metric,
+    Table,
+)
+from dreamportrait.systems.dreamportrait.ablations.verdicts import Measured, Verdict, verdict
+
+Values = Mapping[str, Mapping[int, Mapping[str, Measured]]]  # by row, seed and metric
+_NOT_RUN = "not run"
+_INTRO = (
+    "# Ablations\n\n"
+    "Written by `eval/ablations.py` from its results; no number of ours is typed. Every row is the whole method with "
+    "one thing changed, trained from the same pretrained generator on the same number of images, and measured as "
+    "[measuring.md](measuring.md) says: the same prompts, latents and cameras for all. The numbers of the miniature "
+    "world (drawn faces of 64 x 64, small networks, a judge of its own) and the paper's (CelebAText-HQ, 512 x 512) do "
+    "not compare with each other. What compares are orderings: which row of a table is above which."
+)
+_RULES = (
+    "## How to read the verdicts\n\n"
+    "An ordering is of two numbers in a column of the paper's table, or a sentence where there is no table. Ours is of "
+    "the means over the seeds of training that both rows have; +- is the standard deviation over seeds. With two or "
+    "more seeds, an ordering **holds**, or **does not hold**, where the difference of the means is larger than that "
+    "standard deviation pooled over both rows; otherwise it is **within noise**. That is a low bar: with three seeds, "
+    "rows that do not differ at all pass it, in one direction or the other, about three times in ten. With one seed, "
+    "the difference of R-P is compared with Newcombe's 95 % interval, made of both Wilson intervals, which says "
+    "nothing of another training; other metrics have no interval, and only the direction is told."
+)
+
+
+def render(results: Sequence[Mapping[str, Any]]) -> str:
+    values = measured(results)
+    verdicts = {t.title: [(claim, _verdict(values, claim)) for claim in t.claims()] for t in TABLES}
+    parts = [_INTRO, "## In short", _summary(verdicts), "## What was run", _facts(results)]
+    parts += ["## Where training starts and ends", _ours([PRETRAINED.name, BASE.name], values)]
+    for each in TABLES:
+        parts += [f"## {each.title}", each.note, _beside(each, values), _verdicts(verdicts[each.title], each)]
+    return "\n\n".join([*parts, _RULES, "## The rows", _rows()]) + "\n"
+
+
+def measured(results: Sequence[Mapping[str, Any]]) -> Values:
+    found: dict[str, dict[int, dict[str, Measured]]] = defaultdict(dict)
+    for result in results:
+        scores = result["report"]["scores"]
+        r = scores["r_precision"]
+        found[result["row"]][result["seed"]] = {
+            "fid": Measured(scores["fid"]),
+            "msc": Measured(scores["msc"]),
+            "r_precision": Measured(100 * r["value"], 100 * r["low"], 100 * r["high"]),
+            "diversity": Measured(scores["prompt_diversity"]["features"]),
+            "oracle": Measured(100 * scores["oracle"]["share"]),
+        }
+    return found
+
+
+def _verdict(values: Values, claim: Claim) -> Verdict:
+    lower, higher = (
+        {seed: metrics[claim.metric] for seed, metrics in values.get(row, {}).items()}
+        for row in (claim.lower, claim.higher)
+    )
+    return verdict(lower, higher)
+
+
+# Tables.
+
+
+def _beside(t: Table, values: Values) -> str:
+    """Ours, then the paper's."""
+    papers = [metric for metric in METRICS.values() if any(metric.name in line.paper for line in t.lines)]
+    head = ["", *_head(), *(f"paper: {metric.label}" for metric in papers)]
+    lines = [
+        [line.label, *_cells(line.row, values), *(f"{line.paper[metric.name]:g}" for metric in papers)]
+        for line in t.lines
+    ]
+    return table(head, lines)
+
+
+def _ours(names: Sequence[str], values: Values) -> str:
+    return table(["", *_head()], [[ROWS[name].what, *_cells(name, values)] for name in names])
+
+
+def _head() -> list[str]:
+    return ["seeds", *(metric.ours for metric in METRICS.values())]
+
+
+def _cells(row: str, values: Values) -> list[str]:
+    seeds = values.get(row, {})
+    if not seeds:
+        return ["0", *[_NOT_RUN] * len(METRICS)]
+    found = {name: [each[name] for each in seeds.values()] for name in METRICS}
+    return [str(len(seeds)), *(_number(METRICS[name], values) for name, values in found.items())]
+
+
+def _number(metric: Metric, found: Sequence[Measured]) -> str:
+    values, digits = [each.value for each in found], metric.digits
+    if len(values) > 1:
+        return f"{mean(values):.{digits}f} +- {stdev(values):.{digits}f}"
+    (only,) = found
+    interval = "" if only.low is None else f" ({only.low:.{digits}f} to {only.high:.{digits}f})"
+    return f"{only.value:.{digits}f}{interval}"
+
+
+# Orderings.
+
+
+def _verdicts(judged: Sequence[tuple[Claim, Verdict]], t: Table) -> str:
+    labels = {line.row: line for line in t.lines}
+    lines = []
+    for claim, found in judged:
+        lower, higher, metric = labels[claim.lower], labels[claim.higher], METRICS[claim.metric]
+        numbers = [f" ({line.paper[metric.name]:g})" if metric.name in line.paper else "" for line in (lower, higher)]
+        said = f"{metric.label}: {lower.label}{numbers[0]} < {higher.label}{numbers[1]}"
+        word = f"**{found.word}**" if found.seeds else found.word
+        lines.append([said, _difference(metric, found), str(found.seeds), word])
+    return table(["the paper", "our difference", "seeds", "ours"], lines)
+
+
+def _difference(metric: Metric, found: Verdict) -> str:
+    if found.difference is None:
+        return ""
+    text = f"{found.difference:+.{metric.digits}f}"
+    return text if found.noise is None else f"{text}, noise {found.noise:.{metric.digits}f}"
+
+
+def _summary(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
+    lines = []
+    for title, judged in verdicts.items():
+        counts = Counter(found.word for _, found in judged)
+        said = "; ".join(f"{word}: {count}" for word, count in counts.most_common())
+        failed = [claim for claim, found in judged if found.word in ("does not hold", "reversed, of one seed")]
+        against = "; ".join(f"{METRICS[c.metric].label}: not {c.lower} < {c.higher}" for c in failed)
+        lines.append([title, str(len(judged)), said, against])
+    return table(["", "orderings of the paper", "of these", "which do not hold (names of rows as at the end)"], lines)
+
+
+# What it was.
+
+
+def command(results: Sequence[Mapping[str, Any]]) -> str:
+    """That makes these results anew."""
+    if not results:
+        return "python eval/ablations.py"
+    trained = [result for result in results if ROWS[result["row"]].trained]
+    first = (trained or results)[0]
+    words = ["python eval/ablations.py", f"--world {first['world']}"]
+    if first["config"] != WORLDS[first["world"]].config:
+        words.append(f"--config {first['config']}")
+    if trained:
+        words += [f"--seeds {max(result['seed'] for result in trained) + 1}", f"--images {_stages(first)[-1][1]}"]
+    return " ".join([*words, f"--samples {first['settings']['samples']}"])
+
+
+def _facts(results: Sequence[Mapping[str, Any]]) -> str:
+    if not results:
+        return f"Nothing yet: `{command(results)}` does."
+    trained = [result for result in results if ROWS[result["row"]].trained]
+    report, done = results[0]["report"], {result["row"] for result in results}
+    training, measuring = (sum(result["seconds"][name] for result in results) for name in ("training", "measuring"))
+    facts = [["command", f"`{command(results)}`"]]
+    if trained:
+        stages = ", then ".join(f"{images} ({name})" for name, images in _stages(trained[0]))
+        facts.append(["images of each training", f"{stages}; {trained[0]['config']}"])
+        halved = trained[0]["settings"]["optim.ema_images"]
+        facts.append(["what is measured", f"the running average, in which a weight's share halves in {halved} images"])
+        facts.append(["the critic", _critic(trained[0]["settings"])])
+    count, source = (results[0]["settings"][name] for name in ("samples", "dataset"))
+    captions = report["scores"]["r_precision"]["candidates"]
+    facts += [
+        ["trainings", str(len(trained))],
+        ["rows not run", ", ".join(row.name for row in ALL if row.name not in done) or "none"],
+        ["samples of each measurement", f"{count} of {source}; R-P is 1 of {captions} captions"],
+        ["distance", report["extractor"]["distance"]],
+        ["judge", f"{report['judge']['clip']}, SHA-256 {report['judge']['sha256'][:16]}..."],
+        ["code", "; ".join(sorted({_code(result) for result in results}))],
+        ["machine", "; ".join(sorted({_machine(result["machine"]) for result in results}))],
+        ["machine time", f"{training / 3600:.2f} h of training, {measuring / 3600:.2f} h of measuring"],
+    ]
+    return table(["", ""], facts)
+
+
+def _critic(settings: Mapping[str, Any]) -> str:
+    if settings["loss.text_aware_discriminator"]:
+        return "in all rows it also judges whether picture and prompt belong together, which the paper's does not"
+    return "judges pictures, as the paper's"
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    return f"{about['name']}, {about['threads']} threads, PyTorch {about['torch']}"
+
+
+def _stages(result: Mapping[str, Any]) -> list[tuple[str, int]]:
+    s = result["settings"]
+    count = len([key for key in s if key.startswith("stages.") and key.endswith(".images")])
+    return [(s[f"stages.{i}.name"], s[f"stages.{i}.images"]) for i in range(count)]
+
+
+def _code(result: Mapping[str, Any]) -> str:
+    code = result["report"]["code"]
+    changed = ", with uncommitted changes" if code["uncommitted_changes"] else ""
+    return f"{code['version']} {(code['commit'] or 'of no repository')[:10]}{changed}"
+
+
+def _rows() -> str:
+    lines = [[row.name, row.what, f"`{' '.join(row.changes)}`" if row.changes else ""] for row in ALL]
+    example = "python train.py --config configs/dreamportrait/mini.yaml --set model.conditioning.gate=false"
+    return (
+        f"{table(['row', 'what', 'settings'], lines)}\n\n"
+        "`--rows base,no-gate` runs only these. One row without measuring is `train.py` with its settings:\n\n"
+        f"```\n{example}\n```\n\n"
+        "`--plan` shows these commands. The weight in row `clip` makes CLIP's gradient at a picture of the pretrained "
+        "generator as long, on average, as that of D-SDS; `python eval/ablations.py --clip-weight` measures it."
+    )

@@ -1,0 +1,159 @@
+"""Row by row and seed by seed: train, measure, keep the result. What is there already is not done again.
+
+OUT/base.yaml             the whole method, as it was when this was started last
+OUT/trainings/ROW-seedN/  runs of train.py, which continues those that were interrupted
+OUT/logs/ROW-seedN.txt    what they said
+OUT/scores/ROW-seedN/     reports of dreamportrait evaluate
+OUT/results/ROW-seedN.json
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dreamportrait.core.files import write_text
+from dreamportrait.core.machine import machine
+from dreamportrait.metrics import evaluation, report
+from dreamportrait.systems.dreamportrait import build
+from dreamportrait.systems.dreamportrait.ablations.study import Job, Study, check, placed, result_path, settings
+from dreamportrait.systems.dreamportrait.config import load_config
+from dreamportrait.systems.dreamportrait.subject import load_subject
+from dreamportrait.training.run_folder import RESULT
+
+Say = Callable[[str], None]
+_LAST_LINES = 5
+
+
+class TrainingFailed(RuntimeError):
+    """A row could not be trained to its end."""
+
+
+def run(
+    study: Study,
+    say: Say = print,
+    train: Callable[[Study, Job], Path] | None = None,  # -> the folder of the trained generator
+    measure: Callable[[Study, Job, Path], dict[str, Any]] | None = None,  # -> a report
+) -> list[Job]:
+    """-> what failed; its training continues when this is started again."""
+    train, measure = train or train_row, measure or measure_row
+    with _alone(study.out):
+        check(study)
+        study = _frozen(study)
+        jobs, failed = study.jobs(), []
+        for number, job in enumerate(jobs, 1):
+            head = f"[{number}/{len(jobs)}] {job.name}:"
+            if result_path(study.out, job).exists():
+                say(f"{head} there already")
+                continue
+            say(f"{head} started {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            try:
+                scores = _do(study, job, train, measure)["report"]["scores"]
+            except (TrainingFailed, ValueError, OSError) as error:
+                failed.append(job)
+                say(f"{head} failed: {error}")
+                continue
+            r_precision = 100 * scores["r_precision"]["value"]
+            say(f"{head} FID {scores['fid']:.4f}, MSC {scores['msc']:.2f}, R-P {r_precision:.1f} %")
+    return failed
+
+
+def _do(
+    study: Study,
+    job: Job,
+    train: Callable[[Study, Job], Path],
+    measure: Callable[[Study, Job, Path], dict[str, Any]],
+) -> dict[str, Any]:
+    with _timed(study, job):
+        portrait = train(study, job)
+    started = time.monotonic()
+    found = {
+        "row": job.row.name,
+        "seed": job.seed,
+        "world": study.world,
+        "config": study.config,
+        "settings": settings(study, job),
+        "report": measure(study, job, portrait),
+        "seconds": {"training": _spent(study, job), "measuring": time.monotonic() - started},
+        "machine": machine("cpu"),
+    }
+    write_text(result_path(study.out, job), json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return found
+
+
+def train_row(study: Study, job: Job) -> Path:
+    """By train.py, in a process of its own, whose words go to a file."""
+    config = load_config(study.path, placed(study, job))
+    if not job.row.trained:
+        build.save_untrained(config, config.folder / RESULT)
+        return config.folder / RESULT
+    changes = [word for change in placed(study, job) for word in ("--set", change)]
+    command = [sys.executable, str(study.root / "train.py"), "--config", str(study.path), *changes]
+    log = study.out / "logs" / f"{job.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        last = " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:])
+        raise TrainingFailed(f"train.py ended with exit code {done.returncode}; {log} ends: {last}")
+    return config.folder / RESULT
+
+
+def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
+    """As dreamportrait evaluate, with its judge and protocol."""
+    out = study.out / "scores" / job.name
+    request = evaluation.Request(str(portrait), study.dataset, out, count=study.samples, overwrite=True)
+    evaluation.run(request, load_subject)
+    found: dict[str, Any] = json.loads((out / report.JSON).read_text(encoding="utf-8"))
+    return found
+
+
+# Details.
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two at once would train the same rows."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"--out {out}: another process is filling it; wait for it, or name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _frozen(study: Study) -> Study:
+    """The configuration may be edited while this runs: all rows read a copy."""
+    path = study.out / "base.yaml"
+    write_text(path, load_config(study.path).to_yaml())
+    return replace(study, path=path)
+
+
+@contextmanager
+def _timed(study: Study, job: Job) -> Iterator[None]:
+    """Also of a training that is interrupted, to be continued later."""
+    before, started = _spent(study, job), time.monotonic()
+    try:
+        yield
+    finally:
+        write_text(_seconds_path(study, job), f"{before + time.monotonic() - started:.1f}\n")
+
+
+def _spent(study: Study, job: Job) -> float:
+    path = _seconds_path(study, job)
+    return float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+
+
+def _seconds_path(study: Study, job: Job) -> Path:
+    return study.out / "logs" / f"{job.name}.seconds"

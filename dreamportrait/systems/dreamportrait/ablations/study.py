@@ -1,0 +1,158 @@
+"""What is to be trained and measured, and everything that can be wrong with it before any of it starts."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dreamportrait.metrics.extractors import default_judge
+from dreamportrait.metrics.scores import fitted
+from dreamportrait.systems.dreamportrait.ablations.rows import ALL, CLIP, CLIP_WEIGHT_FOR, ROWS, WHOLE, WORLDS, Row
+from dreamportrait.systems.dreamportrait.config import Config, load_config
+from dreamportrait.systems.dreamportrait.run import plan
+from dreamportrait.training.resume import computed
+
+
+@dataclass(frozen=True)
+class Study:
+    root: Path  # of the repository, where train.py is
+    out: Path
+    config: str  # of the whole method: its name
+    path: Path  # and where it is read
+    world: str
+    rows: tuple[Row, ...]
+    seeds: int
+    images: int | None  # of the last stage. None = as the configuration has it
+    samples: int
+
+    @property
+    def dataset(self) -> str:
+        return WORLDS[self.world].dataset
+
+    def jobs(self) -> list["Job"]:
+        """All rows of the first seed, then all of the next: early results already compare all rows."""
+        return [Job(row, seed) for seed in range(self.seeds) for row in self.rows if row.trained or seed == 0]
+
+
+class Job(NamedTuple):
+    row: Row
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}-seed{self.seed}"
+
+
+def choose(names: str | None) -> tuple[Row, ...]:
+    """A comma-separated list, in the usual order. None = all."""
+    if names is None:
+        return ALL
+    given = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in given if name not in ROWS]:
+        raise ValueError(f"--rows {names}: no row {unknown[0]!r}; must be some of {','.join(ROWS)}")
+    return tuple(row for row in ALL if row.name in given)
+
+
+def overrides(study: Study, job: Job) -> tuple[str, ...]:
+    """For train.py, besides the folder of the run."""
+    return (*job.row.changes, *_length(study), f"run.seed={job.seed}")
+
+
+def _length(study: Study) -> tuple[str, ...]:
+    """The running average shrinks with the stage, or that of a short training would be of its beginning."""
+    if study.images is None:
+        return ()
+    config = load_config(study.path)
+    average = max(1, round(config.optim.ema_images * study.images / config.stages[-1].images))
+    return f"stages.{len(config.stages) - 1}.images={study.images}", f"optim.ema_images={average}"
+
+
+def placed(study: Study, job: Job) -> tuple[str, ...]:
+    """With the folder of the run."""
+    return (*overrides(study, job), f"run.folder={study.out / 'trainings'}", f"run.name={job.name}")
+
+
+def settings(study: Study, job: Job) -> dict[str, Any]:
+    """All that decides a result besides the code: two results with the same are of the same experiment."""
+    chosen = computed(load_config(study.path, overrides(study, job)))
+    if not job.row.trained:
+        chosen = {name: chosen[name] for name in ("model.pretrained", "text.clip")}
+    measured = {"samples": study.samples, "dataset": study.dataset}
+    found: dict[str, Any] = json.loads(json.dumps(chosen | measured))
+    return found
+
+
+def check(study: Study) -> None:
+    """Raises where the study cannot be what it says, or would mix with another one."""
+    fitted(study.samples)
+    base = load_config(study.path)
+    flat = computed(base)
+    if wrong := [key for key, value in WHOLE.items() if flat[key] != value]:
+        raise ValueError(
+            f"{study.config}: {wrong[0]} is {flat[wrong[0]]!r}, and {WHOLE[wrong[0]]!r} in the whole method, which "
+            "every row changes in one place; set it back, or name another --config"
+        )
+    if CLIP in study.rows:
+        _check_clip(study.config, base, study.dataset)
+    for job in study.jobs():
+        if (path := result_path(study.out, job)).exists():
+            _check_same(path, settings(study, job))
+        else:
+            made = plan(study.path, placed(study, job), "auto", look_only=True)
+            if made.problems:
+                raise ValueError(f"row {job.row.name}, seed {job.seed}: {'; '.join(map(str, made.problems))}")
+
+
+def _check_clip(config: str, base: Config, dataset: str) -> None:
+    flat = computed(base)
+    if wrong := [key for key, value in CLIP_WEIGHT_FOR.items() if flat[key] != value]:
+        raise ValueError(
+            f"{config}: {wrong[0]} is {flat[wrong[0]]!r}, and the weight of CLIP's loss in row clip was measured with "
+            f"{CLIP_WEIGHT_FOR[wrong[0]]!r}; measure it with --clip-weight and put it into dreamportrait/ablations/"
+            "rows.py, or leave that row out with --rows"
+        )
+    if base.text.clip == default_judge(dataset):
+        raise ValueError(f"{config}: text.clip is {base.text.clip}, which also judges; a guide must not judge itself")
+
+
+# Results.
+
+
+KEYS = {"row", "seed", "world", "config", "settings", "seconds", "machine", "report"}
+
+
+def result_path(out: Path, job: Job) -> Path:
+    return out / "results" / f"{job.name}.json"
+
+
+def _check_same(path: Path, wanted: dict[str, Any]) -> None:
+    found = read_result(path)["settings"]
+    different = sorted(key for key in found | wanted if found.get(key) != wanted.get(key))
+    if different:
+        named = ", ".join(f"{key} {found.get(key)!r}, now it is {wanted.get(key)!r}" for key in different)
+        raise ValueError(f"{path} was made with {named}; set it back, or name another --out")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not found.keys() >= KEYS or found["row"] not in ROWS:
+            raise ValueError("it lacks what results have")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no result of an ablation: {error}; delete it, or name another --out") from None
+    assert isinstance(found, dict)
+    return found
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """All of a folder, that were made alike but for what their rows change."""
+    paths = sorted((out / "results").glob("*.json"))
+    found = [read_result(path) for path in paths]
+    own = {"run.seed", *(change.partition("=")[0] for row in ALL for change in row.changes)}
+    common: dict[str, tuple[Any, Path]] = {}
+    for path, result in zip(paths, found, strict=True):
+        for key, value in result["settings"].items():
+            first, where = common.setdefault(key, (value, path))
+            if key not in own and value != first:
+                raise ValueError(f"{path} was made with {key} {value!r}, {where} with {first!r}; move one of them away")
+    return found

@@ -1,0 +1,73 @@
+"""The local path: between two blocks of the backbone, places of the three planes attend to words (section 3.3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamportrait.eg3d.layers import FullyConnected
+from dreamportrait.systems.dreamportrait.pooling import columns, same_pixels
+from eg3d_ops.planes import PlaneAxes
+
+
+class GatedCrossAttention(nn.Module):
+    """x + beta tanh(gamma) attention(places of x, words) (equation 3); at the start, x.
+
+    The backbone's C channels are no planes yet: `read` takes d = token_dim channels of each plane from them, `write`
+    puts what was attended to back. It also mixes the heads, so attention has no output layer of its own.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        text_width: int,
+        axes: PlaneAxes,
+        token_dim: int = 64,
+        heads: int = 4,
+        pooling: bool = True,
+        gated: bool = True,  # False: x + attention, with its last layer at zero in the beginning
+    ) -> None:
+        super().__init__()
+        if len(axes) != 3:
+            raise ValueError(f"axes={axes}: adapters need three planes")
+        self.axes, self.token_dim, self.heads, self.pooling, self.gated = axes, token_dim, heads, pooling, gated
+        self.read = FullyConnected(channels, 3 * token_dim)
+        self.query = FullyConnected(3 * token_dim, token_dim)
+        self.key = FullyConnected(text_width, token_dim)
+        self.value = FullyConnected(text_width, token_dim)
+        self.write = FullyConnected(3 * token_dim, channels)
+        if gated:
+            self.beta = nn.Parameter(torch.ones([]))
+            self.gamma = nn.Parameter(torch.zeros([]))
+        else:
+            nn.init.zeros_(self.write.weight)
+
+    def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:  # [N, C, H, W], [N, L, Ct], [N, L]
+        words = words.to(x.dtype)
+        planes = self.read(x.permute(0, 2, 3, 1)).chunk(3, -1)  # [N, H, W, d] each
+        parts = self._tokens(planes), self.key(words), self.value(words)  # [N, 3HW, d], [N, L, d], [N, L, d]
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in parts)  # [N, heads, T, d / heads] each
+        out = F.scaled_dot_product_attention(q, k, v, mask[:, None, None])
+        out = out.transpose(1, 2).reshape(-1, 3, *planes[0].shape[1:])  # [N, 3, H, W, d]
+        features = self.write(out.permute(0, 2, 3, 1, 4).flatten(3)).permute(0, 3, 1, 2)  # [N, C, H, W]
+        if self.gated:
+            return torch.addcmul(x, features, (self.beta * self.gamma.tanh()).to(x.dtype))
+        return x + features
+
+    def _tokens(self, planes: tuple[Tensor, ...]) -> Tensor:  # [N, H, W, d] each -> [N, 3HW, d]
+        """Queries: a linear map of each cell beside what it sees of the other planes.
+
+        Column by column, before they are spread over the plane. Normalised, because features grow in training, and
+        a mean is smaller than what it is of.
+        """
+        others = columns(planes, self.axes) if self.pooling else same_pixels(planes)
+        weight, bias = (part.to(planes[0].dtype) for part in self.query.scaled())
+        own, first, second = weight.split(self.token_dim, 1)  # [d, d] each
+        tokens = [
+            F.linear(_normalise(cell), own, bias) + (F.linear(_normalise(a), first) + F.linear(_normalise(b), second))
+            for cell, (a, b) in zip(planes, others, strict=True)
+        ]
+        return torch.stack(tokens, 1).flatten(1, 3)
+
+
+def _normalise(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])

@@ -1,0 +1,157 @@
+"""The callbacks of a training run: sheets of samples, a watch for mode collapse, and scores on the way."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+from torchvision.utils import save_image  # type: ignore[import-untyped]
+
+from dreamportrait.data.dataset import Pictures
+from dreamportrait.metrics.diversity import color_difference
+from dreamportrait.metrics.extractors import Extractor
+from dreamportrait.metrics.oracle import Oracle
+from dreamportrait.metrics.scores import Protocol, check, evaluate
+from dreamportrait.metrics.statistics import RealStatistics
+from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.systems.dreamportrait.generator import PortraitGenerator, TextTo3D
+from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
+from dreamportrait.text.clip_scorer import ClipScorer
+from dreamportrait.text.encoder import PromptEncoder, TextFeatures
+from dreamportrait.training.checkpoints import Checkpoints
+from dreamportrait.training.every import Every
+from dreamportrait.training.guard import NonFiniteGuard
+from dreamportrait.training.log import Log
+
+
+def make_callbacks(
+    config: Config,
+    text: TextFeatures | None,  # of samples.prompts. None = there are none
+    metrics: tuple[Every, ...] = (),
+) -> list[Callback]:
+    """Make the callbacks in the order they act: first measurements, then the log, then checkpoints."""
+    folder: Path = config.folder
+    samples, every = config.samples, config.trainer
+    callbacks: list[Callback] = [NonFiniteGuard(folder)]
+    if text is not None and every.sample_every_images:
+        sheet = samples.prompts, text, samples.seeds, samples.views, samples.truncation
+        callbacks.append(SampleSheets(every.sample_every_images, folder, *sheet))
+        callbacks.append(CollapseMonitor(every.sample_every_images, samples.prompts, text, samples.collapse_below))
+    return [
+        *(*callbacks, *metrics),
+        Log(every.log_every_images, folder),
+        Checkpoints(every.save_every_images, folder, every.keep),
+    ]
+
+
+_log = logging.getLogger(__name__)
+
+
+class SampleSheets(Every):
+    """Draw samples/images-N.png with the running average: a row per prompt, seeds from left to right, in all views."""
+
+    def __init__(
+        self,
+        images: int,
+        folder: Path,
+        prompts: Sequence[str],
+        text: TextFeatures,  # of these prompts
+        seeds: Sequence[int],
+        views: Sequence[float],  # degrees from the front
+        truncation: float,
+    ) -> None:
+        super().__init__(images)
+        _check_text(prompts, text)
+        self.folder, self.prompts, self.text = folder / "samples", prompts, text
+        self.seeds, self.views, self.truncation = seeds, views, truncation
+
+    def act(self, trainer: Trainer, module: DreamPortraitModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        found = portraits(module.averaged, self.text, self.seeds, self.views, self.truncation)  # [P, S, V, 3, R, R]
+        path = self.folder / f"images-{module.images:09d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in self.prompts), encoding="utf-8")
+        columns = len(self.seeds) * len(self.views)
+        save_image(found.flatten(0, 2), path, nrow=columns, padding=0, normalize=True, value_range=(-1, 1))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [str(path)], step=module.images)
+
+
+class CollapseMonitor(Every):
+    """Measure how much portraits of one prompt differ, and warn if the difference is below a threshold."""
+
+    SEEDS = range(4)
+
+    def __init__(self, images: int, prompts: Sequence[str], text: TextFeatures, below: float) -> None:
+        super().__init__(images)
+        _check_text(prompts, text)
+        self.prompts, self.text, self.below = prompts, text, below
+
+    def act(self, trainer: Trainer, module: DreamPortraitModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        found = color_difference(portraits(module.averaged, self.text, self.SEEDS, [0.0], truncation=1.0)[:, :, 0])
+        module.measured |= {"diversity": float(found.mean()), "diversity_least": float(found.min())}
+        for prompt, value in zip(self.prompts, found.tolist(), strict=True):
+            if value < self.below:
+                _log.warning(
+                    "after %d images, portraits of %r hardly differ: %.3g, below %.3g. Mode collapse: lower "
+                    "loss.guidance_weight or guidance.scale, or raise loss.gan_weight",
+                    *(module.images, prompt, value, self.below),
+                )
+
+
+@torch.no_grad()
+def portraits(
+    generator: PortraitGenerator, text: TextFeatures, seeds: Sequence[int], views: Sequence[float], truncation: float
+) -> Tensor:  # [P, S, V, 3, R, R]
+    """Render each prompt with the same latents, from views in degrees to the right of the front."""
+    z = torch.cat([torch.randn(1, generator.config.z_dim, generator=_numbers(seed)) for seed in seeds])
+    cameras = generator.config.around(views)
+    rows = []
+    for i in range(len(text.eot)):
+        words, eot, mask = (x[i : i + 1].expand(len(z), *x.shape[1:]) for x in (text.words, text.eot, text.mask))
+        heads = generator.portray(z, TextFeatures(words, eot, mask), truncation)
+        rows.append(torch.stack([each.colors for each in heads.views(cameras)]))
+    return torch.stack(rows)
+
+
+def _numbers(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _check_text(prompts: Sequence[str], text: TextFeatures) -> None:
+    if not prompts or len(prompts) != len(text.eot):
+        raise ValueError(f"{len(prompts)} prompts, features of {len(text.eot)}: give features for each, at least one")
+
+
+class Metrics(Every):
+    """Measure with the function of `dreamportrait evaluate`, in all processes together.
+
+    Training draws the same random numbers with and without it.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        generator: PortraitGenerator,  # of the size that is measured
+        text: PromptEncoder,
+        pictures: Pictures,
+        judge: ClipScorer,
+        extractor: Extractor,
+        protocol: Protocol,
+        oracle: Oracle | None,
+        real: RealStatistics,
+    ) -> None:
+        super().__init__(images)
+        check(TextTo3D(generator, text), pictures, protocol)
+        self.text = text
+        self.given = pictures, judge, extractor, protocol, oracle, real
+
+    def act(self, trainer: Trainer, module: DreamPortraitModule) -> None:
+        module.measured |= evaluate(TextTo3D(module.averaged, self.text), *self.given).numbers()

@@ -1,0 +1,188 @@
+"""The configuration of a training run: the schema of the YAML files in configs/dreamportrait/.
+
+    config = load_config("configs/dreamportrait/mini.yaml", ["stages.1.images=3200", "guidance.kind=clip"])
+
+Most keys have defaults. Unknown keys are refused, and ConfigError reports everything that is wrong at once. All
+lengths are counted in images, over all processes together.
+
+Each ablation of the paper is one key:
+
+    no 3D pooling       model.conditioning.pooling=false       no gate        model.conditioning.gate=false
+    global path only    model.conditioning.local_path=false    local only     model.conditioning.global_path=false
+    fewer adapters      model.conditioning.adapters=[4,8]      frozen G       model.freeze_generator=true
+    other guidance      guidance.kind=none|clip|sds|sjc        frozen D       model.freeze_discriminator=true
+    plain mapper        model.conditioning.plain_mapper=true
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from dreamportrait.core import settings
+from dreamportrait.core.config import Count, Images, Rate, RunConfig, Section, Share, Text, Weight
+from dreamportrait.core.settings import Problem
+from dreamportrait.systems.dreamportrait.conditioning import Conditioning
+
+
+class Model(Section):
+    pretrained: Text = "mini/eg3d"  # a known name, or a folder with generator and discriminator
+    conditioning: Conditioning = Conditioning()
+    freeze_generator: bool = False  # only the conditioning trains
+    freeze_discriminator: bool = False
+
+
+class TextSettings(Section):
+    clip: Text = "mini/clip-a"  # "mini/...", open_clip's "model:pretrained", or a folder
+    store: Text | None = None  # features written by datasets/encode_captions.py. None = encode when needed
+
+
+class Loss(Section):
+    """EG3D's adversarial losses and regularisers, and the weights of guidance and of keeping identities."""
+
+    gan_weight: Weight = 1.0  # of the generator's adversarial loss
+    guidance_weight: Weight = 1.0
+    keep_weight: Weight = 0.0  # of the squared distance that the mapper moves w, in standard deviations
+    r1_gamma: Weight = 1.0
+    r1_every: Count = 16  # steps
+    density_weight: Weight = 0.25
+    density_every: Count = 4  # steps
+    swap_probability: Share | None = 0.5  # of conditioning on another sample's camera. None = no camera conditioning
+    swap_fade_images: Images = 0  # over which that probability falls from 1
+    blur_start: Weight = 10.0  # pixels: first width of the blur before the discriminator
+    blur_fade_images: Images = 0  # over which the blur fades out; 0 = no blur
+    text_aware_discriminator: bool = False  # it also judges whether picture and prompt match
+
+
+class Optim(Section):
+    """Adam with betas (0, 0.99); learning rates before the correction for lazy regularisation."""
+
+    lr_generator: Rate = 0.0025
+    lr_discriminator: Rate = 0.002
+    lr_mapper: Rate = 0.0025  # the global path
+    lr_adapters: Rate = 0.0025  # the local path
+    ema_images: Count = 10_000  # half-life of the running average
+
+
+class Samples(Section):
+    """Sheets drawn every trainer.sample_every_images: prompts x seeds x views."""
+
+    prompts: tuple[str, ...] = ()
+    seeds: tuple[Images, ...] = (0, 1)
+    views: tuple[Annotated[float, Field(ge=-90, le=90)], ...] = (-25.0, 0.0, 25.0)  # degrees from the front
+    truncation: Share = 0.7
+    collapse_below: Weight = 0.02  # warn if pictures of one prompt differ less (mean difference of colours in -1 .. 1)
+
+
+class Measure(Section):
+    """Scores taken every trainer.measure_every_images, by the code of `dreamportrait evaluate`."""
+
+    data: Text | None = None  # as its --dataset. None = miniworld:test for kind miniworld, else the training pictures
+    count: Annotated[int, Field(ge=2)] = 500  # samples, of as many captions
+    num_candidates: Annotated[int, Field(ge=2)] = 100
+    clip: Text | None = None  # the judge. None = the default for the data
+    extractor: Text | None = None  # None = the default for the data
+
+
+class Config(RunConfig):
+    FREE: ClassVar[tuple[str, ...]] = (
+        *("system", "run.folder", "run.offline", "data.path", "data.captions", "data.workers"),
+        *("text.store", "guidance.checkpoint", "trainer", "logging", "samples", "measure"),
+    )
+    ARCHITECTURE: ClassVar[tuple[str, ...]] = (
+        *("model.pretrained", "model.conditioning", "text.clip", "loss.text_aware_discriminator"),
+    )
+
+    system: Literal["dreamportrait"] = "dreamportrait"
+    model: Model = Model()
+    text: TextSettings = TextSettings()
+    loss: Loss = Loss()
+    optim: Optim = Optim()
+    samples: Samples = Samples()
+    measure: Measure = Measure()
+
+    @property
+    def needs_guidance(self) -> bool:
+        return self.guidance.kind != "none" and any(stage.guidance for stage in self.stages)
+
+    def contradictions(self) -> list[Problem]:
+        return contradictions(self)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply each override "a.b=c", and raise ConfigError with everything that is wrong."""
+    return settings.load(Config, path, overrides)
+
+
+def contradictions(config: Config) -> list[Problem]:
+    """Return the settings that are valid each on its own, but not together."""
+    c, g, found = config.model.conditioning, config.guidance, []
+
+    def check(wrong: bool, keys: str, text: str) -> None:
+        if wrong:
+            found.append(Problem(tuple(keys.split()), text))
+
+    check(
+        not c.global_path and not c.local_path,
+        "model.conditioning.global_path model.conditioning.local_path",
+        "both are false, so text cannot reach the generator; turn one on",
+    )
+    check(c.adapters == (), "model.conditioning.adapters", "none; say model.conditioning.local_path=false instead")
+    check(
+        list(c.adapters or ()) != sorted(set(c.adapters or ())),
+        "model.conditioning.adapters",
+        f"{list(c.adapters or ())}: must be ascending, each resolution once",
+    )
+    check(
+        c.token_dim % c.heads != 0,
+        "model.conditioning.token_dim model.conditioning.heads",
+        f"{c.token_dim} do not divide into {c.heads} heads; choose a multiple",
+    )
+    check(
+        c.plain_mapper and c.global_path and config.loss.keep_weight > 0,
+        "model.conditioning.plain_mapper loss.keep_weight",
+        "a plain mapper adds nothing to w that could be kept short; keep_weight=0 or plain_mapper=false",
+    )
+    check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
+    check(config.data.kind == "folder" and config.data.path is None, "data.path", "missing; data.kind=folder needs one")
+    check(
+        config.data.kind == "miniworld" and config.data.captions is not None,
+        "data.kind data.captions",
+        "the miniature world writes its own captions; remove data.captions",
+    )
+    m = config.measure
+    few = f"{m.num_candidates} of {m.count} captions; raise the count, or ask for fewer candidates"
+    check(m.num_candidates > m.count, "measure.num_candidates measure.count", few)
+    check(not config.stages, "stages", "none; a run has at least one, the paper has two")
+    names = [stage.name for stage in config.stages]
+    for i, name in enumerate(names):
+        check(name in names[:i], f"stages.{i}.name", f"{name} is there twice; each stage has a name of its own")
+    for i, stage in enumerate(config.stages):
+        batch = config.data.batch
+        check(
+            stage.images % batch != 0,
+            f"stages.{i}.images data.batch",
+            f"{stage.images} images are no whole number of batches of {batch}; "
+            f"the nearest are {stage.images // batch * batch or batch} and {(stage.images // batch + 1) * batch}",
+        )
+        check(
+            batch % stage.accumulate != 0,
+            f"data.batch stages.{i}.accumulate",
+            f"a batch of {batch} does not divide into {stage.accumulate} parts",
+        )
+    return found
+
+
+def batch_problems(config: Config, processes: int) -> list[Problem]:
+    """Return the stages whose parts of a batch, over processes and accumulation, would be uneven or too small."""
+    batch, found = config.data.batch, []
+    for i, stage in enumerate(config.stages):
+        if batch % (processes * stage.accumulate):
+            parts = f"{processes} processes x {stage.accumulate} accumulated parts"
+            text = f"a batch of {batch} does not divide among {parts}; choose a multiple of the product"
+            found.append(Problem(("data.batch", f"stages.{i}.accumulate"), text))
+        elif config.loss.text_aware_discriminator and batch == processes * stage.accumulate:
+            text = "parts of one sample have no other prompt to mismatch it with; a critic that reads needs two in each"
+            found.append(Problem(("data.batch", f"stages.{i}.accumulate", "loss.text_aware_discriminator"), text))
+    return found

@@ -1,0 +1,141 @@
+"""Text-conditioned generators on disk, in a sealed folder.
+
+OUT/config.json                  what to build, which text features it reads, where it came from, the licence
+OUT/generator.safetensors        the tri-plane generator, with the parameter names of a plain one
+OUT/conditioning.safetensors     mapper and adapters
+OUT/discriminator.safetensors    if there is one
+OUT/files.json                   sizes and checksums of the files above
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamportrait import __version__
+from dreamportrait.core.errors import WeightsError
+from dreamportrait.core.schema import from_dict
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.discriminator import DiscriminatorConfig, DualDiscriminator
+from dreamportrait.eg3d.folder import DISCRIMINATOR, GENERATOR, OPTIONAL
+from dreamportrait.eg3d.folder import FILES as EG3D_FILES
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
+from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.weights.folder import (
+    CONFIG,
+    FORMAT_VERSION,
+    check_finite,
+    check_tensors,
+    load_network,
+    read_json,
+    read_tensors,
+    write_folder,
+)
+from dreamportrait.weights.seals import SEAL, seal, verify
+
+CONDITIONING = "conditioning.safetensors"
+FILES = (*EG3D_FILES, CONDITIONING, SEAL)
+_REMEDY = "copy the folder again, or write it again with save_portrait"
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Which text features the generator was trained with; others mean nothing to it."""
+
+    clip: str  # as the text encoder's loader takes it, e.g. "mini/clip-a"
+    layer: Literal["penultimate"] = "penultimate"
+
+
+@dataclass(frozen=True)
+class PortraitConfig:
+    """config.json."""
+
+    format_version: int
+    code_version: str
+    licence: str  # of the weights
+    pretrained: str  # the generator that was equipped
+    text: TextSource
+    conditioning: ConditioningConfig
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig | None
+
+
+class PortraitNetworks(NamedTuple):
+    """In eval mode, on the CPU."""
+
+    generator: PortraitGenerator
+    discriminator: DualDiscriminator | None
+    text: TextSource
+
+
+def save_portrait(
+    folder: str | Path,
+    generator: PortraitGenerator,
+    discriminator: DualDiscriminator | None,
+    text: TextSource,
+    *,
+    licence: str,  # of the weights
+    pretrained: str,  # name or path of the generator that was equipped
+    half: bool = False,  # store matrices as float16; reading gives float32 again
+    overwrite: bool = False,
+) -> None:
+    """Writes a folder that load_portrait reads, all of it or nothing."""
+    config = PortraitConfig(
+        *(FORMAT_VERSION, __version__, licence, pretrained, text, generator.conditioning, generator.config),
+        None if discriminator is None else discriminator.config,
+    )
+    networks = {GENERATOR: generator.generator, CONDITIONING: generator.listeners()}
+    if discriminator is not None:
+        networks[DISCRIMINATOR] = discriminator
+    tensors = {
+        file: _tensors(network, f"the {Path(file).stem} to be saved", half) for file, network in networks.items()
+    }
+    write_folder(folder, config, tensors, overwrite, FILES, seal)
+
+
+def _tensors(network: nn.Module, where: str, half: bool) -> dict[str, Tensor]:
+    tensors = dict(network.state_dict())
+    check_finite(tensors, where)
+    return {name: x.half() if half and x.ndim > 1 else x for name, x in tensors.items()}
+
+
+def load_portrait(folder: str | Path, precision: str = "float32") -> PortraitNetworks:
+    """`precision` of the generator's and the discriminator's highest resolutions, as load_generator takes it."""
+    folder = Path(folder)
+    config = load_portrait_config(folder)
+    verify(folder, _REMEDY)
+    lower: Any = {"precision": precision}
+    generator = load_network(TriPlaneGenerator, replace(config.generator, **lower), folder / GENERATOR, OPTIONAL)
+    portrait = _equipped(generator, config.conditioning, folder)
+    discriminator = None
+    if config.discriminator is not None:
+        settings = replace(config.discriminator, **lower)
+        discriminator = load_network(DualDiscriminator, settings, folder / DISCRIMINATOR, OPTIONAL)
+    return PortraitNetworks(portrait, discriminator, config.text)
+
+
+def _equipped(generator: TriPlaneGenerator, conditioning: ConditioningConfig, folder: Path) -> PortraitGenerator:
+    path = folder / CONDITIONING
+    try:
+        with torch.device("meta"):  # without storage: what is read takes its place
+            portrait = PortraitGenerator(generator, conditioning)
+    except ValueError as error:
+        raise WeightsError(f"{folder / CONFIG}: no network can be built from this configuration: {error}") from None
+    tensors, listeners = read_tensors(path), portrait.listeners()
+    check_tensors(listeners, tensors, str(path))
+    listeners.load_state_dict(tensors, strict=True, assign=True)
+    return portrait.eval()
+
+
+def load_portrait_config(folder: str | Path) -> PortraitConfig:
+    path = Path(folder) / CONFIG
+    values = read_json(path, "save_portrait writes such folders")
+    if isinstance(values, dict) and "generator" in values and "conditioning" not in values:
+        raise WeightsError(
+            f"{path} describes a plain generator, which listens to no text; load it with load_generator, "
+            "add text with PortraitGenerator.equip and train it"
+        )
+    return from_dict(PortraitConfig, values, str(path))

@@ -1,0 +1,185 @@
+"""A tri-plane generator that listens to text: the pretrained one, a mapper for the prompt, adapters for its words.
+
+    G = PortraitGenerator.equip(generator, ConditioningConfig(text_width=1024))
+    ws = G.map(z, camera, text)
+    planes = G.synthesize_planes(ws, text)
+    views = [G.render(planes, camera, w=ws) for camera in cameras]
+
+Without text it is the generator it was made from; freshly equipped it is so with any text, unless `plain_mapper`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.planes import Planes
+from dreamportrait.eg3d.synthesis import Between, Noise
+from dreamportrait.eg3d.triplane import Rendering, TriPlaneGenerator
+from dreamportrait.systems.dreamportrait.adapter import GatedCrossAttention
+from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
+from dreamportrait.systems.dreamportrait.mapper import SemanticsMapper
+from dreamportrait.text.encoder import PromptEncoder, TextFeatures
+from eg3d_ops._checks import check_shape, check_tensor
+
+
+class PortraitGenerator(nn.Module):
+    def __init__(self, generator: TriPlaneGenerator, conditioning: ConditioningConfig) -> None:
+        super().__init__()
+        self.conditioning = c = conditioning
+        self.generator = generator
+        self.mapper = SemanticsMapper(self.config.w_dim, c.text_width, c.plain_mapper) if c.global_path else None
+        synthesis = generator.backbone.synthesis
+        self.adapters = nn.ModuleDict()  # by resolution
+        for resolution, block in zip(synthesis.resolutions, synthesis.blocks(), strict=True):
+            if resolution in c.sites(synthesis.resolutions):
+                self.adapters[str(resolution)] = GatedCrossAttention(
+                    block.conv1.weight.shape[0],
+                    *(c.text_width, self.config.axes, c.token_dim, c.heads, c.pooling, c.gate),
+                )
+
+    @classmethod
+    def equip(cls, generator: TriPlaneGenerator, conditioning: ConditioningConfig) -> "PortraitGenerator":
+        """Adds what listens to text, on the generator's device and in its mode; the generator itself is not copied."""
+        device = next(generator.parameters()).device
+        portrait = cls(generator, conditioning).to(device).train(generator.training)
+        if portrait.mapper is not None and not portrait.mapper.plain:
+            portrait.mapper.spread.copy_(w_covariance_sqrt(generator))
+        return portrait
+
+    @property
+    def config(self) -> GeneratorConfig:
+        return self.generator.config
+
+    @property
+    def num_ws(self) -> int:
+        return self.generator.num_ws
+
+    def listeners(self) -> nn.ModuleDict:
+        """Mapper and adapters, all that is not the pretrained generator's: the modules themselves, no copies."""
+        mapper = {} if self.mapper is None else {"mapper": self.mapper}
+        return nn.ModuleDict({**mapper, "adapters": self.adapters})
+
+    def map(
+        self,
+        z: Tensor,  # [N, z_dim]
+        camera: Tensor,  # [N, 25] the camera that conditions the identity
+        text: TextFeatures | None,
+        truncation_psi: float = 1.0,
+        update_average: bool = False,  # training: let the average follow this batch
+    ) -> Tensor:  # [N, num_ws, w_dim]
+        """Truncation draws towards the average face before the text acts, so that it does not weaken the text."""
+        ws = self.generator.map(z, camera, truncation_psi, update_average=update_average)
+        if text is None or self.mapper is None:
+            return ws
+        self._check_text(text, len(ws))
+        return self.mapper(ws[:, 0], text.eot)[:, None].expand(-1, self.num_ws, -1)
+
+    def synthesize_planes(self, ws: Tensor, text: TextFeatures | None, noise: Noise = "const") -> Tensor:
+        """ws [N, num_ws, w_dim] from map() -> planes [N, 3, C, H, W]."""
+        return self.generator.synthesize_planes(ws, noise, self._between(text, len(ws)))
+
+    def render(
+        self,
+        planes: Tensor,  # [N, 3, C, H, W]
+        camera: Tensor,  # [N, 25]
+        *,
+        w: Tensor,  # [N, num_ws, w_dim], the ws of map()
+        resolution: int | None = None,
+        draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
+        impl: str = "auto",
+    ) -> Rendering:
+        return self.generator.render(planes, camera, w=w, resolution=resolution, draws=draws, impl=impl)
+
+    def forward(
+        self,
+        z: Tensor,
+        camera: Tensor,
+        text: TextFeatures | None,
+        conditioning_camera: Tensor | None = None,  # [N, 25] conditions the identity. None = camera
+        truncation_psi: float = 1.0,
+        noise: Noise = "const",
+        resolution: int | None = None,
+        draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
+    ) -> Rendering:
+        """One view of each latent and prompt."""
+        ws = self.map(z, camera if conditioning_camera is None else conditioning_camera, text, truncation_psi)
+        planes = self.synthesize_planes(ws, text, noise)
+        return self.render(planes, camera, w=ws, resolution=resolution, draws=draws)
+
+    def portray(self, z: Tensor, text: TextFeatures, truncation_psi: float = 1.0) -> Planes:  # [N, z_dim]
+        """Make a head of each latent and prompt. The frontal camera conditions the identity, for all later views."""
+        device = next(self.parameters()).device
+        features, front = text.to(device), self.config.around([0.0]).to(device).expand(len(z), -1)
+        ws = self.map(z.to(device), front, features, truncation_psi)
+        return Planes(self.generator, self.synthesize_planes(ws, features), ws)
+
+    def moved(self, z: Tensor, camera: Tensor, text: TextFeatures) -> Tensor:  # [N, w_dim]
+        """How far the text moves w, in standard deviations; needs a mapper that is not plain."""
+        assert self.mapper is not None
+        return self.mapper.offset(self.generator.map(z, camera)[:, 0], text.eot)
+
+    def _between(self, text: TextFeatures | None, batch: int) -> Between | None:
+        if text is None or not len(self.adapters):
+            return None
+        self._check_text(text, batch)
+
+        def adapt(resolution: int, x: Tensor) -> Tensor:
+            if str(resolution) not in self.adapters:
+                return x
+            adapted: Tensor = self.adapters[str(resolution)](x, text.words, text.mask)
+            return adapted
+
+        return adapt
+
+    def _check_text(self, text: TextFeatures, batch: int) -> None:
+        width, length = self.conditioning.text_width, text.words.shape[1]
+        if text.eot.shape[-1] != width:
+            raise ValueError(
+                f"text features have {text.eot.shape[-1]} channels, but this generator was equipped for {width}; "
+                "encode the prompts with the text encoder it was trained with"
+            )
+        why = "a prompt for each of the batch"
+        check_shape("text.eot", check_tensor("text.eot", text.eot), [batch, width], why)
+        check_shape("text.words", check_tensor("text.words", text.words), [batch, length, width], why)
+        if text.mask.dtype != torch.bool:
+            raise TypeError(f"text.mask must be bool, True for words, got {text.mask.dtype}")
+        check_shape("text.mask", text.mask, [batch, length], "as text.words")
+
+
+@torch.no_grad()
+def w_covariance_sqrt(generator: TriPlaneGenerator, count: int = 10_000) -> Tensor:  # [w_dim, w_dim]
+    """The square root of the covariance of w, seen from the front: turns independent unit steps into steps of w."""
+    c = generator.config
+    device = next(generator.parameters()).device
+    z = torch.randn(count, c.z_dim, generator=torch.Generator().manual_seed(0)).to(device)
+    front = c.around([0.0]).to(device)
+    w = generator.map(z, front.expand(count, -1))[:, 0]
+    variances, directions = torch.linalg.eigh(torch.cov(w.double().T))
+    return (directions * variances.clamp(min=0).sqrt() @ directions.T).to(w.dtype)
+
+
+def in_precision(generator: PortraitGenerator, precision: str) -> PortraitGenerator:
+    """Return the same network, with the same tensors, that computes tolerant layers in another precision."""
+    lower: Any = {"precision": precision}
+    with torch.device("meta"):  # without storage: the tensors of the other network take its place
+        made = PortraitGenerator(TriPlaneGenerator(replace(generator.config, **lower)), generator.conditioning)
+    made.load_state_dict(generator.state_dict(), strict=True, assign=True)
+    return made.train(generator.training).requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class TextTo3D:
+    """A generator with the text encoder it was trained with: prompts and latents become heads."""
+
+    generator: PortraitGenerator
+    encoder: PromptEncoder
+
+    @property
+    def config(self) -> GeneratorConfig:
+        return self.generator.config
+
+    def portray(self, prompts: list[str], latents: Tensor, truncation: float = 1.0) -> Planes:
+        return self.generator.portray(latents, self.encoder.encode(prompts), truncation)

@@ -1,0 +1,33 @@
+"""What users name: a text-to-3D model or a checkpoint. Checked by path alone, before anything heavy is imported."""
+
+from pathlib import Path
+
+from dreamportrait.core.errors import WeightsError, shown
+from dreamportrait.weights.registry import shipped_folder
+
+MINI = "mini"  # the model that comes with the package
+
+
+def locate_portrait(source: str | Path) -> Path:
+    """Return the folder of a text-to-3D model: "mini", or a folder written by training or by save_pretrained."""
+    if source == MINI:
+        folder = shipped_folder("mini/portrait")
+        if not folder.is_dir():
+            raise WeightsError(
+                f"the weights of the text-to-3D model 'mini' are not in this installation: no folder {folder}; "
+                "install dreamportrait again, or train it: `dreamportrait train --config "
+                "configs/dreamportrait/mini.yaml`"
+            )
+        return folder
+    if not Path(source).is_dir():
+        raise WeightsError(f"no text-to-3D model {shown(str(source))}: it is neither 'mini' nor a folder")
+    return Path(source)
+
+
+def check_checkpoint(source: str) -> None:
+    """Raise WeightsError unless `source` is "mini", a folder or a file."""
+    if source != MINI and not Path(source).exists():
+        raise WeightsError(
+            f"checkpoint {source} is not there; name mini, a folder that save_pretrained or training wrote, a run's "
+            "folder or a checkpoint in it"
+        )

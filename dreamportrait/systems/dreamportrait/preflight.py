@@ -1,0 +1,116 @@
+"""Checks before a run starts: whether everything that the configuration names exists and fits. Loads no weights."""
+
+import importlib.util
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from dreamportrait.core.errors import WeightsError
+from dreamportrait.core.settings import Problem
+from dreamportrait.data.dataset import Pictures
+from dreamportrait.data.folder import CAPTIONS, LABELS
+from dreamportrait.data.names import check_source
+from dreamportrait.eg3d.config import GeneratorConfig
+from dreamportrait.eg3d.folder import DISCRIMINATOR, GENERATOR
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.metrics.extractors import check_extractor, default_extractor
+from dreamportrait.systems.dreamportrait.build import (
+    conditioning_config,
+    measured,
+    network_configs,
+    pretrained_folder,
+    text_width,
+)
+from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.weights.diffusion_sources import diffusion_repositories, locate_diffusion
+from dreamportrait.weights.folder import build_empty
+
+_MISSING_WANDB = (
+    "wandb is not installed; pip install 'dreamportrait[wandb]', or choose off: the log is always a CSV too"
+)
+
+
+def missing(config: Config) -> list[Problem]:
+    """Return what the configuration names but is missing or does not fit."""
+    checks: dict[str, Callable[[Config], object]] = {
+        "model.pretrained": _check_networks,
+        "text.store" if config.text.store else "text.clip": text_width,
+        "guidance.source": _check_guidance,
+        "data.path": _check_data,
+        "measure.data": _check_measured,
+        "measure.extractor": _check_extractor,
+        "logging.wandb": _check_wandb,
+    }
+    found = []
+    for key, check in checks.items():
+        try:
+            check(config)
+        except (ValueError, OSError) as error:
+            found.append(Problem((key,), str(error)))
+    return found
+
+
+def _check_networks(config: Config) -> None:
+    generator, discriminator = network_configs(config)
+    folder = pretrained_folder(config.model.pretrained)
+    if lost := [name for name in (GENERATOR, DISCRIMINATOR) if not (folder / name).is_file()]:
+        raise WeightsError(f"{folder} lacks {' and '.join(lost)}; write it again")
+    if generator.image_resolution != discriminator.image_resolution:
+        sizes = f"{generator.image_resolution} and {discriminator.image_resolution}"
+        raise WeightsError(f"{folder}: generator and discriminator are of {sizes} pixels; they must be a pair")
+    empty = build_empty(TriPlaneGenerator, generator, str(folder))
+    conditioning_config(config, 1).sites(empty.backbone.synthesis.resolutions)
+
+
+def _check_guidance(config: Config) -> None:
+    """Check that the guidance model exists. Hub models are only checked for a known name, not downloaded."""
+    if config.needs_guidance and config.guidance.kind in ("sds", "sjc"):
+        source = config.guidance.source
+        if config.run.offline or not diffusion_repositories(source):
+            locate_diffusion(source, offline=True)
+
+
+def _check_data(config: Config) -> None:
+    if config.data.kind != "folder" or config.data.path is None:
+        return
+    path = Path(config.data.path)
+    if path.is_dir():
+        names = {each.name for each in path.iterdir()}
+    elif path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            names = set(file.namelist())
+    else:
+        raise ValueError(
+            f"{path} is neither a folder nor a zip file; datasets/ holds scripts that write such data sets"
+        )
+    captions = config.data.captions
+    if captions is not None and not Path(captions).is_file():
+        raise ValueError(f"captions {captions} are not there; name a JSONL file, or leave data.captions out")
+    needed = [LABELS] if captions is not None else [LABELS, CAPTIONS]
+    if lost := [name for name in needed if name not in names]:
+        raise ValueError(f"{path} has no {' and no '.join(lost)}; data/folder.py describes what a data set holds")
+
+
+def _check_measured(config: Config) -> None:
+    if config.trainer.measure_every_images and config.measure.data is not None:
+        check_source(config.measure.data)
+
+
+def _check_extractor(config: Config) -> None:
+    if config.trainer.measure_every_images:
+        check_extractor(config.measure.extractor or default_extractor(measured(config)))
+
+
+def _check_wandb(config: Config) -> None:
+    if config.logging.wandb != "off" and importlib.util.find_spec("wandb") is None:
+        raise ValueError(_MISSING_WANDB)
+
+
+def check_pictures(config: Config, pictures: Pictures, generator: GeneratorConfig) -> None:
+    """Raise ValueError unless the pictures have the generator's resolution."""
+    size = generator.image_resolution
+    if pictures.resolution != size:
+        raise ValueError(
+            f"data.path: pictures are {pictures.resolution} x {pictures.resolution}, {config.model.pretrained} makes "
+            f"{size} x {size}; resize them, or choose another generator"
+        )

@@ -1,0 +1,93 @@
+"""From a command to a training run: check everything, build everything, record the start."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dreamportrait.core import settings
+from dreamportrait.core.processes import is_first_process
+from dreamportrait.core.settings import ConfigError, Problem, concerns
+from dreamportrait.data.dataset import make_pictures
+from dreamportrait.eg3d.folder import load_eg3d_config
+from dreamportrait.systems.dreamportrait import build
+from dreamportrait.systems.dreamportrait.callbacks import make_callbacks
+from dreamportrait.systems.dreamportrait.config import Config, batch_problems
+from dreamportrait.systems.dreamportrait.folder import TextSource, save_portrait
+from dreamportrait.systems.dreamportrait.preflight import check_pictures, missing
+from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
+from dreamportrait.systems.dreamportrait.summary import summarize
+from dreamportrait.training import run_folder
+from dreamportrait.training.resume import find_checkpoint
+from dreamportrait.training.trainer import (
+    Continuation,
+    TrainingRun,
+    count_processes,
+    make_trainer,
+    own_device,
+    quieten,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request for a training run."""
+
+    config: Config
+    checkpoint: Path | None  # to continue from
+    problems: list[Problem]
+
+
+def plan(path: Path, overrides: tuple[str, ...], resume: str, look_only: bool = False) -> Plan:
+    """Check a command without loading anything. Raise ConfigError with all problems if the configuration is invalid."""
+    config, problems = settings.read(Config, path, overrides)
+    if config is None:
+        raise ConfigError(str(path), problems)
+    checkpoint, others = find_checkpoint(config, resume, look_only)
+    wrong = [key for problem in problems for key in problem.keys]
+    others += batch_problems(config, count_processes(config)) + missing(config)
+    others = [problem for problem in others if not concerns(problem, wrong)]
+    if problems:
+        raise ConfigError(str(path), problems + others)
+    return Plan(config, checkpoint, others)
+
+
+def describe(made: Plan) -> str:
+    """Describe the run that a plan would start, for --dry-run."""
+    text = summarize(made.config, count_processes(made.config))
+    return f"{text}\nfrom      {made.checkpoint or 'the beginning'}"
+
+
+def prepare(made: Plan, command: list[str]) -> TrainingRun:
+    """Build all parts of the run and record its start."""
+    config = made.config
+    quieten()
+    device, processes = own_device(config), count_processes(config)
+    pictures = make_pictures(config.data)
+    check_pictures(config, pictures, build.network_configs(config)[0])
+    text = build.make_text(config, device, pictures)
+    portrait, critic = build.make_networks(config, build.text_width(config))
+    module = DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
+    prompts = list(config.samples.prompts)
+    metrics = build.make_metrics(config, pictures, text, portrait, device)
+    callbacks = make_callbacks(config, text.encode(prompts) if prompts else None, metrics)
+    if is_first_process():
+        run_folder.record_start(config, command, made.checkpoint)
+    trainer = make_trainer(config, callbacks)
+    loader = build.make_loader(config, pictures, text, trainer.global_rank, processes)
+    trainer.callbacks.append(Continuation(loader))  # type: ignore[attr-defined]
+    return TrainingRun(config, module, loader, trainer, made.checkpoint, partial(save_result, config, module))
+
+
+def save_result(config: Config, module: DreamPortraitModule) -> Path:
+    """Save the running average to the folder of the run, for load_portrait, and return where."""
+    folder = config.folder / run_folder.RESULT
+    save_portrait(
+        folder,
+        module.averaged,
+        module.critic.discriminator,
+        TextSource(config.text.clip),
+        licence=load_eg3d_config(build.pretrained_folder(config.model.pretrained)).licence,
+        pretrained=config.model.pretrained,
+        overwrite=True,
+    )
+    return folder

@@ -1,0 +1,259 @@
+"""Training of a text-to-3D generator: what one batch does to the networks.
+
+All that changes during training follows from the number of images seen; Lightning's counter of steps counts those of
+both optimisers. Every part of a batch starts from a seed of its own, made of the run's seed and of the image it starts
+with, and holds every so-manieth image of the batch. So a run that was stopped and continued is bit for bit the run
+that was not, and N processes compute what one does in N accumulated parts.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamportrait.core.processes import average_over_processes
+from dreamportrait.data.dataset import Batch, Conditions
+from dreamportrait.eg3d.triplane import Rendering
+from dreamportrait.geometry.images import antialiased
+from dreamportrait.guidance.guides import Guide
+from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.systems.dreamportrait.critic import Critic
+from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.systems.dreamportrait.step_settings import StepSettings, adam_settings, step_settings
+from dreamportrait.training.every import CountedModule
+from dreamportrait.training.loop import step_seed
+from dreamportrait.training.losses import (
+    blur,
+    density_points,
+    density_regularization,
+    discriminator_loss,
+    generator_loss,
+    mismatch_loss,
+    r1_penalty,
+    swapped,
+)
+from dreamportrait.training.schedule import Ema, ema_beta
+
+Identities = tuple[Tensor, Tensor]  # z [N, z_dim], the cameras that condition them [N, 25]
+
+
+class DreamPortraitModule(CountedModule):
+    def __init__(
+        self, generator: PortraitGenerator, critic: Critic, config: Config, guide: Guide | None = None
+    ) -> None:
+        super().__init__()
+        if config.needs_guidance and guide is None:
+            raise ValueError(f"guidance.kind={config.guidance.kind} and no guide was given; make one, or choose none")
+        self.automatic_optimization = False  # two optimisers take turns
+        self.config: Config = config
+        self.generator, self.critic, self.guide = generator, critic, guide
+        self.generator.generator.requires_grad_(not config.model.freeze_generator)
+        self.critic.requires_grad_(not config.model.freeze_discriminator)
+        self.average = Ema(generator)
+        assert isinstance(self.average.module, PortraitGenerator)
+        # Nothing in it depends on the mode, but Lightning warns of modules in evaluation mode.
+        self.averaged = self.average.module.train()
+        self.images, self.losses, self.measured = 0, {}, {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        now, c = step_settings(self.config, self.images), self.config.loss
+        parts = self._split(batch, now.stage.accumulate)
+        identities, fakes = [], []
+        self.losses = {}
+
+        # The generator: pass the critic, please the guide, stay close to who it was, be smooth.
+        with resting(self.critic):
+            for i, part in enumerate(parts):
+                self._seed_part(i)
+                identity = self.draw_identities(part, now)
+                planes, fake = self.portray(identity, part.fake)
+                loss = c.gan_weight * self.note("generator", generator_loss(self.judge_fake(fake, part.fake, now)))
+                if now.guided and self.guide:
+                    aligned = self.guide(fake.image, part.fake.prompts, part.fake.camera)
+                    loss = loss + c.guidance_weight * self.note("guidance", aligned)
+                if c.keep_weight and self.generator.mapper is not None and part.fake.text is not None:
+                    moved = self.generator.moved(*identity, part.fake.text).square().mean()
+                    loss = loss + c.keep_weight * self.note("keep", moved)
+                if now.density_due:
+                    points = density_points(len(part), device=planes.device)
+                    smooth = density_regularization(self.generator.generator, planes, *points)
+                    loss = loss + c.density_every * c.density_weight * self.note("density", smooth)
+                (loss / len(parts)).backward()
+                identities.append(identity)
+                fakes.append(Rendering(*(x.detach() for x in fake)))
+        self.update("generator")
+        self.follow_centre(identities)
+
+        # The critic: tell generated pictures from real ones, not too steeply.
+        if not self.config.model.freeze_discriminator:
+            for part, fake in zip(parts, fakes, strict=True):
+                real, passed = self.judge_real(part, now), self.judge_fake(fake, part.fake, now)
+                loss = self.note("discriminator", discriminator_loss(real, passed))
+                if self.critic.reads:
+                    loss = loss + self.note("mismatch", mismatch_loss(self.judge_mismatched(part, now)))
+                (loss / len(parts)).backward()
+                if now.r1_due:
+                    slope = self.note("r1", self.r1_at_real(part, now))
+                    (c.r1_every * c.r1_gamma / 2 * slope / len(parts)).backward()
+            self.update("discriminator")
+
+        self.average.update(self.generator, self._ema_beta())
+        self.images += self.config.data.batch
+
+    # The steps of the step.
+
+    def draw_identities(self, part: Batch, now: StepSettings) -> Identities:
+        """Drawn on the CPU, so that they do not depend on the device."""
+        z, draws = torch.randn(len(part), self.generator.config.z_dim), torch.rand(len(part), 1)
+        camera = part.fake.camera
+        return z.to(camera), swapped(camera, now.swap, draws.to(camera), other=part.real.camera)
+
+    def portray(self, identity: Identities, asked: Conditions) -> tuple[Tensor, Rendering]:
+        """-> planes [N, 3, C, H, W], what is seen of them from the cameras asked for"""
+        ws = self.generator.map(*identity, asked.text)
+        planes = self.generator.synthesize_planes(ws, asked.text, noise="random")
+        return planes, self.generator.render(planes, asked.camera, w=ws, draws="random")
+
+    def judge_fake(self, fake: Rendering, asked: Conditions, now: StepSettings) -> Tensor:  # logits [N, 1]
+        logits: Tensor = self.critic(blur(fake.image, now.sigma), fake.image_raw, asked.camera, self._read(asked))
+        return logits
+
+    def judge_real(self, part: Batch, now: StepSettings) -> Tensor:  # logits [N, 1]
+        logits: Tensor = self.critic(*self._shown(part, now), part.real.camera, self._read(part.real))
+        return logits
+
+    def judge_mismatched(self, part: Batch, now: StepSettings) -> Tensor:  # logits [N, 1]
+        """Real pictures, each with the prompt of another."""
+        read = self._read(part.real)
+        assert read is not None
+        logits: Tensor = self.critic(*self._shown(part, now), part.real.camera, read.roll(1, 0))
+        return logits
+
+    def r1_at_real(self, part: Batch, now: StepSettings) -> Tensor:  # []
+        def judge(image: Tensor, raw: Tensor, camera: Tensor) -> Tensor:
+            logits: Tensor = self.critic(image, raw, camera, self._read(part.real))
+            return logits
+
+        return r1_penalty(judge, *self._shown(part, now), part.real.camera).mean()
+
+    def update(self, name: str) -> None:
+        optimizer = self._optimizer(name)
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        average_over_processes([p.grad for p in parameters if p.grad is not None])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def follow_centre(self, identities: Sequence[Identities]) -> None:
+        """The average w, towards which truncation draws, follows the mapping."""
+        if self.config.model.freeze_generator:
+            return
+        z, camera = (torch.cat(values) for values in zip(*identities, strict=True))
+        self.generator.generator.map(z, camera, update_average=True)
+        average_over_processes([self.generator.generator.backbone.mapping.w_avg])
+
+    def note(self, name: str, loss: Tensor) -> Tensor:
+        """For the log and the guard: the mean over the parts of this process's share."""
+        part = loss.detach() / step_settings(self.config, self.images).stage.accumulate
+        self.losses[name] = self.losses[name] + part if name in self.losses else part
+        return loss
+
+    # Optimisers and checkpoints.
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        groups = {
+            "generator": list(self.generator.generator.parameters()),
+            "mapper": [] if self.generator.mapper is None else list(self.generator.mapper.parameters()),
+            "adapters": list(self.generator.adapters.parameters()),
+            "discriminator": list(self.critic.parameters()),
+        }
+        moving = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
+        settings = adam_settings(self.config)
+        return [
+            torch.optim.Adam(
+                [{"params": moving[name], "name": name} | asdict(settings[name]) for name in names if moving[name]]
+            )
+            for names in (("generator", "mapper", "adapters"), ("discriminator",))
+            if any(moving[name] for name in names)
+        ]
+
+    def on_train_start(self) -> None:
+        """After a checkpoint was loaded, so that rates may be changed when a run is continued."""
+        settings = adam_settings(self.config)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.update(asdict(settings[group["name"]]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["images"] = self.images
+        checkpoint["measured"] = dict(self.measured)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._check_fits(checkpoint["state_dict"])
+        self.images, self.measured = int(checkpoint["images"]), dict(checkpoint["measured"])
+        if self.images % self.config.data.batch:
+            raise ValueError(
+                f"the checkpoint was made after {self.images} images, no multiple of data.batch="
+                f"{self.config.data.batch}; continue with a batch that divides them"
+            )
+
+    def _check_fits(self, saved: dict[str, Tensor]) -> None:
+        own = {name: value.shape for name, value in self.state_dict().items()}
+        found = {name: value.shape for name, value in saved.items()}
+        wrong = [name for name in own.keys() | found.keys() if own.get(name) != found.get(name)]
+        if wrong:
+            name = min(wrong)
+            shapes = (list(shape) if (shape := part.get(name)) is not None else "nothing" for part in (found, own))
+            raise ValueError(
+                "the checkpoint is of another architecture: {} entries differ, for example {} is {} there and {} "
+                "here; continue with the configuration saved beside it".format(len(wrong), name, *shapes)
+            )
+
+    # Details.
+
+    def _split(self, batch: Batch, count: int) -> list[Batch]:
+        processes, whole = self.trainer.world_size, self.config.data.batch
+        if len(batch) * processes != whole or len(batch) % count:
+            raise ValueError(
+                f"a batch of {len(batch)} in each of {processes} processes, in {count} parts: must be equal parts of "
+                f"data.batch={whole}; choose data.batch and accumulate accordingly"
+            )
+        return [batch.part(i, count) for i in range(count)]
+
+    def _seed_part(self, index: int) -> None:
+        first = self.images + self.trainer.global_rank + index * self.trainer.world_size
+        torch.manual_seed(step_seed(self.config.run.seed, first))
+
+    def _shown(self, part: Batch, now: StepSettings) -> tuple[Tensor, Tensor]:
+        """Real pictures as the discriminator sees them: final and raw."""
+        raw = antialiased(part.image, self.generator.config.render_resolution)
+        return blur(part.image, now.sigma), blur(raw, now.sigma)
+
+    def _read(self, conditions: Conditions) -> Tensor | None:
+        return conditions.text.eot if self.critic.reads and conditions.text is not None else None
+
+    def _optimizer(self, name: str) -> Any:
+        """Lightning's wrapper, which tells the callbacks of each update."""
+        optimizers = self.optimizers()
+        found = optimizers if isinstance(optimizers, list) else [optimizers]
+        return found[0 if name == "generator" else -1]
+
+    def _ema_beta(self) -> float:
+        # Networks that continue are averaged without the ramp that forgets a random start.
+        return ema_beta(self.images, self.config.data.batch, self.config.optim.ema_images, rampup=None)
+
+
+@contextmanager
+def resting(module: nn.Module) -> Iterator[None]:
+    """Gradients pass through it, but none is computed for its weights."""
+    moving = [p for p in module.parameters() if p.requires_grad]
+    for p in moving:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in moving:
+            p.requires_grad_(True)

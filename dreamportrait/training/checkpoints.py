@@ -1,0 +1,129 @@
+"""Checkpoints: when they are written, how they are written whole or not at all, and which one is the newest."""
+
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+
+from dreamportrait.training.every import CountedModule, Every
+
+
+class Checkpoints(Every):
+    """Write checkpoints/images-N.ckpt. Keep the newest `keep`, and those at the end of a stage."""
+
+    def __init__(self, images: int, folder: Path, keep: int) -> None:
+        super().__init__(images)
+        if keep < 1:
+            raise ValueError(f"keep={keep}: at least the newest checkpoint must stay")
+        self.folder, self.keep = folder / "checkpoints", keep
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take over the files of checkpoints, before Lightning reads one."""
+        trainer.strategy.checkpoint_io = AtomicFiles()
+
+    def is_due(self, module: CountedModule) -> bool:
+        return super().is_due(module) or module.images in module.config.stage_ends()
+
+    def act(self, trainer: Trainer, module: CountedModule) -> None:
+        trainer.save_checkpoint(self.folder / name_of(module.images), weights_only=False)
+        if trainer.is_global_zero:
+            ends = {name_of(end) for end in module.config.stage_ends()}
+            for path in saved_checkpoints(self.folder)[: -self.keep]:
+                if path.name not in ends:
+                    path.unlink()
+
+
+class AtomicFiles(CheckpointIO):
+    """Write checkpoints by way of a temporary file, and read them without unpickling objects."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        save_state(path, checkpoint)
+        path.with_name(path.name + ".previous").unlink(
+            missing_ok=True
+        )  # left by a run that was continued from an earlier checkpoint
+        for left in path.parent.glob("*.unfinished"):  # left by a run that was killed
+            left.unlink()
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        state = load_state(Path(path))
+        if state is None:
+            raise FileNotFoundError(f"{path} is not there; name a checkpoint of the run's folder, or start a new run")
+        return state
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def name_of(images: int) -> str:
+    return f"images-{images:09d}.ckpt"
+
+
+def saved_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, from the oldest to the newest."""
+    return sorted(folder.glob("images-*.ckpt"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest readable checkpoint, or None. Damaged files are renamed to *.damaged."""
+    for path in reversed(saved_checkpoints(folder)):
+        if _is_whole(path):
+            return path
+        aside = path.with_name(path.name + ".damaged")
+        os.replace(path, aside)
+        warnings.warn(f"a checkpoint was damaged, now {aside}; continuing from the one before", stacklevel=2)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` to a temporary file, flush and rename it. The state before it stays beside it as *.previous."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    with open(unfinished, "wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    if path.exists():
+        os.replace(path, path.with_name(path.name + ".previous"))
+    os.replace(unfinished, path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Return the newest readable state without unpickling objects, or None if nothing was saved.
+
+    A damaged file is renamed to *.damaged; otherwise the next save would keep it as *.previous and drop the good one.
+    """
+    broken: list[Path] = []
+    for candidate in (path, path.with_name(path.name + ".previous")):
+        if not candidate.exists():
+            continue
+        try:
+            state = dict(torch.load(candidate, map_location="cpu", weights_only=True))
+        except Exception as error:  # a damaged archive can raise anything
+            broken.append(candidate)
+            cause = error
+            continue
+        for damaged in broken:
+            aside = damaged.with_name(damaged.name + ".damaged")
+            os.replace(damaged, aside)
+            warnings.warn(f"a training state was damaged, now {aside}; continuing from {candidate}", stacklevel=2)
+        return state
+    if broken:
+        files = " and ".join(map(str, broken))
+        remedy = "remove it to start again"
+        raise ValueError(f"no training state can be read: {files}, damaged or no state at all; {remedy}") from cause
+    return None

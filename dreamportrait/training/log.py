@@ -1,0 +1,124 @@
+"""A callback that writes losses, scores and speed to log.csv, to the terminal and to Lightning's loggers."""
+
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from dreamportrait.training.every import CountedModule, Every
+
+
+class Log(Every):
+    """Write a line every `images` images: means since the line before, also of losses that are computed rarely.
+
+    On a terminal, a progress bar counts images and shows the time left.
+    """
+
+    def __init__(self, images: int, folder: Path) -> None:
+        super().__init__(images)
+        self.path = folder / "log.csv"
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, CountedModule)
+        self.started, self.first = time.monotonic(), pl_module.images
+        self.table = Table(self.path, "images", self.first) if trainer.is_global_zero else None
+        total = pl_module.config.total_images
+        hidden = None if trainer.is_global_zero else True  # None = where there is no terminal
+        self.bar = tqdm(total=total, initial=self.first, unit=" images", disable=hidden, dynamic_ncols=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, CountedModule)
+        for name, loss in pl_module.losses.items():
+            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.bar.update(pl_module.config.data.batch)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def act(self, trainer: Trainer, module: CountedModule) -> None:
+        values = self._means(trainer) | module.measured
+        module.measured = {}
+        pace = (module.images - self.first) / (time.monotonic() - self.started)  # images per second
+        self.started, self.first = time.monotonic(), module.images
+        hours = (module.config.total_images - module.images) / pace / 3600
+        for logger in trainer.loggers:
+            logger.log_metrics(values | {"images_per_second": pace}, step=module.images)
+        if self.table is not None:
+            stage = module.config.stage_at(module.images - module.config.data.batch).name
+            row = {"images": str(module.images), "stage": stage, "images_per_second": f"{pace:.4g}"}
+            self.table.add(row | {name: f"{value:.5g}" for name, value in values.items()})
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            left = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+            tqdm.write(
+                f"{stage} {module.images}/{module.config.total_images} images  {shown}  "
+                f"{pace:.3g} images/s, {left} left"
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums for the next line, which a checkpoint keeps."""
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.sums, self.counts = dict(state_dict["sums"]), dict(state_dict["counts"])
+
+    def _means(self, trainer: Trainer) -> dict[str, float]:
+        """Return the mean of each loss over steps and processes. All processes have the same losses in a step."""
+        names = list(self.sums)
+        if not names:
+            return {}
+        device = trainer.strategy.root_device
+        means = torch.stack([self.sums[name].to(device) / self.counts[name] for name in names])
+        means = trainer.strategy.reduce(means, reduce_op="mean")
+        self.sums, self.counts = {}, {}
+        return dict(zip(names, means.tolist(), strict=True))
+
+
+class Table:
+    """A CSV file that grows by lines. A continued run first drops the lines after its checkpoint.
+
+    New columns may appear after the first line; the file is then written again.
+    """
+
+    def __init__(self, path: Path, key: str, done: int) -> None:
+        """Open the table and keep the lines whose column `key` is at most `done`."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._columns: list[str] = []
+        self._rewrite([row for row in self._read() if int(row[key]) <= done])
+
+    def add(self, row: Mapping[str, str]) -> None:
+        if set(row) <= set(self._columns):
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        else:
+            self._rewrite([*self._read(), dict(row)])
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            # csv gives None for the missing values of a truncated line, and for the surplus of a line that is too long.
+            return [row for row in csv.DictReader(file) if None not in (*row, *row.values())]
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        self._columns = list(dict.fromkeys(name for row in rows for name in row))
+        with open(self.path, "w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)

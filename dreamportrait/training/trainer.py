@@ -1,0 +1,151 @@
+"""Lightning's trainer for a run that counts images: processes, devices, loggers, and a run from start to result.
+
+Each process computes a share of the batch, and gradients are averaged once, just before an update. This replaces
+DDP's wrapper: two networks are updated in turn, by several backward passes each, some of them through gradients, and a
+wrapper would have to know for each pass whether it is the last and which parameters take part.
+"""
+
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from dreamportrait.core.config import RunConfig
+from dreamportrait.core.processes import is_first_process
+from dreamportrait.data.loader import Loader
+from dreamportrait.training.every import CountedModule
+from dreamportrait.training.loop import NonFiniteLoss
+
+
+class SharedBatch(DDPStrategy):
+    """Lightning's processes without DDP's wrapper. All of them start with the weights of the first."""
+
+    def configure_ddp(self) -> None:
+        assert self.model is not None
+        with torch.no_grad():
+            for value in (*self.model.parameters(), *self.model.buffers()):
+                dist.broadcast(value, 0)
+
+
+def count_processes(config: RunConfig) -> int:
+    """Return the number of processes on all machines: those of torchrun, or those that Lightning will start."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return count_devices(config) * config.trainer.nodes
+
+
+def count_devices(config: RunConfig) -> int:
+    """Return the number of processes on this machine."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    if config.trainer.devices != "auto":
+        return config.trainer.devices
+    return torch.cuda.device_count() if _on_gpu(config) else 1
+
+
+def _on_gpu(config: RunConfig) -> bool:
+    wanted = config.trainer.accelerator
+    return wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
+
+
+def own_device(config: RunConfig) -> torch.device:
+    """Return the device of this process."""
+    number = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    return torch.device("cuda", number) if _on_gpu(config) else torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run that is ready to start; each system builds its own parts."""
+
+    config: RunConfig
+    module: CountedModule
+    loader: Loader
+    trainer: Trainer
+    checkpoint: Path | None  # to continue from
+    finish: Callable[[], Path]  # writes the result and returns its folder; called in the first process
+
+    def train(self) -> Path | None:
+        """Train to the end of the last stage. Return the folder of the result, in the first process."""
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # between Lightning and PyTorch
+                self.trainer.fit(self.module, self.loader, ckpt_path=self.checkpoint)
+        except NonFiniteLoss as error:
+            raise click.ClickException(str(error)) from error
+        if self.module.images < self.config.total_images:  # Lightning ends without an error when it is interrupted
+            raise click.Abort
+        return self.finish() if self.trainer.is_global_zero else None
+
+
+class Continuation(Callback):
+    """Continue the data where the checkpoint left them. Lightning's own counters start again: here, images count."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint.pop("loops", None)  # Lightning would count a finished loop as finished even if the run is longer now
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, CountedModule)
+        self.loader.load_state_dict({"images": pl_module.images})
+
+
+def make_trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
+    """Make the trainer: it moves data to devices and starts processes; its own counting and files are turned off."""
+    processes, devices = count_processes(config), count_devices(config)
+    backend = "nccl" if _on_gpu(config) else "gloo"
+    return Trainer(
+        accelerator="gpu" if _on_gpu(config) else "cpu",
+        devices=devices,
+        num_nodes=processes // devices,
+        strategy=SharedBatch(process_group_backend=backend) if processes > 1 else "auto",
+        use_distributed_sampler=False,
+        max_epochs=1,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        logger=make_logger(config) or False,
+        log_every_n_steps=1,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=config.folder,
+    )
+
+
+def make_logger(config: RunConfig) -> Logger | None:
+    """Make the logger besides the CSV file. A continued run continues its page on the server."""
+    mode = config.logging.wandb
+    if mode == "off":
+        return None
+    path = config.folder / "wandb_id.txt"
+    if is_first_process() and not path.exists():
+        path.write_text(secrets.token_hex(4), encoding="utf-8")
+    return WandbLogger(
+        name=config.run.name,
+        id=path.read_text(encoding="utf-8") if path.exists() else None,
+        resume="allow",
+        project=config.logging.project,
+        save_dir=str(config.folder),
+        offline=mode == "offline",
+        config=config.model_dump(mode="json"),
+    )
+
+
+def quieten() -> None:
+    """Silence Lightning's messages about devices and its loop, which do not apply here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,60 @@
+"""Seals: a files.json with the size and SHA-256 of every other file in a folder, which tells whether it is complete."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dreamportrait.core.errors import WeightsError, listed, shown
+
+SEAL, FORMAT_VERSION = "files.json", 1
+REMEDY = "install dreamportrait again, or train them with `make mini-weights` and copy them there"
+
+
+def seal(folder: Path) -> None:
+    """Write files.json. Call it after the last change to the folder."""
+    files = _files(folder)
+    if not files:
+        raise WeightsError(f"{folder} holds no files, nothing to seal; name the folder the weights were written to")
+    text = json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=2) + "\n"
+    unfinished = folder.with_name(f".{folder.name}.{SEAL}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, folder / SEAL)
+
+
+def verify(folder: Path, remedy: str = REMEDY) -> None:
+    """Raise WeightsError with every file that is missing, changed or new since the folder was sealed."""
+    known, found = _read_seal(folder / SEAL, remedy), _files(folder)
+    problems = {
+        "missing": [shown(name) for name in known if name not in found],
+        "changed": [shown(name) for name in known if name in found and known[name] != found[name]],
+        f"not in {SEAL}": [shown(name) for name in found if name not in known],
+    }
+    if wrong := [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]:
+        raise WeightsError(f"{folder} is not as it was sealed; {'; '.join(wrong)}. If you did not change it, {remedy}")
+
+
+def _read_seal(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is not there, so the weights beside it cannot be checked; {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is no JSON: {error}; {remedy}") from None
+    if isinstance(values, dict) and isinstance(files := values.get("files"), dict):
+        if (version := values.get("format_version")) == FORMAT_VERSION:
+            return files
+        raise WeightsError(f"{path}: format_version {version!r}; this version of dreamportrait reads {FORMAT_VERSION}")
+    raise WeightsError(f"{path} has no object `files`; {remedy}")
+
+
+def _files(folder: Path) -> dict[str, dict[str, int | str]]:
+    """Return size and SHA-256 of every file but the seal, by its path in the folder."""
+    found: dict[str, dict[str, int | str]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / SEAL:
+            data = path.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            found[path.relative_to(folder).as_posix()] = {"bytes": len(data), "sha256": sha256}
+    return found

@@ -1,0 +1,146 @@
+"""The stages of the miniature EG3D on a much smaller one: they run, learn, and continue exactly."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dreamportrait.eg3d.discriminator import DualDiscriminator
+from dreamportrait.eg3d.superresolution import SuperResolutionSpec
+from dreamportrait.mini.eg3d import gan, mapping, warm
+from dreamportrait.mini.eg3d.config import DISCRIMINATOR, GENERATOR
+from dreamportrait.miniworld.attributes import Z_DIM, read_code, sample_codes
+from dreamportrait.miniworld.faces import render
+from dreamportrait.miniworld.world import World, random_cameras
+from dreamportrait.training.checkpoints import load_state
+
+SIZE = 16
+SMALL = replace(
+    GENERATOR,
+    w_dim=16,
+    plane_resolution=16,
+    plane_channels=4,
+    channel_base=128,
+    channel_max=8,
+    decoder_hidden=8,
+    render_resolution=SIZE,
+    num_coarse=6,
+    num_fine=6,
+    superresolution=SuperResolutionSpec(SIZE, (4, 4), (1, 1), own_filter=False),
+)
+SMALL_D = replace(DISCRIMINATOR, image_resolution=SIZE, channel_base=128, channel_max=8)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    codes, cameras = sample_codes(12, 0), random_cameras(12, 0)
+    pictures = [render(*read_code(z), camera, SIZE) for z, camera in zip(codes, cameras, strict=True)]
+    images = np.stack([p.image.transpose(2, 0, 1) for p in pictures])
+    return World("train", images, np.stack([p.depth for p in pictures]).astype(np.float16), codes, cameras)
+
+
+def student() -> warm.Student:
+    torch.manual_seed(0)
+    return warm.Student(SMALL)
+
+
+def assert_same(first: Path, second: Path) -> None:
+    a, b = load_state(first), load_state(second)
+    assert a is not None and b is not None
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_regression_lowers_the_error_on_its_faces(world: World, tmp_path: Path) -> None:
+    def error(s: warm.Student) -> float:
+        torch.manual_seed(0)
+        batch = warm.Batch(world, torch.arange(12))
+        with torch.no_grad():
+            return float(sum(warm.regression_losses(s(batch.vector, batch.camera), batch).values()))
+
+    fresh = student()
+    before = error(fresh)
+    trained = warm.train(tmp_path, world, fresh, steps=150, resolution=SIZE, batch=4)
+    assert error(trained) < 0.8 * before
+
+
+def test_regression_continues_exactly(world: World, tmp_path: Path) -> None:
+    warm.train(tmp_path / "whole", world, student(), steps=4, resolution=8, batch=2)
+    _interrupted(
+        lambda steps: warm.train(tmp_path / "parts", world, student(), steps=4, resolution=8, batch=2), tmp_path
+    )
+    assert_same(tmp_path / "whole/state.pt", tmp_path / "parts/state.pt")
+
+
+def _interrupted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Stops after two of four steps: the whole run's state, put back to step 2 by running it again from nothing."""
+    from dreamportrait.training import loop
+    from dreamportrait.training.checkpoints import save_state
+
+    original = save_state
+    saves: list[int] = []
+
+    class Stop(Exception):
+        pass
+
+    def counting(path, state):  # type: ignore[no-untyped-def]
+        original(path, state)
+        saves.append(state["step"])
+        if state["step"] == 2:
+            raise Stop
+
+    patch = pytest.MonkeyPatch()
+    plain = loop.fit
+    try:
+        patch.setattr(loop, "save_state", counting)
+        for module in (warm, gan, mapping):
+            patch.setattr(module, "fit", lambda *a, **k: plain(*a, **(k | {"save_every": 2})))
+        with pytest.raises(Stop):
+            run(4)
+        run(4)
+    finally:
+        patch.undo()
+    assert saves == [2, 4]
+
+
+def test_the_mapping_learns_the_code(tmp_path: Path) -> None:
+    s = student()
+    with torch.no_grad():
+        s.mapper.out.weight *= 20  # as far from the mean as trained ones are
+    explained = mapping.train(tmp_path, s.generator, s.mapper, steps=1000, pairs=4000)
+    assert explained > 0.05  # 0 would be the mean
+    centre = s.generator.backbone.mapping.w_avg
+    assert centre.abs().max() > 0
+
+
+def test_adversarial_steps_move_both_networks_and_continue_exactly(world: World, tmp_path: Path) -> None:
+    plan = gan.GanPlan(alone=2, steps=4, batch=4, anchor_every=3)
+
+    def run(folder: Path) -> tuple[warm.Student, DualDiscriminator]:
+        s = student()
+        torch.manual_seed(1)
+        d = DualDiscriminator(SMALL_D)
+        gan.train(folder, world, s, d, plan)
+        return s, d
+
+    moved, critic = run(tmp_path / "whole")
+    fresh = student()
+    torch.manual_seed(1)
+    changed = [not torch.equal(a, b) for a, b in zip(moved.parameters(), fresh.parameters(), strict=True)]
+    assert sum(changed) > 0.8 * len(changed)
+    assert not torch.equal(critic.b4.out.weight, DualDiscriminator(SMALL_D).b4.out.weight)
+    _interrupted(lambda steps: run(tmp_path / "parts"), tmp_path)
+    assert_same(tmp_path / "whole/state.pt", tmp_path / "parts/state.pt")
+
+
+def test_the_generator_rests_while_the_discriminator_learns_alone(world: World, tmp_path: Path) -> None:
+    s = student()
+    gan.train(tmp_path, world, s, DualDiscriminator(SMALL_D), gan.GanPlan(alone=2, steps=2, batch=4))
+    for moved, still in zip(s.parameters(), student().parameters(), strict=True):
+        torch.testing.assert_close(moved, still, rtol=0, atol=0)
+
+
+def test_sizes_fit_the_identity_code() -> None:
+    assert GENERATOR.z_dim == Z_DIM
+    assert GENERATOR.image_resolution == DISCRIMINATOR.image_resolution == 64

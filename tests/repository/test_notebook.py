@@ -1,0 +1,32 @@
+"""The notebooks run as they are, on a model of the smallest size."""
+
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+from places import ROOT
+from tiny_pipeline import write_portrait
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_there_is_one() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["sample.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_it_is_kept_without_results(path: Path) -> None:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert cells and all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+
+
+def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMPORTRAIT_MODEL", str(write_portrait(tmp_path / "portrait")))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / "sample.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = [output.data for output in outputs if output.output_type != "stream"]  # what others log is not ours
+    assert ["image/png" in data for data in shown] == [True, False, True, True]
+    assert shown[1]["text/plain"] == "((5, 16, 16, 3), torch.Size([5, 3, 16, 16]), torch.Size([5, 1, 8, 8]))"

@@ -1,0 +1,135 @@
+"""What an installation contains, with a compiler and without. The sources are a copy of this tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from places import ROOT
+from tiny_ops import write_sources
+
+from eg3d_ops import _build
+
+SHIPPED = ("eg3d_ops", "dreamportrait", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """What a wheel is made from, and folders that must not get into it."""
+    tree = tmp_path / "the tree"
+    tree.mkdir()
+    for name in SHIPPED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "lib"))
+        else:
+            shutil.copy(ROOT / name, tree / name)
+    for script in ("datasets/prepare.py", "eval/__init__.py", "tests/__init__.py", "benchmarks/ops.py"):
+        (tree / script).parent.mkdir()
+        (tree / script).write_text("raise SystemExit('never to be imported')\n")
+    return tree
+
+
+@pytest.fixture
+def tiny_tree(tree: Path) -> Path:
+    shutil.rmtree(tree / "eg3d_ops" / "csrc")
+    write_sources(tree / "eg3d_ops" / "csrc")
+    return tree
+
+
+def run(*command: str, cwd: Path, **env: str) -> str:
+    """What a command prints, on both streams; fails with it."""
+    environment = {**os.environ, "CUDA_HOME": "/nonexistent", **env}  # nvcc takes a minute and is tested elsewhere
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def build_wheel(tree: Path, **env: str) -> tuple[Path, str]:
+    """The wheel, and what was said on the way."""
+    pip = [sys.executable, "-m", "pip", "wheel", "-v", "--no-index", "--no-build-isolation", "--no-deps"]
+    said = run(*pip, "--wheel-dir", str(tree / "out"), ".", cwd=tree, **env)
+    (wheel,) = (tree / "out").iterdir()
+    return wheel, said
+
+
+def installed(wheel: Path) -> Path:
+    """The wheel's content as pip would lay it out."""
+    target = wheel.parent.parent / "site packages"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    return target
+
+
+def uses_prebuilt(site: Path) -> bool:
+    """Whether a process there takes its one prebuilt library, with no tools and no cache."""
+    (library,) = (site / "eg3d_ops" / "lib").iterdir()
+    code = (
+        "import torch, eg3d_ops._backend as b\n"
+        "assert b.use_compiled('auto', torch.device('cpu'))\n"
+        "print(b.loaded_libraries()['cpu'])\n"
+    )
+    cache = site / "cache"
+    said = run(sys.executable, "-c", code, cwd=site, EG3D_OPS="prebuilt", EG3D_OPS_CACHE=str(cache), PATH="")
+    return said == f"{library}\n" and not cache.exists()
+
+
+def test_without_a_compiler(tree: Path) -> None:
+    wheel, said = build_wheel(tree, CXX="nonesuch++")
+    assert "not building the cpu ops ahead of time: CXX='nonesuch++' names no program" in said
+    assert wheel.name.endswith("-py3-none-any.whl")
+    site = installed(wheel)
+    assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == {"eg3d_ops", "dreamportrait"}
+    sources = {path.relative_to(_build.PACKAGE) for path in _build.CSRC.rglob("*") if path.is_file()}
+    assert sources <= {path.relative_to(site / "eg3d_ops") for path in site.rglob("eg3d_ops/csrc/**/*")}
+    modules = {path.relative_to(tree) for path in (tree / "dreamportrait").rglob("*.py")}
+    assert modules == {path.relative_to(site) for path in (site / "dreamportrait").rglob("*.py")}
+    code = "import dreamportrait, eg3d_ops; print(dreamportrait.__file__, eg3d_ops.loaded_libraries())"
+    assert run(sys.executable, "-c", code, cwd=site) == f"{site / 'dreamportrait' / '__init__.py'} {{}}\n"
+
+
+def test_skipping_the_build(tree: Path) -> None:
+    wheel, said = build_wheel(tree, EG3D_OPS_SKIP_BUILD="1")
+    assert "EG3D_OPS_SKIP_BUILD is set, building nothing ahead of time" in said
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_compiler_that_fails(tiny_tree: Path, compiler: None) -> None:
+    (tiny_tree / "eg3d_ops" / "csrc" / "cpu" / "broken.cpp").write_text("int f() { return undeclared_name; }\n")
+    with pytest.raises(AssertionError, match=r"undeclared_name(.|\n)*Remedy: mend the cause, .* EG3D_OPS_SKIP_BUILD=1"):
+        build_wheel(tiny_tree)
+
+
+def test_with_a_compiler(tiny_tree: Path, compiler: None) -> None:
+    build_lib = tiny_tree / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    stale = build_lib / "eg3d_ops" / "lib" / "eg3d_ops_cpu-0123456789abcdef.so"
+    stale.parent.mkdir(parents=True)
+    stale.touch()  # an earlier build of other sources
+    wheel, said = build_wheel(tiny_tree)
+    assert "not building the cuda ops ahead of time: no /nonexistent/bin/nvcc" in said
+    assert not stale.exists()
+    _, _, python, abi, platform = wheel.stem.split("-")
+    assert (python, abi) == ("py3", "none")
+    assert platform == sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert uses_prebuilt(installed(wheel))
+
+
+def test_into_the_source_tree(tiny_tree: Path, compiler: None) -> None:
+    run(sys.executable, "setup.py", "build_ext", "--inplace", cwd=tiny_tree)
+    assert uses_prebuilt(tiny_tree)
+    (tiny_tree / "eg3d_ops" / "csrc" / "cpu" / "new.cpp").touch()
+    run(sys.executable, "setup.py", "build_ext", "--inplace", cwd=tiny_tree)
+    assert uses_prebuilt(tiny_tree)  # and it is the only one
+
+
+@pytest.mark.slow  # compiles every source
+def test_with_a_compiler_and_the_real_sources(tree: Path, compiler: None) -> None:
+    site = installed(build_wheel(tree)[0])
+    assert uses_prebuilt(site)
+    code = "import torch, eg3d_ops; print(eg3d_ops.bias_act(torch.tensor([-1.0, 2.0]), act='relu', gain=1).tolist())"
+    assert run(sys.executable, "-c", code, cwd=site, EG3D_OPS="prebuilt") == "[0.0, 2.0]\n"

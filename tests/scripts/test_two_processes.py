@@ -1,0 +1,74 @@
+"""Two processes that share a batch train as one process does in two accumulated parts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_run import ROOT, arguments, write_sources
+
+from dreamportrait.training.checkpoints import load_state
+
+pytestmark = pytest.mark.slow
+ONE = ("stages=[{name: only, images: IMAGES, accumulate: 2}]", "samples.prompts=[]", "loss.density_every=1")
+TWO = ("stages=[{name: only, images: IMAGES}]", "samples.prompts=[]", "loss.density_every=1")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
+def run(
+    sources: Path, runs: Path, images: int, *changes: str, launcher: tuple[str, ...] = (), starts: int = 1
+) -> dict[str, Any]:
+    """Its last checkpoint."""
+    settings = [change.replace("IMAGES", str(images)) for change in changes]
+    command = [sys.executable, *launcher, str(ROOT / "train.py"), *arguments(sources, runs, *settings)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=runs.parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = load_state(runs / f"test/checkpoints/images-{images:09d}.ckpt")
+    assert state is not None
+    assert len(list((runs / "test/starts").iterdir())) == starts  # one process records it
+    return state
+
+
+def gradients(state: dict[str, Any]) -> list[torch.Tensor]:
+    """Of the last step: Adam's first moment with a beta of 0."""
+    found = [value["exp_avg"] for optimizer in state["optimizer_states"] for value in optimizer["state"].values()]
+    assert found and any(value.abs().max() > 0 for value in found)
+    assert {group["betas"][0] for optimizer in state["optimizer_states"] for group in optimizer["param_groups"]} == {0}
+    return found
+
+
+def assert_close(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        # Two half sums added in place of one sum: a few roundings of float32.
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5 * max(y.abs().max().item(), 1e-3))
+
+
+def test_two_processes_have_the_gradients_of_one(sources, tmp_path):
+    one = run(sources, tmp_path / "one", 4, *ONE)
+    two = run(sources, tmp_path / "two", 4, *TWO, launcher=TORCHRUN)
+    assert two["images"] == one["images"] == 4
+    assert_close(gradients(two), gradients(one))
+
+
+def test_processes_that_lightning_starts_are_the_same(sources, tmp_path):
+    by_torchrun = run(sources, tmp_path / "torchrun", 8, *TWO, launcher=TORCHRUN)
+    by_lightning = run(sources, tmp_path / "lightning", 8, *TWO, "trainer.devices=2")
+    for name, value in by_torchrun["state_dict"].items():
+        assert torch.equal(value, by_lightning["state_dict"][name]), name
+
+
+def test_two_processes_continue_bit_for_bit(sources, tmp_path):
+    whole = run(sources, tmp_path / "whole", 12, *TWO, launcher=TORCHRUN)
+    run(sources, tmp_path / "parts", 8, *TWO, launcher=TORCHRUN)
+    parts = run(sources, tmp_path / "parts", 12, *TWO, launcher=TORCHRUN, starts=2)
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name

@@ -1,0 +1,78 @@
+"""The CUDA ops on the CPU: bindings, launchers and kernels, all from the sources of the real library.
+
+They become the CPU ops of a library of their own, `torch.ops.eg3d_emulated`. That shows what the kernels
+compute, and nothing of what only a GPU does: its arithmetic (fused multiply-add, fast intrinsics), its
+memory model, its speed.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from places import ROOT
+
+from eg3d_ops import _build
+
+FOLDER = Path(__file__).resolve().parent
+CACHE = ROOT / "build" / "cuda_emulator"
+OPS = ("bias_act", "bias_act_grad", "bias_act_grad2", "upfirdn2d", "render_rays", "render_rays_backward")
+
+
+@functools.cache
+def load() -> tuple[Any, ctypes.CDLL]:
+    """The ops, and the library with the switches of the emulator. Raises BuildError without a compiler."""
+    path = _build_library()
+    library = torch.library.Library("eg3d_emulated", "DEF")
+    for op in OPS:
+        library.define(str(getattr(torch.ops.eg3d_ops, op).default._schema).removeprefix("eg3d_ops::"))
+    load.definitions = library  # type: ignore[attr-defined]  # the definitions live as long as the object
+    torch.ops.load_library(str(path))
+    switches = ctypes.CDLL(str(path))
+    switches.emulator_self_test.restype = ctypes.c_char_p
+    return torch.ops.eg3d_emulated, switches
+
+
+@contextmanager
+def reversed_threads() -> Iterator[None]:
+    """Threads and blocks come to turn in the opposite order."""
+    _, switches = load()
+    switches.emulator_reverse(1)
+    try:
+        yield
+    finally:
+        switches.emulator_reverse(0)
+
+
+def _build_library() -> Path:
+    sources = [*sorted(FOLDER.glob("*.cpp")), *sorted((_build.CSRC / "cuda").glob("bind_*.cpp"))]
+    kernels = sorted((_build.CSRC / "cuda").glob("*.cu"))
+    torch_folder = _build.find_torch()
+    command = [
+        *(_build.find_cxx(), *_build.HOST_FLAGS, "-O1", "-shared"),
+        # The emulator's longjmp leaves stacks in a way that hardened builds take for an attack.
+        "-U_FORTIFY_SOURCE",
+        *(f"-I{FOLDER}", f"-I{_build.CSRC}", "-isystem", str(torch_folder / "include")),
+        *map(str, sources),
+        *("-x", "c++", *map(str, kernels)),
+        *(f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"),
+    ]
+    texts = (".h", ".cuh", ".cpp", ".cu")
+    files = [path for folder in (FOLDER, _build.CSRC / "cuda") for path in sorted(folder.rglob("*"))]
+    files = [path for path in files if path.suffix in texts]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files) + " ".join(command).encode()).hexdigest()[:16]
+    path = CACHE / f"emulated-{digest}{_build.SUFFIX}"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}")  # other processes of the test run may be building too
+        done = subprocess.run([*command, "-o", str(scratch)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"the CUDA sources do not compile for the host:\n{done.stderr[:4000]}")
+        os.replace(scratch, path)
+    return path

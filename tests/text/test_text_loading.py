@@ -1,0 +1,113 @@
+"""CLIP models by source, without a network."""
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+
+from dreamportrait.core.errors import WeightsError
+from dreamportrait.text.encoder import TextEncoder
+from dreamportrait.text.loading import load_clip, load_text_encoder
+
+VISION = {"image_size": 32, "width": 16, "layers": 1, "head_width": 8, "patch_size": 16}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3}
+PROMPTS = ["a woman with red hair", ""]
+
+
+@pytest.fixture(scope="module")
+def model() -> CLIP:
+    torch.manual_seed(0)
+    return CLIP(8, dict(VISION), dict(TEXT)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def folder(model, tmp_path) -> Path:
+    """As open_clip publishes models."""
+    config = {"model_cfg": {"embed_dim": 8, "vision_cfg": VISION, "text_cfg": TEXT}, "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    return tmp_path
+
+
+def test_folder(model, folder):
+    encoder = load_text_encoder(str(folder), offline=True)
+    expected = TextEncoder(model, SimpleTokenizer()).encode(PROMPTS)
+    assert torch.equal(encoder.encode(PROMPTS).words, expected.words)
+    assert encoder.tower.parts.visual is None  # not needed for text
+    clip = load_clip(str(folder))
+    assert not clip.model.training and not any(p.requires_grad for p in clip.model.parameters())
+    assert torch.equal(clip.model.state_dict()["visual.proj"], model.state_dict()["visual.proj"])
+
+
+@pytest.fixture
+def created(model, monkeypatch) -> list[tuple]:
+    """What open_clip was asked to build."""
+    asked: list[tuple] = []
+
+    def create(*name: str, **settings: object) -> CLIP:
+        asked.append((*name, settings))
+        return model
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    return asked
+
+
+def test_model_and_file(model, folder, created):
+    path = str(folder / "open_clip_model.safetensors")
+    clip = load_clip(f"ViT-H-14:{path}")
+    assert clip.model is model and isinstance(clip.tokenizer, SimpleTokenizer)
+    assert created == [("ViT-H-14", {"pretrained": path, "force_quick_gelu": False, "require_pretrained": True})]
+
+
+def test_what_cannot_be_loaded_is_named(folder):
+    (folder / "open_clip_model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match=f"CLIP {folder} cannot be loaded"):
+        load_clip(str(folder))
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="has no open_clip_model.safetensors; give a name of the registry"):
+        load_clip(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing", "'nothing' is no folder, and no model and weights of open_clip; give a name of the registry"),
+        ("ViT-H-14", "'ViT-H-14' is no folder, and no model and weights of open_clip"),
+        ("ViT-H-14:best", "ViT-H-14 has no weights 'best'; give a .safetensors file or one of laion2b_s32b_b79k"),
+        ("ViT-H-14:gone.safetensors", "gone.safetensors is not there"),
+    ],
+)
+def test_unknown_sources(source, message):
+    with pytest.raises(WeightsError, match=message):
+        load_clip(source)
+
+
+def test_hub(monkeypatch):
+    """safetensors of the repository that open_clip names, from the cache alone where nothing may be fetched."""
+    asked = []
+
+    def not_there(repository: str, file: str, local_files_only: bool) -> str:
+        asked.append((repository, file, local_files_only))
+        raise FileNotFoundError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", not_there)
+    with pytest.raises(WeightsError, match="is not in the hub's cache, and nothing may be fetched .offline.; run once"):
+        load_clip("ViT-H-14:laion2b_s32b_b79k", offline=True)
+    with pytest.raises(WeightsError, match="not to be had: no route to host; run once online, or download it and give"):
+        load_clip("ViT-H-14:laion2b_s32b_b79k")
+    repository, file = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "open_clip_model.safetensors"
+    assert asked == [(repository, file, True), (repository, file, False)]
+
+
+def test_openai_weights_come_with_their_activation(created, monkeypatch):
+    """They were trained with an approximate GELU, which open_clip's ViT-L-14 does not have unless told."""
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args, **settings: "weights.safetensors")
+    load_clip("ViT-L-14:openai")
+    (_, settings) = created[0]
+    assert settings["force_quick_gelu"] is True and settings["pretrained"] == "weights.safetensors"
