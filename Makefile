@@ -1,4 +1,4 @@
-# `make test` on a fresh clone makes the environment and runs the tests; it needs Python >= 3.10 and nothing else.
+# `make test` on a fresh clone makes the environment and runs the tests. It needs Python >= 3.10 and nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,10 +13,16 @@ ABLATIONS_ARGS ?= --seeds 3
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 
-.PHONY: test test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights ablations clean
+# Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
+PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+.PHONY: test test-fast test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights ablations clean
+
+test: $(VENV)/.installed  ## everything but the slow tests
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed  ## the inner loop: without tests that train, build packages or start processes
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not lengthy" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
@@ -24,8 +30,8 @@ test-slow: $(VENV)/.installed
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
 
-test-oldest: $(OLDEST)/.installed  ## on the oldest torch we promise
-	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+test-oldest: $(OLDEST)/.installed  ## with the oldest version of every dependency that we support: tests/oldest.txt
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -47,16 +53,16 @@ check-cuda: $(VENV)/.installed  ## compiles the CUDA sources; needs nvcc, no GPU
 bench: $(VENV)/.installed  ## every benchmark, quickly, into benchmarks/results/bench.json
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-# Made to be stopped and given again; DEMO_ARGS="--set run.name=other" begins another one.
+# Stop it at any time: the same command continues it. DEMO_ARGS="--set run.name=other" starts another one.
 demo: $(VENV)/.installed  ## trains both stages on the miniature world: minutes on a CPU
 	$(BIN)/python -m dreamportrait.mini.demo $(DEMO_ARGS)
 
-# Made to be stopped and given again. The allocator's settings keep it from returning memory that is asked for again.
+# Stop it at any time: the same command continues it. The variables keep freed memory for reuse.
 mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a CPU
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
 	$(BIN)/python -m dreamportrait.mini.train all --work $(MINI)/work --out $(MINI)/weights $(MINI_ARGS)
 
-# Made to be stopped and given again, as above.
+# Stop it at any time: the same command continues it.
 ablations: $(VENV)/.installed  ## trains every row of the paper's ablations and writes docs/ablations.md: hours on a CPU
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
 	$(BIN)/python eval/ablations.py --world mini $(ABLATIONS_ARGS)
@@ -72,8 +78,8 @@ endef
 $(VENV)/.installed: pyproject.toml setup.py
 	$(call install,)
 
-$(OLDEST)/.installed: pyproject.toml setup.py
-	$(call install,'torch==2.10.*')
+$(OLDEST)/.installed: pyproject.toml setup.py tests/oldest.txt
+	$(call install,--requirement tests/oldest.txt)
 
 clean:  ## everything made here except the environments
 	rm -rf build dist *.egg-info eg3d_ops/lib .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -61,9 +61,9 @@ class BuildOps(build_ext):
                 old.unlink()
             print(f"eg3d_ops: building the {target} ops", file=sys.stderr)
             try:
-                _build.build(target, folder)
+                _build.build(target, folder, say=lambda row: print(f"eg3d_ops: {row}", file=sys.stderr, flush=True))
             except _build.BuildError as error:
-                sys.exit(f"eg3d_ops: {error}\nRemedy: mend the cause, or install without them: EG3D_OPS_SKIP_BUILD=1")
+                sys.exit(f"eg3d_ops: {error}\nRemedy: fix the cause, or install without them: EG3D_OPS_SKIP_BUILD=1")
 
     def get_outputs(self) -> list[str]:
         folder = Path(self.build_lib) / "eg3d_ops" / "lib"

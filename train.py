@@ -1,4 +1,4 @@
-"""The command `dreamportrait train` as a script, for torchrun and others."""
+"""The command `dreamportrait train` as a script, for torchrun and other launchers."""
 
 from dreamportrait.cli.training import train as main
 

@@ -1,10 +1,10 @@
-"""Every benchmark, quickly, into one file.
+"""Run every benchmark with few repeats and write one file.
 
 python -m benchmarks [--official PATH] [--device cuda] [--repeats 3] [--out benchmarks/results/bench.json]
 
-Compiled ops and the renderer against their twins, whole FFHQ 512 images, a training step of the miniature world and
-where it goes, and the way from a prompt to a portrait. With --official, images and a small training step are also
-measured beside an official EG3D checkout; see benchmarks/official.py. Takes minutes.
+Measures the compiled ops and the renderer against their PyTorch twins, whole FFHQ 512 images, a training step of the
+miniature world and its parts, and the time from a prompt to a portrait. With --official, images and a small training
+step are also compared with an official EG3D checkout; see benchmarks/official.py. This takes minutes.
 """
 
 import logging
@@ -14,21 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+from benchmarks.options import checkout, make_parser, parse
 
-from benchmarks import generator, official, ops, training
-from benchmarks.measure import RESULTS, Row, identity, make_parser, parse, table, write
-from dreamportrait.core.timing import keep_freed_memory
-from dreamportrait.systems.dreamportrait import efficiency
-from dreamportrait.text.loading import load_text_encoder
+RESULT = Path(__file__).parent / "results" / "bench.json"
+Row = dict[str, Any]
 
 
 def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     parser = make_parser(__doc__, repeats=3)
-    parser.add_argument("--official", type=official.checkout, metavar="PATH")
-    parser.add_argument("--out", type=Path, default=RESULTS / "bench.json")
+    parser.add_argument("--official", type=checkout, metavar="PATH")
+    parser.add_argument("--out", type=Path, default=RESULT)
     options = parse(parser)
+    from benchmarks import ops
+    from benchmarks.measure import identity, write
+    from dreamportrait.core.timing import keep_freed_memory
+
     keep_freed_memory()
     device, repeats, path = options.device, options.repeats, options.official
     precision = "float16" if device == "cuda" else "float32"
@@ -50,20 +51,31 @@ def main() -> None:
 
 
 def run_images(path: Path | None, device: str, repeats: int, precision: str) -> list[Row]:
+    import torch
+
+    from benchmarks import images
+
     with torch.inference_mode():
-        return generator.run(path, device, [1], repeats, precision)
+        return images.run(path, device, [1], repeats, precision)
 
 
 def run_training(size: str, path: Path | None, device: str, batch: int, repeats: int) -> Row:
-    result = training.run(size, path, device, batch, repeats, "float32")
-    training.show(result)
+    from benchmarks import steps
+
+    result = steps.run(size, path, device, batch, repeats, "float32")
+    steps.show(result)
     return result
 
 
 def run_efficiency(device: str, repeats: int) -> list[Row]:
-    """Of the generator as training equips it, before it is trained: that takes as long."""
-    config = training.make_config(device, 1, "float32")
-    portrait, _ = training.make_networks("mini", config)
+    """Measure the text-conditioned generator with untrained weights, which take the same time as trained ones."""
+    from benchmarks import steps
+    from benchmarks.measure import table
+    from dreamportrait.systems.dreamportrait import efficiency
+    from dreamportrait.text.loading import load_text_encoder
+
+    config = steps.make_config(device, 1, "float32")
+    portrait, _ = steps.make_networks("mini", config)
     encoder = load_text_encoder(config.text.clip, offline=True, device=device)
     ready = portrait.to(device).eval().requires_grad_(False)
     rows = [asdict(cost) for cost in efficiency.measure(ready, encoder, device, repeats)]

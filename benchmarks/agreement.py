@@ -1,7 +1,7 @@
-"""Whether the official step and ours compute the same losses: same weights, pictures, latents and cameras.
+"""Compare the losses of the official training step and ours, with the same weights, pictures, latents and cameras.
 
-The two draw their random numbers in different shapes. Here every uniform draw is 0.5, the only one both can be told to
-use, and normal ones are the same wherever the shape is.
+The two draw random numbers in different shapes. Here every uniform draw is 0.5, the only value that both can be made to
+use, and normal draws of equal shape are equal.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from benchmarks.official import Training
 from dreamportrait.data.dataset import Batch
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 
-# Our names by the official ones.
+# Official name of a loss -> our name.
 REPORTED = {"Loss/G/loss": "generator", "Loss/D/loss": "discriminator", "Loss/r1_penalty": "r1"}
 _randn = torch.randn
 
@@ -35,6 +35,7 @@ def _size(shape: tuple[Any, ...]) -> list[int]:
 
 @contextmanager
 def same_draws() -> Iterator[None]:
+    """Replace random draws by fixed numbers within the context."""
     with (
         mock.patch("torch.rand", _half),
         mock.patch("torch.rand_like", lambda x, **_: torch.full_like(x, 0.5)),
@@ -45,7 +46,7 @@ def same_draws() -> Iterator[None]:
 
 
 def official_losses(loop: Training, batch: Batch) -> dict[str, float]:
-    """Of the step where all phases are due; no weight is changed."""
+    """Return the losses of an official step in which all phases are due. No weight changes."""
     found: dict[str, list[Tensor]] = {}
     smooth = torch.nn.functional.l1_loss
 
@@ -54,7 +55,7 @@ def official_losses(loop: Training, batch: Batch) -> dict[str, float]:
             found.setdefault(REPORTED[name], []).append(value.detach().mean())
         return value
 
-    def l1_loss(here: Tensor, there: Tensor) -> Tensor:  # only the density's regulariser asks for it
+    def l1_loss(here: Tensor, there: Tensor) -> Tensor:  # only the density regulariser calls it
         loss = smooth(here, there)
         found["density"] = [loss.detach()]
         return loss
@@ -73,7 +74,7 @@ def official_losses(loop: Training, batch: Batch) -> dict[str, float]:
 
 
 def our_losses(module: DreamPortraitModule, batch: Batch) -> dict[str, float]:
-    """Of a step that is then taken."""
+    """Take a step in which all regularisers are due and return its losses."""
     module.images = 0
     with same_draws():
         module.training_step(batch, 0)
@@ -81,4 +82,5 @@ def our_losses(module: DreamPortraitModule, batch: Batch) -> dict[str, float]:
 
 
 def relative_difference(theirs: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
+    """Return the difference of each loss, relative to the official value."""
     return {name: abs(ours[name] - value) / abs(value) for name, value in theirs.items()}

@@ -1,140 +1,33 @@
-"""Our generator against an official EG3D checkout, same weights, same inputs, in one run.
+"""Compare our generator with an official EG3D checkout, with the same weights and inputs, in one run.
 
 python -m benchmarks.generator --official PATH [--device cuda] [--batches 1 8] [--repeats 3]
 
-PATH is a checkout of NVlabs/eg3d, see benchmarks/official.py; without it only ours is measured. The full FFHQ 512
-configuration with random weights: seconds per new image, and per new view of a portrait whose planes are kept, with
-peak memory and the largest difference of the two images.
+PATH is a checkout of NVlabs/eg3d, see benchmarks/official.py; without it only our generator is measured. Both have the
+full FFHQ 512 configuration and random weights. Measures seconds per new image, seconds per new view of a portrait whose
+planes are kept, peak memory, and the largest difference between the two images.
 """
 
-import statistics
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-from unittest import mock
-
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
-from benchmarks import official
-from benchmarks.measure import Row, count, identity, make_parser, parse, save, side_by_side, table
-from dreamportrait.core.timing import keep_freed_memory, peak_megabytes, seconds
-from dreamportrait.eg3d.config import GeneratorConfig
-from dreamportrait.eg3d.triplane import TriPlaneGenerator
-from dreamportrait.geometry.cameras import camera_label, intrinsics_from_fov, official_pose
-
-RESOLUTION = 128  # of the rendered image: ffhq512-128
-
-
-def our_generator(device: str, precision: Any) -> TriPlaneGenerator:
-    torch.manual_seed(0)
-    config = GeneratorConfig(precision=precision, render_resolution=RESOLUTION)
-    generator = TriPlaneGenerator(config).to(device).eval().requires_grad_(False)
-    for name, parameter in generator.named_parameters():
-        if name.endswith("noise_strength"):
-            parameter.fill_(0.1)
-    return generator
-
-
-def inputs(batch: int, device: str) -> tuple[Tensor, Tensor]:
-    z = torch.randn(batch, 512, generator=torch.Generator().manual_seed(1))
-    camera = camera_label(official_pose(torch.linspace(1.3, 1.8, batch)), intrinsics_from_fov(18.837))
-    return z.to(device), camera.to(device)
-
-
-def our_passes(ours: TriPlaneGenerator, batch: int, device: str) -> dict[str, Callable[[], Tensor]]:
-    z, camera = inputs(batch, device)
-    w = ours.map(z, camera)
-    planes = ours.synthesize_planes(w)
-    return {
-        "new image": lambda: ours(z, camera).image,
-        "new view": lambda: ours.render(planes, camera, w=w).image,
-    }
-
-
-def official_passes(theirs: Any, batch: int, device: str) -> dict[str, Callable[[], Tensor]]:
-    z, camera = inputs(batch, device)
-    w = theirs.mapping(z, camera)
-    theirs.synthesis(w, camera, noise_mode="const", cache_backbone=True)
-    return {
-        "new image": lambda: theirs.synthesis(theirs.mapping(z, camera), camera, noise_mode="const")["image"],
-        "new view": lambda: theirs.synthesis(w, camera, noise_mode="const", use_cached_backbone=True)["image"],
-    }
-
-
-def largest_difference(ours: TriPlaneGenerator, theirs: Any, batch: int, device: str) -> float:
-    """Of the two images when every random draw is 0.5: the only one both can be told to use."""
-    z, camera = inputs(batch, device)
-    half = tuple(torch.full((batch, RESOLUTION**2, 48), 0.5, device=device) for _ in range(2))
-    image = ours(z, camera, draws=half).image
-
-    def all_half(*shape: int, **options: Any) -> Tensor:
-        return torch.full(shape, 0.5, device=options.get("device"))
-
-    with mock.patch("torch.rand", all_half), mock.patch("torch.rand_like", lambda x, **_: torch.full_like(x, 0.5)):
-        expected = theirs.synthesis(theirs.mapping(z, camera), camera, noise_mode="const")["image"]
-    return (image - expected).abs().max().item()
-
-
-def gigaflops(run: Callable[[], object], rays: int) -> float:
-    """Of the convolutions and matrix products, and the decoder's 4160 products for each of 96 samples of a ray."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return (counter.get_total_flops() + rays * 96 * 2 * 4160) / 1e9
-
-
-def run(path: Path | None, device: str, batches: list[int], repeats: int, precision: str) -> list[Row]:
-    """path: of the official checkout. None = ours alone."""
-    ours = our_generator(device, precision)
-    theirs = None
-    if path is not None:
-        official.find(path)
-        theirs = official.make_generator(ours, device)
-    rows: list[Row] = []
-    for batch in batches:
-        other = official_passes(theirs, batch, device) if theirs else {}
-        compared = {"largest_difference": largest_difference(ours, theirs, batch, device)} if theirs else {}
-        for case, own in our_passes(ours, batch, device).items():
-            measured = (
-                against(other[case], own, batch, repeats, device) if theirs else alone(own, batch, repeats, device)
-            )
-            flops = gigaflops(own, batch * RESOLUTION**2) / batch
-            speed = {"GFLOP_per_image": flops, "GFLOPs_ours": flops / measured["s_per_image_ours"]}
-            rows.append({"case": case, "batch": batch} | measured | speed | compared)
-            print(table(rows[-1:]), flush=True)
-    return rows
-
-
-def against(other: Callable[[], Tensor], own: Callable[[], Tensor], batch: int, repeats: int, device: str) -> Row:
-    timing = side_by_side(other, own, repeats, device, warm_ups=1)
-    return {
-        "s_per_image_official": timing["ms_reference"] / 1000 / batch,
-        "s_per_image_ours": timing["ms_compiled"] / 1000 / batch,
-        "ratio": timing["ratio"],
-        "MB_official": peak_megabytes(other, device),
-        "MB_ours": peak_megabytes(own, device),
-    }
-
-
-def alone(own: Callable[[], Tensor], batch: int, repeats: int, device: str) -> Row:
-    own()
-    median = statistics.median(seconds(own, device) for _ in range(repeats))
-    return {"s_per_image_ours": median / batch, "MB_ours": peak_megabytes(own, device)}
+from benchmarks.options import PRECISIONS, checkout, count, make_parser, parse
 
 
 def main() -> None:
     parser = make_parser(__doc__, repeats=3)
-    parser.add_argument("--official", type=official.checkout, metavar="PATH")
+    parser.add_argument("--official", type=checkout, metavar="PATH")
     parser.add_argument("--batches", type=count, nargs="+", default=[1, 8])
-    parser.add_argument("--precision", choices=("float32", "float16", "bfloat16"), default=None)
+    parser.add_argument("--precision", choices=PRECISIONS, default=None)
     options = parse(parser)
+    import torch
+
+    from benchmarks import images
+    from benchmarks.measure import identity, save, table
+    from dreamportrait.core.timing import keep_freed_memory
+
     # The official code runs super-resolution in float16 on a GPU and in float32 on a CPU.
     precision = options.precision or ("float16" if options.device == "cuda" else "float32")
     keep_freed_memory()
     about = identity(options.device)
     with torch.inference_mode():
-        rows = run(options.official, options.device, options.batches, options.repeats, precision)
+        rows = images.run(options.official, options.device, options.batches, options.repeats, precision)
     print(table(rows))
     print("\nwrote", save("generator", options.device, about | {"precision": precision, "rows": rows}))
 

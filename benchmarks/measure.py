@@ -1,14 +1,11 @@
-"""Timing and memory, side by side: this machine is never quiet, so only ratios of one run mean anything."""
+"""Timing and memory, side by side. Other load on a machine changes times, so compare only ratios within one run."""
 
-import argparse
 import json
 import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from dreamportrait import __version__
 from dreamportrait.core.machine import git_state, machine
@@ -18,35 +15,12 @@ Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
 
 
-def make_parser(doc: str | None, repeats: int) -> argparse.ArgumentParser:
-    """With what every benchmark is asked."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=count, default=repeats)
-    return parser
-
-
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: PyTorch sees no GPU here; choose cpu")
-    return options
-
-
-def count(text: str) -> int:
-    """Of something that there must be."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: must be at least 1")
-    return number
-
-
 def side_by_side(
     reference: Callable[[], object], compiled: Callable[[], object], repeats: int, device: str, warm_ups: int = 3
 ) -> Row:
-    """Medians of alternating runs; the ratio is the median of each pair's.
+    """Return median times of alternating runs, and the median of the ratios of the pairs.
 
-    Warm-up loads libraries and makes the system hand out memory: pages never used before can take longer than the op.
+    Warm-up runs load libraries and allocate memory: the first use of a memory page can take longer than the op.
     """
     for run in (reference, compiled) * warm_ups:
         seconds(run, device)
@@ -59,7 +33,7 @@ def side_by_side(
 
 
 def table(rows: list[Row]) -> str:
-    """Rows with the same keys as aligned columns."""
+    """Return the rows as text with aligned columns, one column per key."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     cells = [keys, *([_cell(row.get(key, "")) for key in keys] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
@@ -71,18 +45,18 @@ def _cell(value: object) -> str:
 
 
 def code() -> Row:
-    """Which version was measured."""
+    """Return version and commit of the measured code."""
     git = git_state()
     return {"version": __version__, "commit": git.get("commit"), "uncommitted_changes": bool(git.get("changed"))}
 
 
 def save(name: str, device: str, results: dict[str, Any]) -> Path:
-    """benchmarks/results/<name>-<device>.json"""
+    """Write benchmarks/results/<name>-<device>.json and return its path."""
     return write(RESULTS / f"{name}-{device}.json", results)
 
 
 def identity(device: str) -> dict[str, Any]:
-    """Of every measurement; to be taken before it, as code may change meanwhile."""
+    """Return machine and code version of a measurement. Call it first, as files may change during the run."""
     return {"machine": machine(device), "code": code()}
 
 

@@ -1,12 +1,10 @@
-"""The official EG3D: its networks with our weights, and a step of its training.
+"""The official EG3D: its networks with our weights, and its training step.
 
-Its classes are imported from a checkout of NVlabs/eg3d (the folder that holds `eg3d/`) given by path. Nothing of it is
-part of this project, whose licence it does not share.
+The classes are imported from a checkout of NVlabs/eg3d (the folder that contains `eg3d/`), given by its path. No part
+of it is in this project, because its licence differs.
 """
 
-import importlib.util
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,24 +22,14 @@ from dreamportrait.systems.dreamportrait.step_settings import adam_settings
 from dreamportrait.training.schedule import Ema, ema_beta
 
 
-def checkout(text: str) -> Path:
-    """The argument --official."""
-    path = Path(text)
-    if not (path / "eg3d" / "training" / "triplane.py").exists():
-        raise ArgumentTypeError(f"{text}: no eg3d/training/triplane.py there; give a checkout of NVlabs/eg3d")
-    if lost := [name for name in ("scipy", "requests") if importlib.util.find_spec(name) is None]:
-        raise ArgumentTypeError(f"the official code also imports {' and '.join(lost)}; pip install {' '.join(lost)}")
-    return path
-
-
 def find(path: Path) -> None:
-    """Makes the checkout's modules importable."""
+    """Add the checkout to sys.path, so that its modules can be imported."""
     if (folder := str(path / "eg3d")) not in sys.path:
         sys.path.insert(0, folder)
 
 
 def make_generator(ours: TriPlaneGenerator, device: str) -> Any:
-    """The official class at the same configuration, with our weights: the names are the same."""
+    """Build the official generator with the same configuration and our weights, which have the same names."""
     from training.triplane import TriPlaneGenerator as Official  # type: ignore[import-not-found]
 
     c = ours.config
@@ -92,7 +80,7 @@ def _rendering(c: GeneratorConfig) -> dict[str, Any]:
 
 
 def _super_resolution(c: GeneratorConfig) -> str:
-    """The official name; planes of other sizes cannot be built there either."""
+    """Return the official name of the super-resolution. Raise ValueError if the official code cannot build it."""
     names = [name for name, spec in SPECS.items() if spec == c.superresolution]
     sizes = (c.plane_axes, c.plane_resolution, c.plane_channels, c.decoder_hidden, c.w_dim)
     if not names or sizes != ("official", 256, 32, 64, 512):
@@ -104,6 +92,7 @@ def _super_resolution(c: GeneratorConfig) -> str:
 
 
 def make_discriminator(ours: DualDiscriminator, device: str) -> Any:
+    """Build the official discriminator with the same configuration and our weights."""
     from training.dual_discriminator import DualDiscriminator as Official  # type: ignore[import-not-found]
 
     c = ours.config
@@ -125,10 +114,11 @@ def make_discriminator(ours: DualDiscriminator, device: str) -> Any:
 
 
 class Training:
-    """A step as the official loop takes it: each of its phases that is due, and the average.
+    """The training step of the official loop: all phases that are due, then the running average.
 
-    Its loss does the work. The loop itself is bound to a GPU and to a data set on disk, so what remains of it is
-    here. One thing is left out, in its favour: it copies all gradients into one tensor and back.
+    The official loss class computes the gradients. The loop itself needs a GPU and a data set on disk, so the rest of
+    its step is written here. It omits one thing, which makes it faster: the official loop copies all gradients into one
+    tensor and back.
     """
 
     def __init__(self, generator: TriPlaneGenerator, critic: DualDiscriminator, config: Config, device: str) -> None:
@@ -175,7 +165,7 @@ class Training:
         self.average.update(self.generator, beta)
 
     def due(self, index: int) -> Iterator[tuple[str, nn.Module, int]]:
-        """Phases by the official names, in the official order, with how many steps apart they come."""
+        """Return the phases that are due, named and ordered as officially: name, network, interval in steps."""
         loss = self.config.loss
         phases = (
             ("Gmain", self.generator, 1),

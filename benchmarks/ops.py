@@ -1,18 +1,19 @@
-"""Every compiled op against its PyTorch twin, in one run: prints a table, writes benchmarks/results/ops-<device>.json.
+"""Compare every compiled op with its PyTorch twin; print a table and write benchmarks/results/ops-<device>.json.
 
-python -m benchmarks.ops [--device cuda] [--repeats 7]
+python -m benchmarks.ops [--device cuda] [--repeats 5]
 """
 
 import logging
+from typing import Any
 
-from benchmarks import pointwise, renderer
-from benchmarks.measure import Row, identity, make_parser, parse, save, table
-from dreamportrait.core.timing import keep_freed_memory
-from eg3d_ops import cpu_isa, loaded_libraries
+from benchmarks.options import make_parser, parse
 
 
 def main() -> None:
     options = parse(make_parser(__doc__, repeats=5))
+    from benchmarks.measure import identity, save
+    from dreamportrait.core.timing import keep_freed_memory
+
     logging.basicConfig(level=logging.INFO)
     keep_freed_memory()
 
@@ -20,7 +21,12 @@ def main() -> None:
     print("\nwrote", save("ops", options.device, about | run(options.device, options.repeats)))
 
 
-def run(device: str, repeats: int) -> Row:
+def run(device: str, repeats: int) -> dict[str, Any]:
+    """Measure the renderer and the other ops, and print both tables."""
+    from benchmarks import pointwise, renderer
+    from benchmarks.measure import table
+    from eg3d_ops import cpu_isa, loaded_libraries
+
     render_rows = renderer.run(device, repeats)
     op_rows = pointwise.run(device, repeats)
     print(table(render_rows), table(op_rows), sep="\n\n")

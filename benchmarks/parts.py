@@ -1,4 +1,4 @@
-"""Where a training step spends its time: the real step, with a clock around each of its parts."""
+"""Measure how long each part of a training step takes, in the real step."""
 
 import time
 from collections import defaultdict
@@ -14,7 +14,7 @@ from dreamportrait.systems.dreamportrait import step as training
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 
 REST = "rest"
-# Which loss a backward pass belongs to: that which was noted before it.
+# Loss that was noted last before a backward pass -> name of the part that the backward pass counts for.
 BACKWARD = {
     "generator": "backward, generator's loss",
     "density": "backward, generator's loss",
@@ -24,7 +24,7 @@ BACKWARD = {
 
 
 class Clock:
-    """Time by name; what runs inside of another part counts for itself alone."""
+    """Measure the seconds of each part. Time in a nested part counts only for the nested part."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -43,7 +43,7 @@ class Clock:
             self._open.pop()
 
     def turn(self) -> None:
-        """Gives the time since the last turn to the part that is running."""
+        """Add the time since the last call to the part that is running."""
         finish(self.device)
         now = time.perf_counter()
         self.seconds[self._open[-1]] += now - self._since
@@ -55,6 +55,8 @@ class Clock:
         self._since = time.perf_counter()
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function with a clock around it."""
+
         def timed(*arguments: Any, **options: Any) -> Any:
             with self.part(name):
                 return function(*arguments, **options)
@@ -64,7 +66,7 @@ class Clock:
 
 @contextmanager
 def watched(module: DreamPortraitModule, clock: Clock) -> Iterator[None]:
-    """The step's own parts, by the names the table shows."""
+    """Measure the parts of the module's steps within the context, under the names that the table shows."""
     portrait, noted, backward = module.generator, [""], Tensor.backward
     parts: list[tuple[Any, str, str]] = [
         (portrait, "map", "mapping"),

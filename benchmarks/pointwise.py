@@ -1,6 +1,6 @@
-"""bias_act and upfirdn2d against their twins, at the shapes of the FFHQ-512 generator and discriminator, batch 1.
+"""Compare bias_act and upfirdn2d with their twins, at the shapes of the FFHQ-512 networks with batch size 1.
 
-python -m benchmarks.pointwise [--device cuda] [--repeats 7]
+`python -m benchmarks.ops` runs it.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Row, make_parser, parse, side_by_side, table
+from benchmarks.measure import Row, side_by_side
 from eg3d_ops.bias_act import bias_act
 from eg3d_ops.filters import setup_filter
 from eg3d_ops.upfirdn2d import upfirdn2d
@@ -17,7 +17,7 @@ from eg3d_ops.upfirdn2d import upfirdn2d
 Op = Callable[..., Tensor]
 Case = tuple[str, list[int], dict[str, Any]]  # name, shape of x, options
 
-BIAS_ACT: list[Case] = [  # after the convolutions of the synthesis layers
+BIAS_ACT: list[Case] = [  # after the convolutions of synthesis layers
     ("bias_act", shape, {"act": "lrelu", "clamp": 256})
     for shape in ([1, 512, 64, 64], [1, 256, 128, 128], [1, 128, 256, 256], [1, 64, 512, 512])
 ]
@@ -28,14 +28,14 @@ UPFIRDN2D: list[Case] = [
     ("blur", [1, 256, 129, 129], BLUR),
     ("blur", [1, 128, 257, 257], BLUR),
     ("blur", [1, 64, 513, 513], BLUR),
-    ("up 2", [1, 96, 128, 128], UP),  # of planes and images
+    ("up 2", [1, 96, 128, 128], UP),  # planes and images
     ("up 2", [1, 3, 256, 256], UP),
-    ("down 2", [1, 64, 512, 512], {"down": 2, "padding": 1}),  # of the discriminator's shortcuts
+    ("down 2", [1, 64, 512, 512], {"down": 2, "padding": 1}),  # the discriminator's shortcuts
 ]
 
 
 def pass_of(op: Op, inputs: list[Tensor], options: dict[str, Any], backward: bool) -> Callable[[], object]:
-    """A forward pass, or one with the gradients for inputs that require them."""
+    """Return a function that runs a forward pass, or forward and backward for the inputs that require gradients."""
     with torch.no_grad():
         dy = torch.ones_like(op(*inputs, **options))
     wanted = [t for t in inputs if t.requires_grad]
@@ -48,7 +48,7 @@ def pass_of(op: Op, inputs: list[Tensor], options: dict[str, Any], backward: boo
 
 
 def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
-    """Both implementations in turns, forward and forward with backward."""
+    """Measure both implementations in turn, forward alone and forward with backward."""
     f = setup_filter([1, 3, 3, 1], device=device)
     rows: list[Row] = []
     for dtype in (torch.float32,) if device == "cpu" else (torch.float32, torch.float16):
@@ -64,12 +64,3 @@ def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
                 what = {"op": op.__name__, "case": case, "shape": shape}
                 rows.append(what | side_by_side(reference, compiled, repeats, device))
     return rows
-
-
-def main() -> None:
-    options = parse(make_parser(__doc__, repeats=5))
-    print(table(run(options.device, options.repeats)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The fused renderer against its twin: time and peak memory, forward and with backward."""
+"""Compare the fused renderer with its twin: time and peak memory, forward alone and forward with backward."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from eg3d_ops.render_rays import render_rays
 
 
 def camera_rays(side: int, device: str) -> tuple[Tensor, Tensor]:
-    """A frontal pinhole camera at the FFHQ distance and field of view. -> 2 x [1, side * side, 3]"""
+    """Return ray origins and directions, [1, side * side, 3] each, of a frontal camera with FFHQ's field of view."""
     centre = (torch.arange(side, device=device) + 0.5) / side - 0.5
     y, x = torch.meshgrid(centre, centre, indexing="ij")
     directions = torch.stack([x / 4.2647, -y / 4.2647, -torch.ones_like(x)], -1).reshape(1, -1, 3)
@@ -21,7 +21,7 @@ def camera_rays(side: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def official_scene(device: str) -> tuple[Tensor, Decoder]:
-    """Smooth random planes 256 x 256 x 32 and a random decoder 32 -> 64 -> 33 of the released size."""
+    """Return smooth random planes 256 x 256 x 32 and a random decoder 32 -> 64 -> 33, the released sizes."""
     g = torch.Generator().manual_seed(0)
     coarse = torch.randn(3, 32, 32, 32, generator=g)
     planes = torch.nn.functional.interpolate(coarse, size=(256, 256), mode="bilinear")[None] * 2
@@ -51,7 +51,7 @@ def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
     for side, name in ((64, "64x64 rays"), (128, "128x128 rays")):
         for backward in (False, True):
             reference, compiled = (pass_of(impl, side, device, backward) for impl in ("reference", "compiled"))
-            compiled()  # libraries loaded, threads started: not part of anybody's memory
+            compiled()  # loads libraries and starts threads, so that neither side's memory includes them
             memory = {
                 f"MB_{n}": peak_megabytes(f, device) for n, f in (("compiled", compiled), ("reference", reference))
             }

@@ -1,4 +1,4 @@
-"""Writes the text features of a data set's captions to a folder, so that training needs no text tower.
+"""Write the text features of a data set's captions to a folder, so that training needs no text encoder.
 
 CAPTIONS is a data set (a folder or zip file) or its captions.jsonl.
 
@@ -9,13 +9,10 @@ import json
 from pathlib import Path
 
 import click
-import torch
 
 from dreamportrait.core.errors import DataError, one_message
-from dreamportrait.core.files import check_free
-from dreamportrait.data.folder import ImageFolder
-from dreamportrait.text.loading import load_text_encoder
-from dreamportrait.text.store import FILES, is_store_of, write_store
+
+# The functions import what takes seconds to load, so that --help appears at once.
 
 
 @click.command(help=__doc__)
@@ -23,13 +20,20 @@ from dreamportrait.text.store import FILES, is_store_of, write_store
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--clip", default="mini/clip-a", show_default=True, help="Name, MODEL:PRETRAINED, MODEL:FILE or folder.")
 @click.option("--batch", type=click.IntRange(min=1), default=256, show_default=True, help="Captions encoded at a time.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
-@click.option("--offline", is_flag=True, help="Fetch nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds such features.")
-def main(captions: Path, out: Path, clip: str, batch: int, device: str, offline: bool, overwrite: bool) -> None:
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
+@click.option("--offline", is_flag=True, help="Download nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds text features.")
+def main(captions: Path, out: Path, clip: str, batch: int, device: str | None, offline: bool, overwrite: bool) -> None:
     with one_message():
+        if not captions.exists():
+            raise DataError(f"{captions} is not there; name a data set or its captions.jsonl")
+        from dreamportrait.core.files import check_free
+        from dreamportrait.core.machine import find_device
+        from dreamportrait.text.loading import load_text_encoder
+        from dreamportrait.text.store import FILES, is_store_of, write_store
+
         texts = list(dict.fromkeys(read_captions(captions)))
-        encoder = load_text_encoder(clip, offline, device)
+        encoder = load_text_encoder(clip, offline, find_device(device))
         if is_store_of(out, encoder, clip, texts):
             click.echo(f"{out} holds these features already")
             return
@@ -41,8 +45,10 @@ def main(captions: Path, out: Path, clip: str, batch: int, device: str, offline:
 
 
 def read_captions(path: Path) -> list[str]:
-    """Those of training and of evaluation."""
+    """Return all captions of the data set, for training and for evaluation."""
     if path.suffix != ".jsonl":
+        from dreamportrait.data.folder import ImageFolder
+
         data = ImageFolder(path)
         return [text for texts in data.captions for text in texts] + data.evaluation
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")

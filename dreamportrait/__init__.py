@@ -1,4 +1,4 @@
-"""DreamPortrait: a sentence becomes a 3D portrait, by an EG3D generator that listens to text.
+"""DreamPortrait turns a text prompt into a 3D portrait, with a text-conditioned EG3D generator.
 
 from dreamportrait import DreamPortraitPipeline
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first used: PyTorch takes seconds to load."""
+    """Import a public name when it is first used, because importing PyTorch takes seconds."""
     if name == "DreamPortraitPipeline":
         from dreamportrait.pipeline import DreamPortraitPipeline
 

@@ -1,4 +1,4 @@
-"""`python -m dreamportrait`."""
+"""Entry point of `python -m dreamportrait`."""
 
 from dreamportrait.cli import main
 

@@ -1,4 +1,4 @@
-"""The pipeline under the import path that users have: `from dreamportrait import DreamPortraitPipeline` is the same."""
+"""Import path of the pipeline for users. `from dreamportrait import DreamPortraitPipeline` gives the same class."""
 
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 

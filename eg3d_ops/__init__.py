@@ -1,6 +1,6 @@
-"""Fast, differentiable operations for tri-plane GANs, each beside a plain PyTorch twin.
+"""Fast, differentiable operations for tri-plane GANs. Each has a reference implementation in plain PyTorch.
 
-Importing this package compiles and loads nothing; see `eg3d_ops._backend` for what happens at first use.
+Importing this package compiles and loads nothing; `eg3d_ops._backend` describes what happens at the first use.
 """
 
 from ._backend import backend, cpu_isa, loaded_libraries, set_backend

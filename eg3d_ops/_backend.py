@@ -1,7 +1,7 @@
-"""Which implementation runs: a prebuilt library, one built at first use, or the PyTorch twin.
+"""The choice of implementation: a prebuilt library, a library built at first use, or the PyTorch twin.
 
-Nothing is compiled or loaded at import. At the first use on a device type the library is looked for in
-this order: prebuilt inside the package, built into the cache (now, if need be), else the twin runs. The
+Nothing is compiled or loaded at import. The first use on a device type looks for a library in this order:
+prebuilt inside the package, then built into the cache (now, if it is not there); otherwise the twin runs. The
 outcome is logged once. `EG3D_OPS` or `set_backend` force one of them:
 
     auto       the order above (default)
@@ -26,14 +26,15 @@ from pathlib import Path
 import torch
 
 from . import _build, _cache
+from ._library import constant_when_traced
 
 logger = logging.getLogger("eg3d_ops")
 
 MODES = ("auto", "prebuilt", "build", "reference")
 IMPLS = ("auto", "compiled", "reference")
-CPU_ISAS = tuple(_build.CPU_ISAS)  # ascending; an index into it is what the library speaks
+CPU_ISAS = tuple(_build.CPU_ISAS)  # ascending; the library takes an index into it
 
-_mode: str | None = None  # None: the environment decides
+_mode: str | None = None  # None = the environment decides
 _loaded: dict[str, Path] = {}  # device type -> library
 _kinds: dict[str, str] = {}  # device type -> "prebuilt" or "build"
 _failed: dict[tuple[str, str], str] = {}  # (mode, device type) -> why there is no library
@@ -41,9 +42,9 @@ _loading = threading.Lock()  # the first use may come from several threads at on
 
 
 def set_backend(mode: str) -> None:
-    """Forces an implementation for this process: "auto", "prebuilt", "build" or "reference".
+    """Force an implementation for this process: "auto", "prebuilt", "build" or "reference".
 
-    What failed before is tried again at the next use. Code that torch.compile has traced keeps its choice.
+    The next use tries again what failed before. Code that torch.compile has traced keeps its choice.
     """
     global _mode
     _mode = _checked(mode, "mode")
@@ -51,23 +52,23 @@ def set_backend(mode: str) -> None:
 
 
 def backend() -> str:
-    """The mode in force."""
+    """Return the mode in force."""
     return _mode if _mode is not None else _checked(os.environ.get("EG3D_OPS", "auto"), "environment variable EG3D_OPS")
 
 
 def loaded_libraries() -> dict[str, Path]:
-    """Device type -> the library its compiled ops come from; empty before the first use."""
+    """Return the library of the compiled ops for each device type; empty before the first use."""
     return dict(_loaded)
 
 
 def use_compiled(impl: str, device: torch.device) -> bool:
-    """Whether a call runs compiled. Raises when compiled code is demanded and cannot be had."""
+    """Return whether a call runs compiled code. Raise if compiled code is demanded but unavailable."""
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r}: must be one of {', '.join(IMPLS)}")
     return impl != "reference" and _resolve(impl, device.type)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _resolve(impl: str, device_type: str) -> bool:
     mode = backend()
     if mode == "reference":
@@ -92,7 +93,7 @@ def _resolve(impl: str, device_type: str) -> bool:
         return False
     raise RuntimeError(
         f"compiled eg3d_ops for {device_type!r} demanded (impl={impl!r}, backend={mode!r}) but not available. {cause}\n"
-        "Remedy: mend the cause, or set EG3D_OPS=reference to use the PyTorch implementations."
+        "Remedy: fix the cause, or set EG3D_OPS=reference to use the PyTorch implementations."
     )
 
 
@@ -105,7 +106,7 @@ def _say_once(level: int, message: str) -> None:
 
 
 def _load(device_type: str, mode: str) -> None:
-    """Loads the first library that can be had; raises with the cause of every failure."""
+    """Load the first library that works; raise with the cause of every failure."""
     if device_type not in ("cpu", "cuda"):
         raise _build.BuildError(f"No compiled ops exist for device type {device_type!r}, only for cpu and cuda.")
     if device_type in _loaded:
@@ -128,7 +129,7 @@ def _load(device_type: str, mode: str) -> None:
 
 
 def _prebuilt(device_type: str) -> Path:
-    """The library installed with the package, if it was made from these sources and fits the devices."""
+    """Return the library installed with the package, if it was built from these sources and fits the devices."""
     folder = _build.PACKAGE / "lib"
     stem = _build.library_name(device_type).removesuffix(_build.SUFFIX)
     for path in sorted(folder.glob(f"{stem}*{_build.SUFFIX}")):
@@ -137,7 +138,7 @@ def _prebuilt(device_type: str) -> Path:
             return path
     others = sorted(path.name for path in folder.glob(f"eg3d_ops_{device_type}-*"))
     found = f"found only {', '.join(others)}, made from other sources or for other devices" if others else "it has none"
-    raise _build.BuildError(f"no {stem}*{_build.SUFFIX} in {folder}: {found}; see README, 'Building ahead of time'")
+    raise _build.BuildError(f"no {stem}*{_build.SUFFIX} in {folder}: {found}; see docs/eg3d_ops.md")
 
 
 def _built(device_type: str) -> Path:
@@ -145,13 +146,17 @@ def _built(device_type: str) -> Path:
 
 
 def _device_archs() -> list[str]:
-    """Compute capabilities of the visible devices, e.g. ["80", "90"]."""
+    """Return the compute capabilities of the visible devices, e.g. ["80", "90"]."""
     found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
     return [f"{major}{minor}" for major, minor in sorted(found)]
 
 
 def _covers(archs: list[str], device: str) -> bool:
-    """Binary code runs on its own major version from its minor upwards; the newest carries PTX for all later."""
+    """Return whether code for `archs` runs on a device.
+
+    Binary code runs on devices of its major version with the same or a later minor version. The newest architecture
+    also carries PTX for all later devices.
+    """
     return any(a[:-1] == device[:-1] and int(a) <= int(device) for a in archs) or int(archs[-1]) <= int(device)
 
 
@@ -159,12 +164,12 @@ def _covers(archs: list[str], device: str) -> bool:
 
 
 def cpu_isa() -> str:
-    """The instruction set the CPU kernels use: "avx512", "avx2" or "portable"."""
+    """Return the instruction set that the CPU kernels use: "avx512", "avx2" or "portable"."""
     return CPU_ISAS[_request_isa(_cpu_library(), -1)]
 
 
 def set_cpu_isa(isa: str) -> None:
-    """Overrides the run-time choice, for tests and comparisons."""
+    """Override the run-time choice of the instruction set, for tests and comparisons."""
     _apply_isa(_cpu_library(), isa, "isa")
 
 
@@ -183,7 +188,7 @@ def _apply_isa(library: Path, isa: str, what: str) -> None:
     if isa not in CPU_ISAS:
         raise ValueError(f"{what}={isa!r}: must be one of {', '.join(CPU_ISAS)}")
     if _request_isa(library, CPU_ISAS.index(isa)) < 0:
-        raise ValueError(f"{what}={isa!r}: this processor or this build lacks it")
+        raise ValueError(f"{what}={isa!r}: this processor or this build does not have it")
 
 
 def _request_isa(library: Path, request: int) -> int:

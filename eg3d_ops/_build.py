@@ -1,10 +1,9 @@
-"""Compiles csrc/ into one shared library per device type, with ninja.
+"""Compile csrc/ into one shared library per device type, with ninja.
 
-The same function serves `setup.py` (ahead of time, into the package) and the first use of an op
-(lazily, into the user's cache). The libraries touch torch only through its stable ABI, so one
-build serves every Python and every torch from 2.10 on.
+`setup.py` calls it ahead of time, for the package; the first use of an op calls it for the user's cache. The libraries
+use torch only through its stable ABI, so one build serves every Python and every torch from 2.10 on.
 
-This file imports nothing of the package: `setup.py` loads it by path, possibly where torch is missing.
+This file imports nothing from the package: `setup.py` loads it by path, possibly where torch is missing.
 """
 
 import hashlib
@@ -18,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -26,7 +26,7 @@ SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # 2.10: the newest torch that runs on V100
 HOST_FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", TORCH_TARGET]
-# Contraction to FMA is wanted; nothing else of -ffast-math is: infinities and NaN must pass through.
+# Contraction to FMA is allowed, but no other part of -ffast-math: infinities and NaN must pass through.
 KERNEL_FLAGS = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 CPU_ISAS = {  # every *_kernel.cpp is compiled once for each; dispatch.cpp picks at run time
     "portable": [],
@@ -40,11 +40,11 @@ class BuildError(RuntimeError):
     """A library could not be built; the message names the cause and the remedy."""
 
 
-# ----- What a library is called ---------------------------------------------------------------------------
+# ----- Names of libraries ---------------------------------------------------------------------------------
 
 
 def source_digest(target: str) -> str:
-    """Fingerprint of everything a library is made from: a stale library is never picked up."""
+    """Return a fingerprint of everything a library is built from, so that a stale library is never used."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in sorted([*CSRC.glob("*.h"), *(CSRC / target).rglob("*")]):
         if path.is_file():
@@ -53,17 +53,17 @@ def source_digest(target: str) -> str:
 
 
 def library_name(target: str, archs: list[str] | None = None) -> str:
-    """`eg3d_ops_cpu-<digest>.so`, `eg3d_ops_cuda-<digest>-80.90.so`."""
+    """Return `eg3d_ops_cpu-<digest>.so` or `eg3d_ops_cuda-<digest>-80.90.so`."""
     tail = "-" + ".".join(archs) if archs else ""
     return f"eg3d_ops_{target}-{source_digest(target)}{tail}{SUFFIX}"
 
 
 def cuda_archs_from_env() -> list[str]:
-    """Architectures named by TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX"), else sm_80 and sm_90."""
+    """Return the architectures of TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX"), or sm_80 and sm_90."""
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";").split(";")
     archs = set()
     for entry in filter(None, listed):
-        # "9.0a" asks for features of one chip only; these sources use none, so plain 9.0 serves it.
+        # "9.0a" requests features of one chip only; these sources use none, so plain 9.0 is enough.
         match = re.fullmatch(r"(\d+)\.(\d)[af]?(\+PTX)?", entry)
         if not match:
             raise BuildError(f"TORCH_CUDA_ARCH_LIST: {entry!r} must look like 8.0 or 9.0+PTX, entries separated by ;")
@@ -100,7 +100,7 @@ def find_nvcc() -> str:
 
 
 def find_ninja() -> str:
-    """ninja on PATH or beside the interpreter: a virtual environment need not be activated."""
+    """Find ninja on PATH or next to the interpreter, so that a virtual environment need not be activated."""
     user_scripts = sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
     path = os.pathsep.join([sysconfig.get_path("scripts"), user_scripts, os.environ.get("PATH", "")])
     if found := shutil.which("ninja", path=path):
@@ -109,7 +109,7 @@ def find_ninja() -> str:
 
 
 def find_torch() -> Path:
-    """The folder of torch, found without importing it."""
+    """Find the folder of torch without importing it."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         raise BuildError(
@@ -120,7 +120,7 @@ def find_torch() -> Path:
 
 
 def check_tools(target: str) -> None:
-    """Raises BuildError, naming what is missing, unless everything needed to compile `target` is here."""
+    """Raise BuildError with the name of a missing tool, unless `target` can be compiled here."""
     torch = find_torch()
     find_cxx()
     find_ninja()
@@ -133,10 +133,13 @@ def check_tools(target: str) -> None:
 # ----- Building -------------------------------------------------------------------------------------------
 
 
-def build(target: str, folder: Path, archs: list[str] | None = None) -> Path:
-    """Builds the library of `target` ("cpu" or "cuda") into `folder`; returns its path.
+def build(
+    target: str, folder: Path, archs: list[str] | None = None, say: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Build the library of `target` ("cpu" or "cuda") in `folder` and return its path.
 
-    Everything happens in a scratch folder; the finished library is renamed into place.
+    Everything happens in a scratch folder; the finished library is renamed into place. `say` is called with a line for
+    each file that is compiled.
     """
     check_tools(target)
     archs = archs or (cuda_archs_from_env() if target == "cuda" else [])
@@ -144,32 +147,47 @@ def build(target: str, folder: Path, archs: list[str] | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=scratch_prefix(output), dir=folder) as scratch:
         Path(scratch, "build.ninja").write_text(ninja_file(target, output.name, archs), encoding="utf-8")
-        done = subprocess.run(
-            [find_ninja(), "-C", scratch],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
-        if done.returncode != 0:
-            raise BuildError(f"compiling the {target} ops failed:\n{_excerpt(done.stdout)}")
+        code, log = _run_ninja(scratch, say)
+        if code != 0:
+            raise BuildError(f"compiling the {target} ops failed:\n{_excerpt(log)}")
         os.replace(Path(scratch, output.name), output)
     return output
 
 
+def _run_ninja(scratch: str, say: Callable[[str], None]) -> tuple[int, str]:
+    """Run ninja, and return its exit code and everything it printed."""
+    rows = []
+    with subprocess.Popen(
+        [find_ninja(), "-C", scratch],
+        env={**os.environ, "NINJA_STATUS": "[%f/%t] "},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for row in process.stdout:
+            rows.append(row)
+            if row.startswith("["):
+                say(row.strip())
+    return process.returncode, "".join(rows)
+
+
 def scratch_prefix(output: Path) -> str:
-    """How the scratch folders of a library's builds begin, so that what a killed build left can be found."""
+    """Return the prefix of a library's scratch folders, by which the remains of a killed build can be found."""
     return f".{output.name}-"
 
 
 def ninja_file(target: str, output: str, archs: list[str]) -> str:
-    """The text of build.ninja for one library."""
+    """Return the text of build.ninja for one library."""
     objects = _objects(target)
     rules = {".cpp": _compile_cpp()} | ({".cu": _compile_cu(archs)} if target == "cuda" else {})
     lines = ["ninja_required_version = 1.3"]
     for suffix, command in rules.items():
         lines += [f"rule {suffix[1:]}", f"  command = {_words(command)} $flags -c $in -o $out"]
+        lines += [f"  description = {Path(command[0]).name} $out"]
     lines += ["rule link", f"  command = {_words([find_cxx(), '-shared'])} $in -o $out {_words(_libraries(target))}"]
+    lines += ["  description = link $out"]
     for name, source, flags in objects:
         lines += [f"build {name}: {source.suffix[1:]} {_escaped(str(source))}", f"  flags = {_words(flags)}"]
     lines += [f"build {output}: link {' '.join(name for name, _, _ in objects)}", f"default {output}", ""]
@@ -177,7 +195,7 @@ def ninja_file(target: str, output: str, archs: list[str]) -> str:
 
 
 def _objects(target: str) -> list[tuple[str, Path, list[str]]]:
-    """Everything to compile: object file, source, flags of its own."""
+    """Return everything to compile: object file, source, extra flags."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     isas = CPU_ISAS if x86 else {"portable": CPU_ISAS["portable"]}
     objects: list[tuple[str, Path, list[str]]] = []
@@ -212,17 +230,17 @@ def _libraries(target: str) -> list[str]:
 
 
 def _words(words: list[str]) -> str:
-    """A command line for ninja: words quoted for the shell, then dollars for ninja."""
+    """Quote a command line for the shell, then its dollars for ninja."""
     return shlex.join(words).replace("$", "$$")
 
 
 def _escaped(path: str) -> str:
-    """A path in a build statement of ninja."""
+    """Escape a path for a build statement of ninja."""
     return re.sub(r"[$ :]", r"$\g<0>", path)
 
 
 def _excerpt(log: str, lines: int = 30) -> str:
-    """The lines around the first error: the rest of a compiler's log rarely helps."""
+    """Return the lines around the first error: the rest of a compiler's log rarely helps."""
     rows = log.splitlines()
     first = next((i for i, row in enumerate(rows) if "error" in row.lower() or "FAILED" in row), 0)
     return "\n".join(rows[first : first + lines])

@@ -1,6 +1,7 @@
-"""Libraries built at first use, kept in the user's cache. One process builds, all others wait for it.
+"""Build the compiled libraries at first use and keep them in the user's cache.
 
-The lock is the operating system's: a killed process cannot leave it locked.
+One process builds a library while all others wait for it. The lock is the operating system's, so a killed
+process cannot leave it locked.
 """
 
 import logging
@@ -16,19 +17,19 @@ from . import _build
 logger = logging.getLogger("eg3d_ops")
 
 _STARTED = time.time()
-# Local rank 0 starts with its fellows, give or take: an older failure notice is from an earlier launch.
+# All ranks of a launch are expected to start within this time. An older failure notice is from an earlier launch.
 _LAUNCH_SPREAD = 60.0  # seconds
 
 
 def built(target: str, archs: list[str] | None) -> Path:
-    """The library in the cache; built now if missing."""
+    """Return the path of the library in the cache. Build it now if it is missing."""
     folder = cache_folder()
     path = folder / _build.library_name(target, archs)
     if path.exists():
         return path
     timeout = lock_timeout()
-    _make_writable(folder)  # on every rank: none waits for one that cannot write
-    notice = folder / f"{path.name}.{platform.node()}.failed"  # where local rank 0 tells the others
+    _make_writable(folder)  # on every rank, so that no rank waits for a local rank 0 that cannot write
+    notice = folder / f"{path.name}.{platform.node()}.failed"  # local rank 0 reports a failed build here
     if int(os.environ.get("LOCAL_RANK", "0")) != 0:
         return _wait_for(path, notice, timeout)
     notice.unlink(missing_ok=True)
@@ -41,10 +42,13 @@ def built(target: str, archs: list[str] | None) -> Path:
 
 
 def cache_folder() -> Path:
-    """EG3D_OPS_CACHE or ~/.cache/eg3d_ops, with a folder per kind of machine: homes may be shared."""
+    """Return the cache folder: EG3D_OPS_CACHE or ~/.cache/eg3d_ops, with a subfolder per kind of machine.
+
+    The subfolder is needed because machines of different kinds may share a home folder.
+    """
     try:
         root = Path(os.environ.get("EG3D_OPS_CACHE") or Path.home() / ".cache" / "eg3d_ops")
-    except RuntimeError as error:  # a user without a home
+    except RuntimeError as error:  # the user has no home folder
         raise _build.BuildError(f"{error}; set EG3D_OPS_CACHE to a folder for the compiled ops") from error
     return root.absolute() / f"{platform.system()}-{platform.machine()}".lower()
 
@@ -69,17 +73,20 @@ def _make_writable(folder: Path) -> None:
 
 
 def _build_locked(target: str, path: Path, archs: list[str] | None, timeout: float) -> None:
-    import filelock  # here, so that a prebuilt library needs it not
+    import filelock  # imported here, because a prebuilt library does not need it
 
     lock = path.with_name(path.name + ".lock")
     try:
         with filelock.FileLock(lock, timeout=timeout):
-            if path.exists():  # another process was faster
+            if path.exists():  # another process has built it in the meantime
                 return
-            for leftover in path.parent.glob(_build.scratch_prefix(path) + "*"):  # of a killed build
+            for leftover in path.parent.glob(_build.scratch_prefix(path) + "*"):  # left by a killed build
                 shutil.rmtree(leftover, ignore_errors=True)
-            logger.info("%s: building the compiled ops (once)", target)
-            _build.build(target, path.parent, archs)
+            # nvcc takes minutes, so a user must know; a C++ compiler takes seconds.
+            level = logging.WARNING if target == "cuda" else logging.INFO
+            took = ", which takes minutes" if target == "cuda" else ""
+            logger.log(level, "%s: compiling the ops, once on this machine%s", target, took)
+            _build.build(target, path.parent, archs, say=lambda row: logger.log(level, "%s: %s", target, row))
     except filelock.Timeout:
         raise _build.BuildError(
             f"another process held {lock} for {timeout:g} s; wait for it, or raise EG3D_OPS_LOCK_TIMEOUT"
@@ -89,7 +96,10 @@ def _build_locked(target: str, path: Path, archs: list[str] | None, timeout: flo
 
 
 def _wait_for(path: Path, notice: Path, timeout: float) -> Path:
-    """Local ranks other than 0 never build: they wait for the library, or for news of its failure."""
+    """Wait until local rank 0 has built the library, and return its path. Other local ranks never build.
+
+    Raise BuildError if local rank 0 reports a failure or the time is up.
+    """
     deadline = time.monotonic() + timeout
     while True:
         if path.exists():
@@ -104,9 +114,12 @@ def _wait_for(path: Path, notice: Path, timeout: float) -> Path:
 
 
 def _fresh_failure(notice: Path) -> str | None:
-    """What rank 0 of this launch reported. The time is in the text: file times may be a server's."""
+    """Return the failure that local rank 0 of this launch reported, or None.
+
+    The time is part of the text, because file times may come from a file server's clock.
+    """
     try:
         when, _, message = notice.read_text(encoding="utf-8").partition("\n")
         return message if float(when) > _STARTED - _LAUNCH_SPREAD else None
-    except (FileNotFoundError, ValueError):  # ValueError: half written
+    except (FileNotFoundError, ValueError):  # ValueError: the notice is half written
         return None

@@ -1,6 +1,6 @@
-"""Argument checks shared by the compiled ops and their PyTorch twins: both see only checked arguments.
+"""Argument checks shared by the compiled ops and their reference implementations: both get checked arguments only.
 
-Every message states the argument, its value, the rule and, where there is one, the remedy.
+Every message states the argument, its value, the rule and, where one exists, the remedy.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-KERNEL_DTYPES = {  # of the pointwise ops and filters
+KERNEL_DTYPES = {  # dtypes that the compiled pointwise ops and filters take, per device type
     "cpu": (torch.float32, torch.float64),
     "cuda": FLOATING,
 }
 
 
 def check_tensor(name: str, value: object, ndim: int | tuple[int, ...] | None = None, shape: str = "") -> Tensor:
-    """A floating-point tensor of the given rank; `shape` names its axes in the message, e.g. "[N, C, H, W]"."""
+    """Return `value` if it is a floating-point tensor of the given rank; otherwise raise TypeError or ValueError.
+
+    `shape` names the axes in the message, e.g. "[N, C, H, W]".
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOATING:
@@ -30,7 +33,10 @@ def check_tensor(name: str, value: object, ndim: int | tuple[int, ...] | None = 
 
 
 def check_shape(name: str, value: Tensor, shape: Sequence[int], why: str) -> Tensor:
-    """An exact shape; `why` says what fixes it, e.g. "[N, R, 3] as origins"."""
+    """Return `value` if it has exactly this shape; otherwise raise ValueError.
+
+    `why` explains the shape in the message, e.g. "[N, R, 3] as origins".
+    """
     if list(value.shape) != list(shape):
         raise ValueError(f"{name} must have shape {list(shape)} ({why}), got {list(value.shape)}")
     return value
@@ -51,7 +57,7 @@ def check_int(name: str, value: object, minimum: int | None = None) -> int:
 
 
 def check_number(name: str, value: object) -> float:
-    """A finite real number."""
+    """Return `value` as a float. Raise TypeError or ValueError unless it is a finite real number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     number = float(value)
@@ -61,7 +67,7 @@ def check_number(name: str, value: object) -> float:
 
 
 def check_kernel_dtype(op: str, x: Tensor, impl: str) -> bool:
-    """Whether compiled code exists for the dtype of x; demanded by impl="compiled"."""
+    """Return whether compiled code exists for the dtype of x. If not, raise TypeError for impl="compiled"."""
     supported = KERNEL_DTYPES.get(x.device.type, ())
     if impl == "compiled" and x.dtype not in supported:
         takes = f"compiled {op} on {x.device.type} takes {', '.join(map(str, supported))}"

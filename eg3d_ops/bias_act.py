@@ -1,6 +1,7 @@
 """Bias, activation, gain and clamp in one pass: y = clamp(gain * f(x + b)).
 
-`bias_act` runs compiled code where it can; `_bias_act` is its PyTorch twin. Both are twice differentiable.
+`bias_act` runs compiled code where possible; `_bias_act` is its reference implementation in plain PyTorch.
+Both are twice differentiable.
 """
 
 import math
@@ -19,9 +20,9 @@ from ._library import LIBRARY, NAMESPACE, define
 
 @dataclass(frozen=True)
 class Activation:
-    index: int  # what the kernels call it
-    gain: float  # default: keeps the variance of normally distributed input, roughly
-    piecewise_linear: bool  # f'' = 0, and f' follows from the sign of y alone
+    index: int  # number of the activation in the kernels
+    gain: float  # default gain; it roughly keeps the variance of normally distributed input
+    piecewise_linear: bool  # f'' = 0, and f' depends only on the sign of y
     function: Callable[[Tensor, float], Tensor]
 
 
@@ -37,7 +38,7 @@ ACTIVATIONS = {
     "swish": Activation(8, math.sqrt(2), False, lambda x, alpha: F.silu(x)),
 }
 _BY_INDEX = list(ACTIVATIONS)
-NO_CLAMP = -1.0  # what the kernels take for None
+NO_CLAMP = -1.0  # the kernels' value for None
 
 
 def bias_act(
@@ -50,7 +51,7 @@ def bias_act(
     clamp: float | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """clamp(gain * f(x + b)), in the shape, dtype and memory layout of x.
+    """Return clamp(gain * f(x + b)) in the shape, dtype and memory layout of x.
 
     b      one number per index of dimension `dim`; cast to x.dtype. None: no bias.
     act    linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus or swish.
@@ -68,7 +69,7 @@ def bias_act(
     if clamp is not None and clamp < 0:
         raise ValueError(f"clamp must be at least 0, got {clamp}; None means no clamp")
     if b is None:
-        dim = 0  # unused: x may even be a scalar
+        dim = 0  # unused; x may even be a scalar
     else:
         b = _check_bias(b, x, dim)
     if use_compiled(impl, x.device) and check_kernel_dtype("bias_act", x, impl):
@@ -88,14 +89,14 @@ def _check_bias(b: Tensor, x: Tensor, dim: int) -> Tensor:
 def _bias_act(
     x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
 ) -> Tensor:
-    """The twin: the same arguments, defaults filled in."""
+    """Compute bias_act in plain PyTorch. The arguments are the same, with the defaults filled in."""
     y = x
     if b is not None:
         y = y + b.reshape([-1 if d == dim else 1 for d in range(x.ndim)])
     y = ACTIVATIONS[act].function(y, alpha)
     if gain != 1:
         y = y * gain
-    if clamp is not None and clamp < torch.finfo(y.dtype).max:  # beyond, torch refuses the limit itself
+    if clamp is not None and clamp < torch.finfo(y.dtype).max:  # torch rejects a limit beyond the range of the dtype
         y = y.clamp(-clamp, clamp)
     return x.clone() if y is x else y.to(x.dtype)  # autocast promotes some functions to float32
 
@@ -136,7 +137,7 @@ def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, b, *settings = inputs
     dim, act, alpha, gain, clamp = ctx.settings = settings
     ctx.has_bias = b is not None
-    # Keep the least that gives f' and the clamp: y where its sign tells all, else x and b.
+    # Save only what f' and the clamp need: y if it determines both, otherwise x and b.
     if act == ACTIVATIONS["linear"].index and clamp < 0:
         ctx.save_for_backward(None, None, None)
     elif ACTIVATIONS[_BY_INDEX[act]].piecewise_linear and gain > 0 and alpha >= 0:
@@ -160,8 +161,8 @@ def _setup_grad(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _backward_grad(ctx: Any, v: Tensor) -> tuple:
     dy, x, b, y = ctx.saved_tensors
-    d_dy = torch.ops.eg3d_ops.bias_act_grad(v, x, b, y, *ctx.settings)  # linear in dy
-    dx = db = None  # f'' = 0 unless curved; y only selects the piece
+    d_dy = torch.ops.eg3d_ops.bias_act_grad(v, x, b, y, *ctx.settings)  # bias_act_grad is linear in dy
+    dx = db = None  # f'' = 0 unless curved; y only selects the linear piece
     if ctx.curved and (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
         dx = torch.ops.eg3d_ops.bias_act_grad2(v, dy, x, b, *ctx.settings)
         db = None if b is None else _sum_to_bias(dx, ctx.settings[0])

@@ -1,4 +1,4 @@
-"""Filters for `upfirdn2d`, and its three common uses: filter, upsample, downsample, each keeping images aligned."""
+"""Filters for `upfirdn2d` and its three common uses: filter, upsample, downsample. All keep images aligned."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from ._checks import check_number, check_tensor
 from .upfirdn2d import Pair, parse_padding, parse_pair, upfirdn2d
 
 Taps = Tensor | Sequence[float] | Sequence[Sequence[float]] | float | None
-SEPARABLE_FROM = 8  # taps: below, two passes cost more than one
+SEPARABLE_FROM = 8  # taps; with fewer, two passes cost more than one
 
 
 def setup_filter(
@@ -21,12 +21,12 @@ def setup_filter(
     gain: float = 1,
     separable: bool | None = None,
 ) -> Tensor:
-    """A float32 filter for upfirdn2d: [taps], applied along x and along y, or [fh, fw].
+    """Return a float32 filter for upfirdn2d: [taps], applied along x and along y, or [fh, fw].
 
-    f          taps for both axes, a table [fh, fw], a number or None (the identity); never modified.
-    normalize  scale to sum 1.
-    gain       factor on an image that goes through the filter, both axes together.
-    separable  keep one-dimensional taps so; default: from 8 taps on. Otherwise they become their outer product.
+    f          taps for both axes, a table [fh, fw], a number or None (the identity). It is never modified.
+    normalize  scale the taps to sum 1.
+    gain       factor on the filtered image, for both axes together.
+    separable  keep one-dimensional taps one-dimensional (default: from 8 taps on); if False, use their outer product.
     """
     taps = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32, device="cpu").detach()
     if taps.ndim > 2 or taps.numel() == 0:
@@ -61,7 +61,7 @@ def filter2d(
     gain: float = 1,
     impl: str = "auto",
 ) -> Tensor:  # [N, C, H, W] for padding 0
-    """Filters with as much zero padding as keeps the size; `padding` comes on top and may crop."""
+    """Filter x with the zero padding that keeps its size. `padding` is added to it; negative padding crops."""
     fw, fh = _filter_size(f)
     padding = _more_padding(padding, (fw // 2, fh // 2), ((fw - 1) // 2, (fh - 1) // 2))
     return upfirdn2d(x, f, padding=padding, flip_filter=flip_filter, gain=gain, impl=impl)
@@ -76,7 +76,7 @@ def upsample2d(
     gain: float = 1,
     impl: str = "auto",
 ) -> Tensor:  # [N, C, H up, W up] for padding 0
-    """Multiplies the size by `up`, and the values by as much as zeros are inserted."""
+    """Multiply the size by `up`. The values are multiplied by up_x * up_y to compensate for the inserted zeros."""
     (fw, fh), (ux, uy) = _filter_size(f), parse_pair("up", up)
     before = (fw + ux - 1) // 2, (fh + uy - 1) // 2
     padding = _more_padding(padding, before, ((fw - ux) // 2, (fh - uy) // 2))
@@ -93,7 +93,7 @@ def downsample2d(
     gain: float = 1,
     impl: str = "auto",
 ) -> Tensor:  # [N, C, H / down, W / down] for padding 0
-    """Divides the size by `down`."""
+    """Divide the size by `down`."""
     (fw, fh), (dx, dy) = _filter_size(f), parse_pair("down", down)
     before = (fw - dx + 1) // 2, (fh - dy + 1) // 2
     padding = _more_padding(padding, before, ((fw - dx) // 2, (fh - dy) // 2))
@@ -101,7 +101,7 @@ def downsample2d(
 
 
 def _filter_size(f: Tensor | None) -> Pair:
-    """Width and height."""
+    """Return the width and height of the filter."""
     if f is None:
         return 1, 1
     check_tensor("f", f, (1, 2), "[taps] or [fh, fw]")

@@ -1,7 +1,7 @@
-"""Tri-planes: which axes a plane spans, looking features up on it, decoding them.
+"""Tri-planes: the axes of each plane, feature lookup and the decoder.
 
-A plane is an image whose width runs along one world axis and whose height runs along another. Position 0
-of the box is the centre of the image; the box has side `box_warp`.
+A plane is an image whose width runs along one world axis and whose height runs along another. It covers a box
+of side `box_warp`; the centre of the image is at position 0.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PlaneAxes = tuple[tuple[int, int], ...]  # per plane: the world axis along its width, the one along its height
+PlaneAxes = tuple[tuple[int, int], ...]  # per plane: the world axes along its width and its height
 
 PLANE_AXES: dict[str, PlaneAxes] = {
-    # Released EG3D checkpoints: XY, XZ, ZX. The last two are one plane seen from both sides; no plane spans YZ.
+    # Released EG3D checkpoints: XY, XZ, ZX. The last two span the same axes in opposite order; no plane spans YZ.
     "official": ((0, 1), (0, 2), (2, 0)),
-    # XY, YZ, ZX: every pair of axes once. For networks trained anew.
+    # XY, YZ, ZX: every pair of axes once. For networks trained from scratch.
     "xy_yz_zx": ((0, 1), (1, 2), (2, 0)),
 }
-FORMER_NAMES = {"fixed": "xy_yz_zx"}  # in files and code written before
+FORMER_NAMES = {"fixed": "xy_yz_zx"}  # names in older files and code
 
 
 def parse_plane_axes(plane_axes: str | Sequence[Sequence[int]]) -> PlaneAxes:
@@ -36,7 +36,7 @@ def parse_plane_axes(plane_axes: str | Sequence[Sequence[int]]) -> PlaneAxes:
 
 
 class Decoder(NamedTuple):
-    """The two fully connected layers behind a plane lookup; output 0 is density, the others are colour."""
+    """The two fully connected layers after a plane lookup. Output 0 is density; the others are colour."""
 
     w1: Tensor  # [Hd, C]
     b1: Tensor  # [Hd]
@@ -45,7 +45,7 @@ class Decoder(NamedTuple):
 
 
 def sample_planes(planes: Tensor, points: Tensor, plane_axes: PlaneAxes, box_warp: float) -> Tensor:
-    """Bilinear features of every plane at points [N, M, 3]; zero outside the planes. -> [N, P, M, C]"""
+    """Return the bilinear features [N, P, M, C] of every plane at points [N, M, 3]; zero outside the planes."""
     n, p, c, h, w = planes.shape
     m = points.shape[1]
     normalised = points * (2 / box_warp)  # the box becomes [-1, 1]^3
@@ -57,8 +57,8 @@ def sample_planes(planes: Tensor, points: Tensor, plane_axes: PlaneAxes, box_war
 
 
 def decode(features: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor]:
-    """Mean over planes -> 2 layers -> density [N, M, 1], colour [N, M, Co]."""
+    """Apply the decoder to the mean features over planes. Return density [N, M, 1] and colour [N, M, Co]."""
     hidden = F.softplus(F.linear(features.mean(1), decoder.w1, decoder.b1))  # [N, M, Hd]
     out = F.linear(hidden, decoder.w2, decoder.b2)  # [N, M, 1+Co]
-    # A sigmoid slightly wider than [0, 1], so that saturated colours are reached at finite inputs (mip-NeRF).
+    # The sigmoid is slightly wider than [0, 1], so that saturated colours are reached at finite inputs (mip-NeRF).
     return out[..., :1], torch.sigmoid(out[..., 1:]) * 1.002 - 0.001

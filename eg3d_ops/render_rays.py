@@ -1,8 +1,8 @@
-"""The fused tri-plane renderer: rays in, composited features, depth and opacity out.
+"""The fused tri-plane renderer. It takes rays and returns composited features, depth and opacity.
 
 `render_rays` places coarse samples, looks features up on the planes, decodes them, places fine samples
-where the coarse ones found weight, and composites all of them. Compiled, this is one kernel family that
-keeps samples in registers and cache; `_render_rays` is its PyTorch twin.
+where the coarse ones have weight, and composites all samples. The compiled version is one kernel family that
+keeps samples in registers and cache; `_render_rays` is the reference implementation in plain PyTorch.
 """
 
 import logging
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ._backend import use_compiled
 from ._checks import check_device, check_int, check_number, check_shape, check_tensor
-from ._library import LIBRARY, NAMESPACE, define
+from ._library import LIBRARY, NAMESPACE, constant_when_traced, define
 from .marching import RaySums, RenderedRays, finish, interval_weights, march
 from .planes import Decoder, PlaneAxes, decode, parse_plane_axes, sample_planes
 from .sampling import auto_limits, importance_depths, stratified_depths
@@ -24,7 +24,7 @@ logger = logging.getLogger("eg3d_ops")
 Limit = float | str | Tensor
 Draws = str | tuple[Tensor, Tensor]
 
-# What the CUDA kernels hold in shared memory and registers; csrc/cuda/render.h says the same.
+# Limits of the CUDA kernels, set by shared memory and registers. csrc/cuda/render.h has the same numbers.
 CUDA_LIMITS = {"channels": 32, "hidden units": 64, "colours": 32, "samples per ray": 256, "planes": 8}
 
 
@@ -46,14 +46,16 @@ def render_rays(
     generator: torch.Generator | None = None,
     impl: str = "auto",
 ) -> RenderedRays:
-    """Renders N batches of R rays.
+    """Render R rays for each of the N batch elements.
 
-    plane_axes  "official", "xy_yz_zx" or pairs of axes; see `planes.PLANE_AXES`. No default: a wrong one renders noise.
-    ray_start, ray_end  numbers, tensors [N, R, 1], or both "auto": where the ray crosses the box.
-    draws  "midpoint": deterministic, stratified draw 0.5, importance draw j of F is (j + 0.5) / F; "random":
-        uniform, from `generator`; or the draws themselves: [N, R, num_coarse], [N, R, num_fine].
-    impl  "auto", "compiled" or "reference". Gradients reach planes and decoder; gradients to rays exist
-        only in the reference, which "auto" then takes.
+    plane_axes  "official", "xy_yz_zx" or pairs of axes; see `planes.PLANE_AXES`. There is no default, because
+        wrong axes render noise.
+    ray_start, ray_end  numbers, tensors [N, R, 1], or both "auto": the depths where the ray enters and leaves the box.
+    draws  "midpoint": deterministic; each stratified draw is 0.5, importance draw j of F is (j + 0.5) / F.
+        "random": uniform draws from `generator`. A pair of tensors: the draws themselves, [N, R, num_coarse]
+        and [N, R, num_fine].
+    impl  "auto", "compiled" or "reference". Gradients with respect to planes and decoder always exist. Gradients
+        with respect to rays exist only in the reference, which "auto" uses if they are required.
     """
     axes = parse_plane_axes(plane_axes)
     decoder = Decoder(*decoder)
@@ -87,7 +89,7 @@ def _render_rays(
     num_fine: int,
     disparity: bool,
 ) -> RaySums:
-    """The twin: every sample of every ray at once, in plain PyTorch."""
+    """Render in plain PyTorch, with all samples of all rays at once."""
     planes = planes.to(origins.dtype)
     decoder = Decoder(*(part.to(origins.dtype) for part in decoder))
 
@@ -97,7 +99,7 @@ def _render_rays(
         density, color = decode(sample_planes(planes, points.reshape(n, r * k, 3), axes, box_warp), decoder)
         return density.reshape(n, r, k), color.reshape(n, r, k, color.shape[-1])
 
-    with torch.autocast(planes.device.type, enabled=False):  # geometry and decoder never in half precision
+    with torch.autocast(planes.device.type, enabled=False):  # geometry and decoder never run in half precision
         depths = stratified_depths(near, far, num_coarse, 0.5 if coarse_draws is None else coarse_draws, disparity)
         density, color = evaluate(depths)
         if num_fine > 0:
@@ -129,9 +131,9 @@ def _compiled(
     num_fine: int,
     disparity: bool,
 ) -> RaySums:
-    """Same arguments and result as the twin."""
+    """Render with the compiled op. Arguments and result are those of `_render_rays`."""
     if planes.device.type == "cpu":
-        planes = planes.float()  # the CPU kernels speak float32 only
+        planes = planes.float()  # the CPU kernels take only float32
     color, depth, weight, depths = torch.ops.eg3d_ops.render_rays(
         *(planes, origins, directions, near.squeeze(-1), far.squeeze(-1), *(part.float() for part in decoder)),
         *(coarse_draws, fine_draws, [axis for pair in axes for axis in pair]),
@@ -141,7 +143,7 @@ def _compiled(
 
 
 def _runs_compiled(impl: str, planes: Tensor, rays: tuple[Tensor, ...], decoder: Decoder, num_samples: int) -> bool:
-    """Whether compiled code runs this call; where it cannot, "compiled" raises and "auto" takes the twin."""
+    """Return whether compiled code runs this call. If it cannot, "compiled" raises and "auto" uses the reference."""
     if not use_compiled(impl, planes.device):
         return False
     reason = _beyond_compiled(planes, rays, decoder, num_samples)
@@ -153,7 +155,7 @@ def _runs_compiled(impl: str, planes: Tensor, rays: tuple[Tensor, ...], decoder:
 
 
 def _beyond_compiled(planes: Tensor, rays: tuple[Tensor, ...], decoder: Decoder, num_samples: int) -> str:
-    """Why the compiled renderer cannot take this call; empty if it can."""
+    """Return why the compiled renderer cannot run this call, or an empty string if it can."""
     if planes.dtype == torch.float64:
         return "the compiled renderer has no float64"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in rays):
@@ -169,7 +171,7 @@ def _beyond_compiled(planes: Tensor, rays: tuple[Tensor, ...], decoder: Decoder,
 _logged: set[str] = set()
 
 
-@torch.compiler.disable
+@constant_when_traced
 def _log_once(reason: str) -> None:
     if reason not in _logged:
         _logged.add(reason)
@@ -208,14 +210,14 @@ def _check_numbers(box_warp: float, num_coarse: int, num_fine: int) -> None:
     if check_number("box_warp", box_warp) <= 0:
         raise ValueError(f"box_warp must be positive (the side of the box), got {box_warp}")
     check_int("num_fine", num_fine, 0)
-    # Importance sampling drops the first and the last of the S - 1 weights and needs one to remain.
+    # Importance sampling drops the first and the last of the S - 1 weights; at least one must remain.
     check_int("num_coarse", num_coarse, 4 if num_fine else 2)
 
 
 def _limits(
     start: Limit, end: Limit, origins: Tensor, directions: Tensor, box_warp: float, disparity: bool
 ) -> tuple[Tensor, Tensor]:
-    """Near and far depth of every ray: 2 x [N, R, 1]."""
+    """Return near and far depth of every ray: 2 x [N, R, 1]."""
     if isinstance(start, str) or isinstance(end, str):
         if not (isinstance(start, str) and isinstance(end, str) and start == end == "auto"):
             raise ValueError(f"ray_start={start!r}, ray_end={end!r}: either both 'auto' or neither")
@@ -239,7 +241,7 @@ def _limit(name: str, value: float | Tensor, origins: Tensor) -> Tensor:
 def _draws(
     draws: Draws, origins: Tensor, num_coarse: int, num_fine: int, generator: torch.Generator | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Uniform draws [N, R, S] and [N, R, F]; None stands for the deterministic ones."""
+    """Return the draws [N, R, S] and [N, R, F], or two None for the deterministic ones."""
     n, r, _ = origins.shape
     if isinstance(draws, str):
         if draws == "midpoint":

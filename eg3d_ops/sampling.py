@@ -1,4 +1,4 @@
-"""Where along a ray samples are placed: box limits, stratified depths, importance depths."""
+"""Placement of samples along a ray: box limits, stratified depths, importance depths."""
 
 import torch
 import torch.nn.functional as F
@@ -6,8 +6,11 @@ from torch import Tensor
 
 
 def box_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor, Tensor]:
-    """Depths at which rays [..., 3] enter and leave the cube of that side; (-1, -2) for a miss. -> 2 x [..., 1]"""
-    parallel = directions == 0  # to a pair of faces: inside for ever, or never
+    """Return the depths, 2 x [..., 1], at which rays [..., 3] enter and leave the centred cube of this side.
+
+    A ray that misses the cube gets (-1, -2).
+    """
+    parallel = directions == 0  # parallel to a pair of faces: the ray is always or never between them
     slope = 1 / torch.where(parallel, 1.0, directions)
     never = torch.where(origins.abs() <= side / 2, -torch.inf, torch.inf)
     a = torch.where(parallel, never, (-side / 2 - origins) * slope)
@@ -19,9 +22,10 @@ def box_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor
 
 
 def auto_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor, Tensor]:
-    """`box_limits`, where rays that miss get values of the rays of the batch that hit.
+    """Return `box_limits`, with the limits of rays that miss taken from the rays of the batch that hit.
 
-    As in the released models, a missing ray spans the smallest to the *largest entry* depth. None hit: unchanged.
+    As in the released models, a ray that misses spans the smallest to the *largest entry* depth. If no ray hits,
+    the limits stay unchanged.
     """
     near, far = box_limits(origins, directions, side)
     hit = far > near
@@ -32,7 +36,10 @@ def auto_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tenso
 
 
 def stratified_depths(near: Tensor, far: Tensor, count: int, draws: Tensor | float, disparity: bool = False) -> Tensor:
-    """Sample k lies at the fraction (k + u) / (count - 1) of [near, far]; the last may exceed far. -> [..., count]"""
+    """Return sample depths [..., count] between near and far, with one draw per sample.
+
+    Sample k lies at the fraction (k + u) / (count - 1) of [near, far]; the last may exceed far.
+    """
     fraction = (torch.arange(count, device=near.device, dtype=near.dtype) + draws) / (count - 1)
     if disparity:  # even in 1/depth
         return 1 / ((1 - fraction) / near + fraction / far)
@@ -40,17 +47,21 @@ def stratified_depths(near: Tensor, far: Tensor, count: int, draws: Tensor | flo
 
 
 def importance_depths(depths: Tensor, weights: Tensor, draws: Tensor) -> Tensor:
-    """Depths drawn from the smoothed weights [..., S-1] between coarse depths [..., S]; unsorted. -> [..., F]"""
+    """Draw depths [..., F] from the smoothed weights [..., S-1] between coarse depths [..., S]. They are unsorted."""
     padded = F.pad(weights, (1, 1), value=-torch.inf)
     widened = torch.maximum(padded[..., :-1], padded[..., 1:])  # [..., S]
     smooth = (widened[..., :-1] + widened[..., 1:]) / 2 + 0.01  # [..., S-1]
     midpoints = (depths[..., :-1] + depths[..., 1:]) / 2  # [..., S-1]
-    # One weight fewer at each end, yet bins from the first midpoint on: the released models were trained so.
+    # The first and the last weight are dropped, but bins start at the first midpoint: the released models were trained
+    # this way.
     return inverse_cdf(midpoints, smooth[..., 1:-1], draws).detach()
 
 
 def inverse_cdf(positions: Tensor, weights: Tensor, draws: Tensor) -> Tensor:
-    """Inverts the piecewise linear cdf of weights [..., M] with knots at positions[..., :M+1]. -> shape of draws"""
+    """Return the positions at which the cdf reaches the draws, in the shape of the draws.
+
+    The cdf of weights [..., M] is piecewise linear with knots at positions[..., :M+1].
+    """
     pdf = weights + 1e-5
     cdf = F.pad((pdf / pdf.sum(-1, keepdim=True)).cumsum(-1), (1, 0))  # [..., M+1]
     index = torch.searchsorted(cdf.contiguous(), draws.contiguous(), right=True)

@@ -1,7 +1,8 @@
-"""Upsample, pad, filter, downsample: the resampling step of StyleGAN networks, in one op.
+"""Upsample, pad, filter, downsample: the resampling step of StyleGAN networks in one op.
 
-`upfirdn2d` runs compiled code where it can; `_upfirdn2d` is its PyTorch twin. The gradient with respect
-to x is again an upfirdn2d, so both are differentiable to any order; filters have no gradient.
+`upfirdn2d` runs compiled code where possible; `_upfirdn2d` is its reference implementation in plain PyTorch.
+The gradient with respect to x is again an upfirdn2d, so both are differentiable to any order. Filters have no
+gradient.
 """
 
 import math
@@ -38,14 +39,14 @@ def upfirdn2d(
     gain: float = 1,
     impl: str = "auto",
 ) -> Tensor:
-    """Every channel on its own: insert zeros, pad or crop, convolve, decimate.
+    """Resample every channel separately: insert zeros, pad or crop, convolve, decimate.
 
     f        float32 filter from `setup_filter`; None: the identity.
-    up       each pixel is followed by up - 1 zeros; an int or [x, y].
-    padding  zeros around the result; negative crops. An int, [x, y] or [x0, x1, y0, y1].
+    up       insert up - 1 zeros after each pixel; an int or [x, y].
+    padding  zeros around the upsampled image; negative numbers crop. An int, [x, y] or [x0, x1, y0, y1].
     flip_filter  False: convolution; True: correlation.
     gain     factor on the result.
-    down     of the filtered pixels, keep number 0, down, 2 down, ...; an int or [x, y].
+    down     keep the filtered pixels 0, down, 2 down, ...; an int or [x, y].
     impl     "auto", "compiled" or "reference".
     """
     check_tensor("x", x, 4, "[N, C, H, W]")
@@ -59,7 +60,7 @@ def upfirdn2d(
 
 
 def _upfirdn2d(x: Tensor, f: Tensor, up: Pair, down: Pair, padding: Padding, flip_filter: bool, gain: float) -> Tensor:
-    """The twin: the same arguments, parsed."""
+    """Compute upfirdn2d in plain PyTorch. The arguments are the same, already parsed."""
     (ux, uy), (dx, dy) = up, down
     n, c, h, w = x.shape
     if up != (1, 1):
@@ -78,7 +79,7 @@ def _upfirdn2d(x: Tensor, f: Tensor, up: Pair, down: Pair, padding: Padding, fli
 
 
 def _no_autocast(device_type: str) -> AbstractContextManager:
-    """Autocast would take float32 images to half precision in a convolution."""
+    """Return a context without autocast, which would convert float32 images to half precision in a convolution."""
     return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
 
 
@@ -86,13 +87,13 @@ def _no_autocast(device_type: str) -> AbstractContextManager:
 
 
 def parse_pair(name: str, value: int | Sequence[int]) -> Pair:
-    """A factor, or one for x and one for y."""
+    """Return the factors for x and y, given as an int or [x, y]."""
     values = _integers(name, value, (1, 2), "an int or [x, y]")
     return check_int(name, values[0], 1), check_int(name, values[-1], 1)
 
 
 def parse_padding(value: int | Sequence[int]) -> Padding:
-    """An int, [x, y] or [x0, x1, y0, y1]."""
+    """Return the padding of each side, given as an int, [x, y] or [x0, x1, y0, y1]."""
     values = _integers("padding", value, (1, 2, 4), "an int, [x, y] or [x0, x1, y0, y1]")
     if len(values) == 4:
         return Padding(*values)
@@ -122,14 +123,14 @@ def check_filter(f: Tensor, x: Tensor) -> Tensor:
     return f
 
 
-# Filters found finite, with the version looked at. Looking into a filter on a GPU waits for the GPU, so
-# each is looked into once.
+# Filters whose values were found finite, with the version that was checked. Reading a filter on a GPU waits for the
+# GPU, so each filter is checked only once.
 _finite: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def _check_finite(f: Tensor) -> None:
     if torch.compiler.is_compiling() or f.device.type == "meta":
-        return  # no values to look at
+        return  # there are no values to check
     remember = f.device.type != "cpu" and not f.is_inference()  # inference tensors have no version
     if remember and _finite.get(f) == f._version:
         return
@@ -180,7 +181,7 @@ def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple:
-    """The transposed map: up and down change places, the filter turns round, the padding gives the size of x."""
+    """Apply the transposed map: swap up and down, flip the filter, and pad to get the size of x."""
     (f,) = ctx.saved_tensors
     x0, _, y0, _ = ctx.padding
     padding = [
@@ -192,7 +193,10 @@ def _backward(ctx: Any, dy: Tensor) -> tuple:
 
 
 def _transposed_padding(size: int, out: int, taps: int, up: int, down: int, before: int) -> tuple[int, int]:
-    """y[o] = sum_i x[i] k[i up + before - o down], so x[i] collects y[o] k'[o down + (taps - 1 - before) - i up]."""
+    """Return the padding before and after for the transposed map along one axis.
+
+    y[o] = sum_i x[i] k[i up + before - o down], so x[i] collects y[o] k'[o down + (taps - 1 - before) - i up].
+    """
     return taps - 1 - before, size * up - out * down + before - up + 1
 
 

@@ -1,12 +1,12 @@
-"""The paper's ablations: trains and measures every row alike, and writes docs/ablations.md.
+"""Train and measure the rows of the paper's ablations, and write docs/ablations.md.
 
 \b
     python eval/ablations.py --world mini --seeds 3
     python eval/ablations.py --world mini --rows base,no-gate --images 1600 --out runs/short
     python eval/ablations.py --render
 
-Made to run in the background: it says a line when a row begins and when it ends, and the same command continues what
-was stopped. All rows of one seed come before those of the next.
+The command prints a line when a row begins and when it ends, so it can run in the background. If it was stopped, the
+same command continues. All rows of one seed come before those of the next.
 """
 
 import signal
@@ -28,24 +28,26 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @click.command(help=__doc__)
 @click.option("--world", type=click.Choice(list(WORLDS)), default="mini", show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each row.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings per row.")
 @click.option(
     "--images",
     type=click.IntRange(min=1),
-    help="Of the last stage; its average shrinks too.  [default: configured]",
+    help="Images of the last stage; the average's half-life is scaled too.  [default: as configured]",
 )
-@click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="That are measured.")
-@click.option("--rows", metavar="NAME,NAME", help="Only these; the page lists them.  [default: all]")
+@click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="Samples per measurement.")
+@click.option("--rows", metavar="NAME,NAME", help="Run only these rows; docs/ablations.md lists them.  [default: all]")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/ablations"), show_default=True
 )
 @click.option(
-    "--config", metavar="YAML", help="The whole method.  [default: the world's, configs/dreamportrait/mini.yaml]"
+    "--config", metavar="YAML", help="The whole method.  [default: that of --world, configs/dreamportrait/mini.yaml]"
 )
-@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="[default: docs/ablations.md]")
-@click.option("--render", is_flag=True, help="Only write the page, from the results that are in --out.")
-@click.option("--plan", is_flag=True, help="Only check, and show the command of each training.")
-@click.option("--clip-weight", is_flag=True, help="Only measure the weight of CLIP's loss in row clip.")
+@click.option(
+    "--page", type=click.Path(path_type=Path, dir_okay=False), help="The page to write.  [default: docs/ablations.md]"
+)
+@click.option("--render", is_flag=True, help="Only write the page, from the results in --out.")
+@click.option("--plan", is_flag=True, help="Only check the study and print the command of each training.")
+@click.option("--clip-weight", is_flag=True, help="Only measure the weight of CLIP's loss for row clip.")
 def main(
     world: str,
     seeds: int,
@@ -60,10 +62,10 @@ def main(
     clip_weight: bool,
 ) -> None:
     page = page or ROOT / "docs" / "ablations.md"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training ends with this process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # raises SystemExit, which also ends the training process
     with one_message():
         if sum((render, plan, clip_weight)) > 1:
-            raise ValueError("--render, --plan and --clip-weight do one thing each; choose one")
+            raise ValueError("--render, --plan and --clip-weight exclude each other; choose one")
         if render:
             write_page(out, page)
             return
@@ -95,12 +97,12 @@ def say_plan(study: "Study") -> None:
     from dreamportrait.systems.dreamportrait.ablations.study import placed, result_path
 
     for job in study.jobs():
-        done = ", there already" if result_path(study.out, job).exists() else ""
+        done = ", has a result already" if result_path(study.out, job).exists() else ""
         if job.row.trained:
             changes = " ".join(f"--set '{change}'" for change in placed(study, job))
             click.echo(f"# {job.name}{done}\npython train.py --config {study.config} {changes}")
         else:
-            click.echo(f"# {job.name}{done}: measured as it is")
+            click.echo(f"# {job.name}{done}: measured without training")
 
 
 def say_clip_weight(path: Path) -> None:
@@ -114,7 +116,7 @@ def say_clip_weight(path: Path) -> None:
     own = pformat({key: settings[key] for key in CLIP_WEIGHT_FOR}, sort_dicts=False)
     click.echo(
         f"mean length of the gradient at {found.pictures} pictures: D-SDS {found.sds:.4g}, CLIP {found.clip:.4g}; "
-        "for dreamportrait/ablations/rows.py:\n\n"
+        "for dreamportrait/systems/dreamportrait/ablations/rows.py:\n\n"
         f"CLIP_WEIGHT = {found.weight:.3g}\n"
         f"CLIP_WEIGHT_FOR: dict[str, Any] = {own}"
     )
@@ -127,7 +129,7 @@ def write_page(out: Path, page: Path) -> None:
 
     if not out.is_dir():
         raise FileNotFoundError(
-            f"--out {out}: is not there; name the folder that a run was given, or run without --render"
+            f"--out {out}: is not there; name the --out folder of an earlier run, or run without --render"
         )
     write_text(page, render(read_results(out)))
     click.echo(f"wrote {page}")

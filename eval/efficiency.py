@@ -1,10 +1,10 @@
-"""Time and memory from a prompt to a portrait: to its planes, to a first picture, to each further view.
+"""Measure the time and memory from a prompt to its planes, to a first picture and to each further view.
 
 \b
     python eval/efficiency.py --checkpoint mini
     python eval/efficiency.py --full-size --device cuda --precision float16
 
---full-size needs no weights: random ones of the paper's sizes take as long.
+--full-size needs no weights: networks of the paper's sizes with random weights take the same time.
 """
 
 import json
@@ -17,7 +17,7 @@ import click
 from dreamportrait.core.errors import one_message
 
 NAMES = ("efficiency.json", "efficiency.md")
-# Figure 7: seconds from a prompt to its 3D representation and GB, as the text of 4.2 has them.
+# Figure 7: seconds from a prompt to its 3D representation, and GB, with the numbers from the text of section 4.2.
 PAPER = (
     ("text to 3D by optimisation (paper)", "at least 1200", "at least 10"),
     ("DreamPortrait (paper, V100)", "about 1/15", "about 4.5"),
@@ -27,18 +27,20 @@ PAPER = (
 @click.command(help=__doc__)
 @click.option("--checkpoint", help="mini, or a folder written by training.  [default: mini]")
 @click.option("--full-size", is_flag=True, help="EG3D's FFHQ 512 and the text tower of ViT-H-14, with random weights.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="The GPU, if there is one.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Of the resolutions that tolerate less.",
+    help="Precision of the layers that tolerate less than float32.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help=f"A folder, for {' and '.join(NAMES)}.")
-@click.option("--overwrite", is_flag=True, help="Replace these files.")
-@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help=f"The folder to write {' and '.join(NAMES)} to."
+)
+@click.option("--overwrite", is_flag=True, help="Replace these files if they exist.")
+@click.option("--offline", is_flag=True, help="Never use the network.")
 def main(
     checkpoint: str | None,
     full_size: bool,
@@ -51,9 +53,9 @@ def main(
 ) -> None:
     with one_message():
         if checkpoint is not None and full_size:
-            raise ValueError(f"--checkpoint {checkpoint} and --full-size: two models are named; choose one")
+            raise ValueError(f"--checkpoint {checkpoint} and --full-size: these are two different models; choose one")
         if out is not None and not overwrite and (there := [name for name in NAMES if (out / name).exists()]):
-            raise FileExistsError(f"--out {out}: holds {there[0]}; name another folder, or allow --overwrite")
+            raise FileExistsError(f"--out {out}: holds {there[0]}; name another folder, or add --overwrite")
 
         import torch
 
@@ -78,6 +80,7 @@ def main(
 def measure(
     source: str, full_size: bool, device: str, precision: str, repeats: int, offline: bool = False
 ) -> dict[str, Any]:
+    """Measure one model and return the report for efficiency.json."""
     from dreamportrait import __version__
     from dreamportrait.core.machine import git_state, machine
     from dreamportrait.systems.dreamportrait import efficiency
@@ -110,6 +113,7 @@ def measure(
 
 
 def markdown(report: dict[str, Any]) -> str:
+    """Return the report as Markdown."""
     about, sizes, weights = report["machine"], report["sizes"], report["weights_mb"]
     where = f"{about['name']}, {about['threads']} threads" if about["device"] == "cpu" else about["name"]
     lines = [
@@ -134,7 +138,7 @@ def markdown(report: dict[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in (*PAPER, here)),
         "",
-        "Memory of this run: weights and the most of any stage; not the process around them.",
+        "Memory of this run: the weights and the largest peak of any stage, without the rest of the process.",
         "",
     ]
     return "\n".join(lines)

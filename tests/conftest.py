@@ -1,8 +1,9 @@
-"""What all tests share: which need a GPU, the compiled CPU library, and a clean backend after each test."""
+"""Shared fixtures: skipping of GPU tests, the compiled CPU library, and a clean backend after each test."""
 
+import contextlib
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch is imported: threads of several workers block each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # set before PyTorch is imported; threads of several workers block each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def compiler() -> None:
-    """Skips where compiled CPU ops cannot be had for want of tools."""
+    """Skip the test if the tools for compiling the CPU ops are missing."""
     try:
         _build.check_tools("cpu")
     except _build.BuildError as error:
@@ -35,9 +36,9 @@ def compiler() -> None:
 
 @pytest.fixture(scope="session")
 def compiled_cpu(compiler: None) -> Path:
-    """The library of the CPU ops, built now if need be.
+    """Build the library of the CPU ops if needed and return its path.
 
-    Where the tools are here, a failure to build is a failure: skipping would hide broken sources.
+    If the tools are installed, a failed build fails the test: skipping would hide broken sources.
     """
     _backend.use_compiled("compiled", torch.device("cpu"))
     return eg3d_ops.loaded_libraries()["cpu"]
@@ -45,7 +46,7 @@ def compiled_cpu(compiler: None) -> Path:
 
 @pytest.fixture(params=["reference", "compiled"])
 def impl(request: pytest.FixtureRequest) -> str:
-    """Both implementations, the compiled one where it can be had."""
+    """Return each implementation in turn; skip the compiled one if its tools are missing."""
     if request.param == "compiled":
         request.getfixturevalue("compiled_cpu")
     return request.param
@@ -53,7 +54,7 @@ def impl(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=_backend.CPU_ISAS)
 def isa(request: pytest.FixtureRequest, compiled_cpu: Path) -> str:
-    """Every instruction set of this processor, each switched on."""
+    """Select each instruction set in turn and return it; skip those that the processor lacks."""
     try:
         _backend.set_cpu_isa(request.param)
     except ValueError as error:
@@ -63,7 +64,7 @@ def isa(request: pytest.FixtureRequest, compiled_cpu: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _restored_backend() -> Iterator[None]:
-    """No test leaves its choice of implementation or instruction set to the next."""
+    """Restore the implementation and the instruction set after each test."""
     isa = eg3d_ops.cpu_isa() if "cpu" in eg3d_ops.loaded_libraries() else None
     yield
     _backend._mode = None
@@ -73,7 +74,7 @@ def _restored_backend() -> Iterator[None]:
 
 @pytest.fixture
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fresh:
-    """A backend that has loaded nothing yet, with stand-in sources and folders of its own."""
+    """Return a backend that has loaded nothing yet and uses stand-in sources and its own folders."""
     for name in [name for name in os.environ if name.startswith("EG3D_OPS")] + ["LOCAL_RANK", "CXX"]:
         monkeypatch.delenv(name, raising=False)
     fresh = Fresh(tmp_path)
@@ -84,3 +85,9 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fresh:
     monkeypatch.setattr(_backend, "_failed", {})
     _backend._say_once.cache_clear()
     return fresh
+
+
+@pytest.fixture
+def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn autocast off: processors without bfloat16 emulate it, ten times slower. Other tests use it."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())

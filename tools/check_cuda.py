@@ -1,14 +1,15 @@
-"""Compiles all CUDA sources on a machine without a GPU: `make check-cuda`.
+"""Compile all CUDA sources on a machine without a GPU: `make check-cuda`.
 
-1. The library as users get it, with nvcc, for sm_80 and sm_90; loaded once, to see that nothing is undefined.
-2. Every kernel for those architectures again, for what the assembler says about registers and spills.
-3. Every kernel for sm_70 (V100). nvcc 13 no longer knows it; NVRTC 12.8 does, and is fetched from PyPI into
-   build/nvrtc, because torch brings another version of it into the environment.
+1. Build the library that users get, with nvcc for sm_80 and sm_90, and load it once to find undefined symbols.
+2. Compile every kernel for those architectures again, to read registers and spills from the assembler's log.
+3. Compile every kernel for sm_70 (V100). nvcc 13 no longer supports it, but NVRTC 12.8 does. It is installed from PyPI
+   into build/nvrtc, because torch brings another version of NVRTC into the environment.
 
-One line per kernel and architecture. A missing compiler is a failure like any other. That the kernels compute
-the right thing is the business of tests/test_cuda_sources.py.
+Prints one line per kernel and architecture. A missing compiler is a failure. tests/ops/test_cuda_sources.py checks that
+the kernels compute the right results.
 """
 
+import argparse
 import ctypes
 import re
 import shutil
@@ -28,12 +29,12 @@ SOURCES = _build.CSRC / "cuda"
 ARCHS = ["80", "90"]
 NVRTC = ROOT / "build" / "nvrtc"
 NVRTC_PACKAGES = ["nvidia-cuda-nvrtc-cu12==12.8.*", "nvidia-cuda-runtime-cu12==12.8.*"]
-MOST_SPILLED = 64  # bytes; more would show in the running time
+MOST_SPILLED = 64  # bytes; more would make a kernel measurably slower
 
 ALL = ("float", "double", "__half", "__nv_bfloat16")
 PLANES = ("float", "__half", "__nv_bfloat16")
 RESAMPLING = ("0, 0, 0", "1, 1, 4", "2, 1, 4", "1, 2, 4")
-KERNELS = {  # header -> instances that the launchers use
+KERNELS = {  # header -> template instances that the launchers use
     "bias_act_kernel.cuh": [
         f"{k}<{t}>" for k in ("bias_act_kernel", "bias_act_grad_kernel", "bias_act_grad2_kernel") for t in ALL
     ],
@@ -45,18 +46,21 @@ KERNELS = {  # header -> instances that the launchers use
 
 
 class CheckFailed(Exception):
-    """What is wrong, and the remedy where there is one."""
+    """A check failed. The message says what is wrong and, where possible, the remedy."""
 
 
 class Usage(NamedTuple):
+    """Resources of one compiled kernel."""
+
     kernel: str
     arch: str
     registers: int
-    spilled: int  # bytes, stores and loads
+    spilled: int  # bytes, stores plus loads
     stack: int  # bytes
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     failed = False
     for step in (check_table, check_library, check_nvcc_kernels, check_nvrtc_kernels):
         try:
@@ -73,7 +77,7 @@ def main() -> int:
 
 
 def check_table() -> Iterator[str]:
-    """KERNELS must name every kernel there is, or a new one would go unchecked."""
+    """Check that KERNELS lists every kernel, because others would not be compiled here."""
     for header in sorted(SOURCES.glob("*.cuh")):
         defined = set(re.findall(r"__global__[^;{]*?\b(\w+_kernel)\(", header.read_text(encoding="utf-8")))
         listed = {instance.split("<")[0] for instance in KERNELS.get(header.name, [])}
@@ -113,7 +117,7 @@ def check_nvrtc_kernels() -> Iterator[str]:
         yield from report(compiler.compile(header, instances))
 
 
-# ----- What the assembler says ----------------------------------------------------------------------------
+# ----- The assembler's log --------------------------------------------------------------------------------
 
 USAGE = re.compile(
     r"Compiling entry function '(?P<kernel>\S+)' for 'sm_(?P<arch>\d+)'.*?(?P<stack>\d+) bytes stack frame, "
@@ -141,7 +145,7 @@ def report(log: str) -> Iterator[str]:
 
 
 def demangle(names: list[str]) -> list[str]:
-    """`upfirdn2d_kernel<float, 2, 1, 4>`; left as they are where there is no c++filt."""
+    """Return readable names such as `upfirdn2d_kernel<float, 2, 1, 4>`. Without c++filt, names stay as they are."""
     if not (filt := shutil.which("c++filt")):
         return names
     lines = subprocess.run(
@@ -167,19 +171,19 @@ class Nvrtc:
         library = NVRTC / "nvidia" / "cuda_nvrtc" / "lib" / "libnvrtc.so.12"
         if not library.exists():
             remedy = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(NVRTC), *NVRTC_PACKAGES]
-            run(remedy, f"NVRTC 12.8 is missing and could not be fetched; the command was {' '.join(remedy)}")
+            run(remedy, f"NVRTC 12.8 is missing and could not be installed; the command was {' '.join(remedy)}")
         self.library = ctypes.CDLL(str(library))
         self.library.nvrtcGetErrorString.restype = ctypes.c_char_p
 
     def compile(self, header: str, instances: list[str]) -> str:
-        """Instantiates the kernels of one header for sm_70; returns the log."""
+        """Compile the kernel instances of one header for sm_70 and return the log."""
         program = ctypes.c_void_p()
         source = f'#include "{header}"\n'.encode()
         self._call("nvrtcCreateProgram", ctypes.byref(program), source, b"check.cu", 0, None, None)
         for instance in instances:
             self._call("nvrtcAddNameExpression", program, f"eg3d::{instance}".encode())
         include = NVRTC / "nvidia" / "cuda_runtime" / "include"
-        # Without -default-device a lambda inside a kernel counts as host code.
+        # Without -default-device, NVRTC treats a lambda inside a kernel as host code.
         options = ["--gpu-architecture=sm_70", "-std=c++17", "-default-device", "--ptxas-options=-v"]
         options += [f"-I{SOURCES}", f"-I{include}"]
         encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))

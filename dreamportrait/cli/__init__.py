@@ -1,4 +1,4 @@
-"""The command line `dreamportrait`. PyTorch is imported by the commands that need it, so help appears at once."""
+"""The command line `dreamportrait`. Only the commands that need PyTorch import it, so that help appears at once."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""The command that makes portraits."""
+"""The command `sample`, which makes portraits."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dreamportrait.systems.dreamportrait.names import locate_portrait
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The sheet to write: .png, .jpg or .webp.")
 @click.option("--model", default="mini", show_default=True, help="mini, or a folder written by training.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The identity, the same for all PROMPTS."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the identity, for all PROMPTS."
 )
 @click.option(
     "--views",
@@ -46,7 +46,7 @@ def sample(
     offline: bool,
     overwrite: bool,
 ) -> None:
-    """Make a portrait of each of PROMPTS and draw all of them on a sheet, each in several views.
+    """Make a portrait for each of PROMPTS and draw all portraits on a sheet, each in several views.
 
     Put each prompt in quotes.
     """

@@ -1,4 +1,4 @@
-"""The command that measures a generator."""
+"""The command `evaluate`, which measures a generator."""
 
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def evaluate(
 ) -> None:
     """Measure a generator: FID, MSC, R-Precision, diversity, agreement of views.
 
-    Works under torchrun too; the number of processes changes no score.
+    The command also works under torchrun. The number of processes does not change the scores.
     """
     with one_message():
         check_free(out, overwrite, report.FILES)  # before anything heavy is imported

@@ -1,4 +1,4 @@
-"""The command that trains. train.py in the root of the repository is the same command."""
+"""The command `train`. The script train.py in the root of the repository is the same command."""
 
 import sys
 from pathlib import Path
@@ -14,18 +14,18 @@ SYSTEMS = ("dreamportrait",)
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="A YAML file; see configs/.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting: data.batch=16.")
 @click.option(
-    "--dry-run", is_flag=True, help="Check everything and show what would be trained; load, fetch and write nothing."
+    "--dry-run", is_flag=True, help="Check the configuration and show the run; load, download and write nothing."
 )
 @click.option("--resume", default="auto", show_default=True, help="auto, none, a checkpoint, or the folder of a run.")
 @click.option("--offline", is_flag=True, help="Never use the network; the same as --set run.offline=true.")
 def train(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, offline: bool) -> None:
-    """Train a text-to-3D generator as a configuration says.
+    """Train a text-to-3D generator with the settings of a configuration file.
 
     \b
         dreamportrait train --config configs/dreamportrait/mini.yaml
         torchrun --nproc_per_node=8 train.py --config configs/dreamportrait/celebatext_hq.yaml --set data.workers=8
 
-    The same command continues a run that was stopped.
+    If a run was stopped, the same command continues it.
     """
     with one_message():
         changes = (*overrides, "run.offline=true") if offline else overrides
@@ -52,7 +52,7 @@ def train(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, of
 
 
 def _system(path: Path) -> object:
-    """Return which system a configuration is for."""
+    """Return the name of the system that a configuration is for."""
     from dreamportrait.core.settings import read_yaml
 
     return read_yaml(path).get("system", SYSTEMS[0])

@@ -1,4 +1,4 @@
-"""The commands that convert weights of other projects."""
+"""The command group `convert`, which converts weights of other projects."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def convert() -> None:
     type=click.Choice(["G_ema", "G"]),
     default="G_ema",
     show_default=True,
-    help="Which generator: the running average, which EG3D renders with, or the one that was trained.",
+    help="The generator to convert: the running average, with which EG3D renders, or the trained weights.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it holds weights written by this command.")
 def eg3d(snapshot: Path, out: Path, use: str, overwrite: bool) -> None:

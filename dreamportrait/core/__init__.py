@@ -1,1 +1,1 @@
-"""Tools that every package may use: errors, configuration, processes, files, timing. Nothing here knows of heads."""
+"""Tools for every package: errors, configuration, processes, files, timing. Nothing here is specific to 3D heads."""

@@ -1,6 +1,6 @@
-"""Sections of a configuration that a run of any system has, and RunConfig, which puts them together.
+"""The configuration sections that every system shares, and RunConfig, which combines them.
 
-All lengths are counted in images, over all processes together. Unknown keys are refused.
+All lengths of training are counted in images, summed over all processes. Unknown keys are an error.
 """
 
 from pathlib import Path
@@ -24,27 +24,27 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]  # of the folder that the run writes to
-    folder: Text = "runs"  # the folder that holds the folders of runs
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]  # name of the folder that the run writes to
+    folder: Text = "runs"  # parent of the folders of all runs
     seed: Images = 0
     offline: bool = False  # never use the network; a missing file is an error
 
 
 class Data(Section):
     kind: Literal["miniworld", "folder"]
-    path: Text | None = None  # folder: a folder or zip file, see data/folder.py. miniworld: where to cache the faces
-    captions: Text | None = None  # folder: another JSONL file in place of its captions.jsonl
+    path: Text | None = None  # folder: a folder or zip file, see data/folder.py. miniworld: cache of rendered faces
+    captions: Text | None = None  # folder: a JSONL file to use instead of its captions.jsonl
     count: Count | None = None  # miniworld: faces to render (None = 8000). folder: only the first ones (None = all)
-    batch: Count = 32  # images of one optimiser step, over all processes and all accumulated parts
-    workers: Images = 2  # processes that read images, for each training process; 0 = the training process reads
+    batch: Count = 32  # images per optimiser step, summed over all processes and accumulated parts
+    workers: Images = 2  # reader processes per training process; 0 = the training process reads the images
 
 
 class Guidance(Section):
-    """The loss that aligns pictures with text, in the stages that use guidance."""
+    """Settings of the loss that aligns pictures with text, in the stages that use guidance."""
 
     kind: Literal["none", "clip", "sds", "sjc"] = "sds"
     source: Text = "mini/diffusion"  # sds, sjc: a known name, a diffusers folder, or a hub id
-    clip: Text | None = None  # clip: the model that compares, named as text.clip is. None = text.clip
+    clip: Text | None = None  # clip: the CLIP model of the loss, named as in text.clip. None = text.clip
     scale: Weight = 10.0  # eps = null + scale * (text - null); 1 = no classifier-free guidance
     t_min: Share = 0.02  # smallest t, as a share of the noise schedule
     t_max: Share = 0.98
@@ -58,34 +58,34 @@ class Stage(Section):
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     images: Count
     guidance: bool = False
-    accumulate: Count = 1  # parts that each process splits its share of the batch into, before one optimiser step
+    accumulate: Count = 1  # parts that each process splits its share of a batch into; their gradients add up
 
 
 class Trainer(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers that tolerate less than float32
-    devices: Count | Literal["auto"] = "auto"  # processes on each machine; under torchrun, its number of processes
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # for layers that tolerate lower precision
+    devices: Count | Literal["auto"] = "auto"  # processes per machine; under torchrun, torchrun's number of processes
     nodes: Count = 1  # machines
     log_every_images: Count = 1000
     save_every_images: Count = 50_000
     sample_every_images: Images = 50_000  # 0 = no sheets
     measure_every_images: Images = 0  # 0 = no scores
-    keep: Count = 2  # how many of the newest checkpoints stay; those at the end of a stage always stay
+    keep: Count = 2  # number of newest checkpoints to keep; those at the end of a stage are always kept
 
 
 class Logging(Section):
-    """Loggers besides the CSV file, which is always written."""
+    """Loggers in addition to the CSV file, which is always written."""
 
     wandb: Literal["online", "offline", "off"] = "off"
     project: Text = "dreamportrait"
 
 
 class RunConfig(Section):
-    """What the training loop of any system reads. A system derives its own configuration from this class."""
+    """The settings that the training loop reads. Each system derives its own configuration from this class."""
 
-    # Settings that may differ when a run is continued: they change where and how fast, but not what is computed.
+    # Settings that may change when a run is continued: they affect where and how fast it computes, not the results.
     FREE: ClassVar[tuple[str, ...]] = ()
-    # Settings that decide the shapes of weights, or their meaning.
+    # Settings that determine the shapes or the meaning of the weights.
     ARCHITECTURE: ClassVar[tuple[str, ...]] = ()
 
     run: Run
@@ -97,7 +97,7 @@ class RunConfig(Section):
 
     @property
     def folder(self) -> Path:
-        """The folder of the run."""
+        """Return the folder that the run writes to."""
         return Path(self.run.folder) / self.run.name
 
     @property
@@ -117,10 +117,10 @@ class RunConfig(Section):
         return [sum(stage.images for stage in self.stages[: i + 1]) for i in range(len(self.stages))]
 
     def contradictions(self) -> list[Problem]:
-        """Return the settings that are valid each on its own, but not together."""
+        """Return the problems of settings that are valid on their own but contradict each other."""
         return []
 
     def to_yaml(self) -> str:
-        """Write the configuration with every default; reading it back gives the same configuration."""
+        """Return the configuration as YAML, with every default. Reading it back gives the same configuration."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
         return text

@@ -1,4 +1,4 @@
-"""Errors that name their cause, and helpers for their messages. All derive from ValueError: the input is wrong."""
+"""Errors about wrong input, and helpers for their messages. All errors derive from ValueError."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +22,12 @@ class DataError(ValueError):
     """A data set, or something in it, is not as expected."""
 
 
+class NonFiniteLoss(RuntimeError):
+    """The error for a loss that became NaN or infinite. The checkpoint on disk was saved before that."""
+
+
 def shown(text: str, limit: int = 100) -> str:
-    """Return text from an untrusted file for a message: quoted, shortened, control characters escaped."""
+    """Return text from an untrusted file in a form for messages: quoted, shortened, control characters escaped."""
     return ascii(text if len(text) <= limit else text[:limit] + "...")
 
 

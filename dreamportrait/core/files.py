@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all, and the folder for caches."""
+"""Helpers that write files and folders completely or not at all, and the cache folder."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` by way of a temporary file, so that a reader never sees half of it."""
+    """Write `text` to `path` through a temporary file, so that a reader never sees an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
@@ -21,7 +21,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the folder for rendered data and statistics; DREAMPORTRAIT_CACHE changes it."""
+    """Return the cache folder for rendered data and statistics. The variable DREAMPORTRAIT_CACHE changes it."""
     return Path(os.environ.get("DREAMPORTRAIT_CACHE", Path.home() / ".cache" / "dreamportrait"))
 
 
@@ -42,6 +42,14 @@ def check_free(folder: Path, overwrite: bool, files: Collection[str]) -> None:
         raise WeightsError(f"{folder} exists and is not empty; name another folder, or allow overwriting")
     if foreign := [name for name in present if name not in files]:
         raise WeightsError(f"{folder} holds other files ({listed(foreign)}) and is left alone; name another folder")
+
+
+def honour_umask(*paths: Path) -> None:
+    """Give files the permissions that the user's umask allows. safetensors writes them for the owner alone."""
+    mask = os.umask(0o077)  # the only portable way to read it
+    os.umask(mask)
+    for path in paths:
+        path.chmod(0o666 & ~mask)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The machine, the environment and the state of the repository, as results record them."""
+"""Descriptions of the machine, the environment and the repository, which are stored with results."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ _MAX_DIFF = 2**20
 
 
 def find_device(device: str | None) -> str:
-    """Return "cuda" or "cpu": what was asked for, or the GPU if there is one."""
+    """Return the requested device. The default is "cuda" if there is a GPU, otherwise "cpu"."""
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:
         raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
@@ -45,7 +45,7 @@ def _lines(path: str) -> list[str]:
 
 
 def environment() -> dict[str, Any]:
-    """Describe everything besides the configuration that a result may depend on."""
+    """Describe everything that a result may depend on, other than the configuration."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -62,7 +62,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Return commit, branch, changed files and their diff of the repository that holds this code; {} without one."""
+    """Return commit, branch, changed files and diff of the repository that contains this code, or {} without one."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -70,7 +70,7 @@ def git_state() -> dict[str, Any]:
         return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout
 
     try:
-        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != root:  # installed inside of another one
+        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != root:  # installed inside another one
             return {}
         commit, branch = git("rev-parse", "HEAD").strip(), git("rev-parse", "--abbrev-ref", "HEAD").strip()
         changed = git("status", "--porcelain").splitlines()

@@ -1,7 +1,7 @@
-"""Work that several processes share: who this process is, which samples are its own, and exchanges between them.
+"""Helpers that divide work among processes and exchange values between them.
 
-Of N samples, process r of R computes r, r + R, r + 2R and so on. torchrun or the trainer starts the processes; a
-process on its own computes everything.
+Process r of R computes the samples r, r + R, r + 2R and so on. torchrun or the trainer starts the processes. A single
+process computes all samples.
 """
 
 import os
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 def processes() -> tuple[int, int]:
-    """Return the number of this process and the number of processes."""
+    """Return the rank of this process and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def own(count: int, batch: int) -> Iterator[list[int]]:
-    """Yield the numbers of this process's samples, `batch` at a time."""
+    """Yield the indices of the samples that this process computes, `batch` at a time."""
     rank, world = processes()
     numbers = list(range(rank, count, world))
     yield from (numbers[i : i + batch] for i in range(0, len(numbers), batch))
@@ -41,7 +41,7 @@ def gathered(values: Tensor, count: int) -> Tensor:  # [own, ...] -> [count, ...
 
 
 def everywhere(here: bool) -> bool:
-    """Return whether `here` is true in every process, so that all of them take the same branch."""
+    """Return whether `here` is true in every process, so that all processes take the same branch."""
     return bool(gathered(torch.tensor([here]), processes()[1]).all())
 
 
@@ -53,7 +53,7 @@ def _exchange_device() -> torch.device:
 
 @contextmanager
 def joined(gpu: bool) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did, and yield the device of this one."""
+    """Yield the device of this process. If torchrun started several processes, connect them first."""
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else torch.device("cpu")
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
@@ -82,7 +82,7 @@ def average_over_processes(tensors: Sequence[Tensor]) -> None:
 def is_first_process() -> bool:
     """Return whether this is the first process of all machines.
 
-    Reads variables of torchrun, SLURM and Lightning, so it works before the process group exists.
+    It reads the environment variables of torchrun, SLURM and Lightning, so it works before the process group exists.
     """
     names = ("RANK",) if "RANK" in os.environ else ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
     return all(int(os.environ.get(name, 0)) == 0 for name in names)

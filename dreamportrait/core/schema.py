@@ -7,15 +7,16 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from dreamportrait.core.errors import WeightsError
 
-MAX_SIZE = 65536  # of any whole number; the largest official one is 32768, a channel base
+MAX_SIZE = 65536  # largest whole number allowed; the largest official one is 32768, a channel base
 
 T = TypeVar("T")
 
 
 def from_dict(kind: type[T], values: object, where: str) -> T:
-    """A dataclass from its `asdict`, as JSON gives it back: no key unknown or missing, every value of its type.
+    """Build a dataclass from its `asdict` after a round trip through JSON.
 
-    Only a field whose metadata says "later" may be missing, as it is from older files; it then has its default.
+    Raise WeightsError if a key is unknown or missing, or a value has the wrong type. Only a field whose metadata has
+    "later" may be missing, because older files lack it; it then gets its default.
     """
     if not isinstance(values, dict):
         raise WeightsError(f"{where} must be an object, got {values!r}")
@@ -36,7 +37,7 @@ def from_dict(kind: type[T], values: object, where: str) -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, options = get_origin(hint), get_args(hint)
     if origin is tuple:
-        if options[1:] == (...,) and isinstance(value, list | tuple):  # of any length
+        if options[1:] == (...,) and isinstance(value, list | tuple):  # a tuple of any length
             options = options[:1] * len(value)
         if not (isinstance(value, list | tuple) and len(value) == len(options)):
             raise WeightsError(f"{where} must be a list of {len(options)} values, got {value!r}")

@@ -1,7 +1,7 @@
-"""Configurations from YAML files and "a.b=c" overrides, against any schema, with all problems reported at once.
+"""Reads configurations from YAML files and "a.b=c" overrides, checks them, and reports all problems at once.
 
-A file may start from another one: `base: other.yaml`, relative to itself; its own settings win, lists replace lists.
-Scalars follow YAML 1.2: `off` is text, `1e-3` is a number.
+A file may extend another one: `base: other.yaml`, relative to itself. Its own settings override those of the base; a
+list replaces the whole list of the base. Scalars follow YAML 1.2: `off` is text, `1e-3` is a number.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from dreamportrait.core.errors import shown
 
-Place = tuple[Any, ...]  # keys, and numbers of list items
+Place = tuple[Any, ...]  # keys, and indices of list items
 BASE = "base"
 
 
@@ -30,7 +30,7 @@ class Problem(NamedTuple):
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a configuration."""
+    """A configuration is wrong. The message lists all problems."""
 
     def __init__(self, where: str, problems: list[Problem]) -> None:
         self.problems = problems
@@ -39,7 +39,7 @@ class ConfigError(ValueError):
 
 
 class Schema(Protocol):
-    """A pydantic model that also knows which of its settings contradict each other."""
+    """A pydantic model that can also list contradictions between its settings."""
 
     @classmethod
     def model_validate(cls, obj: Any) -> Any: ...
@@ -51,7 +51,7 @@ S = TypeVar("S", bound=Schema)
 
 
 def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
-    """Read a YAML file, apply each override "a.b=c", and raise ConfigError with everything that is wrong."""
+    """Read a YAML file, apply each override "a.b=c", and raise ConfigError with all problems if there are any."""
     config, problems = read(kind, path, overrides)
     if problems or config is None:
         raise ConfigError(str(path), problems)
@@ -59,9 +59,9 @@ def load(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S:
 
 
 def read(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> tuple[S | None, list[Problem]]:
-    """Read a configuration and return it without its faulty settings (None = nothing is left), and the problems.
+    """Read a configuration. Return its valid part, or None if there is no valid part, and all problems.
 
-    The part that is left lets the caller look for further problems.
+    The caller can check the valid part for further problems.
     """
     values, problems = read_yaml(Path(path)), []
     for text in overrides:
@@ -78,14 +78,17 @@ def read(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> tupl
 
 
 def concerns(problem: Problem, keys: list[str]) -> bool:
-    """Return whether a problem is about one of `keys` or a setting below it, and so may only follow from another."""
+    """Return whether a problem involves one of `keys`, or a setting above or below one.
+
+    Such a problem may be only a consequence of the problem with that key.
+    """
     return any(
         f"{own}.".startswith(f"{key}.") or f"{key}.".startswith(f"{own}.") for own in problem.keys for key in keys
     )
 
 
 def _validated(kind: type[S], values: dict[str, Any]) -> tuple[S | None, list[Problem]]:
-    """Validate; report and remove what is wrong until the rest is right or nothing more can be removed."""
+    """Validate `values` and remove the wrong settings, until the rest is valid or nothing more can be removed."""
     problems: dict[str, str] = {}
     while True:
         try:
@@ -106,7 +109,7 @@ def _validated(kind: type[S], values: dict[str, Any]) -> tuple[S | None, list[Pr
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses duplicate keys; reads booleans and numbers as YAML 1.2 does."""
+    """A YAML loader that refuses duplicate keys, and reads booleans and numbers as YAML 1.2 does."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -134,7 +137,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a file of sections and settings, on top of its `base`, if it names one. above: the files that led here."""
+    """Read a file of sections and settings, merged over its `base` if it has one. above: the files that extend it."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -157,7 +160,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the settings of `own`, section by section."""
+    """Return the settings of `base`, overridden by those of `own`, section by section."""
     both = {key: _merged(base[key], own[key]) for key in own if _are_sections(base.get(key), own[key])}
     return {**base, **own, **both}
 
@@ -194,7 +197,7 @@ def _step(place: Any, part: str, text: str) -> Any:
     if isinstance(place, list):
         inner = place[_position(place, part, text)]
     else:
-        if place.get(part) is None:  # a section that the file leaves to its defaults
+        if place.get(part) is None:  # the file does not set this section
             place[part] = {}
         inner = place[part]
     if not isinstance(inner, dict | list):
@@ -252,7 +255,10 @@ def _alternative(annotation: Any) -> Any:
 
 
 def locate(values: dict[str, Any], place: Place) -> Place:
-    """Return the part of a place that exists in `values`: pydantic also counts the alternatives of a union."""
+    """Return the part of a place that exists in `values`, and at most one missing key.
+
+    The rest are names that pydantic adds for the alternatives of a union.
+    """
     holder: Any = values
     for depth, part in enumerate(place):
         if not isinstance(holder, dict | list):
@@ -265,7 +271,7 @@ def locate(values: dict[str, Any], place: Place) -> Place:
 
 
 def without(values: dict[str, Any], places: list[Place]) -> bool:
-    """Remove the values at these places; return whether any was there."""
+    """Remove the values at these places; return whether any existed."""
     changed = False
     for place in sorted(set(places), key=_order, reverse=True):  # the last items of lists first
         holder: Any = values

@@ -1,4 +1,4 @@
-"""Time and peak memory of a function call, and the allocator setting that benchmarks use."""
+"""Measures time and peak memory of a function call, and has the allocator setting that benchmarks use."""
 
 import ctypes
 import platform
@@ -15,7 +15,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def keep_freed_memory() -> None:
     """Tell glibc to reuse large blocks instead of returning them to the system at once.
 
-    Fetching them again, page by page, can take as long as the arithmetic. Both sides of a comparison gain from it.
+    Getting them back page by page can take as long as the arithmetic. In a comparison, both sides benefit.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -39,7 +39,7 @@ def finish(device: str) -> None:
 
 
 class PeakMemory:
-    """Measure the peak of memory since `start`, beyond what was held then. On a CPU: of the resident set."""
+    """Measures peak memory since `start`, minus the memory in use at `start`. On a CPU, memory is the resident set."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -51,7 +51,7 @@ class PeakMemory:
             self.before = torch.cuda.memory_allocated()
             return
         check_memory(self.device)
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory the allocator still holds would hide what is taken
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator still holds would hide new allocations
         _CLEAR.write_text("5")  # resets the peak of the resident set
         self.before = _status("VmRSS")
 
@@ -70,7 +70,7 @@ def peak_megabytes(run: Callable[[], object], device: str) -> float:
 
 
 def check_memory(device: str) -> None:
-    """Raise OSError where peak memory cannot be measured."""
+    """Raise OSError if peak memory cannot be measured."""
     if device != "cuda" and not (_CLEAR.exists() and platform.libc_ver()[0] == "glibc"):
         raise OSError(
             f"the memory of a CPU is read from Linux's {_CLEAR} and glibc, which {sys.platform} does not have; "

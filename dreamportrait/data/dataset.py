@@ -1,6 +1,6 @@
-"""What training sees: pictures with cameras and captions, from a folder, a zip file or the miniature world.
+"""Training data: pictures with cameras and captions, from a folder, a zip file or the miniature world.
 
-Which picture and which of its captions comes when is decided by loader.py; here they are looked up.
+loader.py decides the order of the pictures and captions; this module looks them up.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ MINIWORLD_FACES = 8000
 
 
 class Draw(NamedTuple):
-    """One sample of training. The generator is asked for another camera and caption than those of the picture."""
+    """Numbers of one training sample. The generator gets a camera and caption drawn independently of the picture."""
 
     image: int
-    caption: float  # 0 .. 1, among those of the picture
-    fake: int  # the picture whose camera and caption the generator is given
+    caption: float  # 0 .. 1, selects one of the captions of the picture
+    fake: int  # the picture whose camera and caption the generator gets
     fake_caption: float
 
 
 class Words(NamedTuple):
-    """A caption and where it is from."""
+    """A caption with the numbers of its picture and of the caption."""
 
     image: int
     caption: int
@@ -48,11 +48,11 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a picture shows, or what is asked for."""
+    """Cameras and captions of real pictures, or those that the generator gets."""
 
     camera: Tensor  # [n, 25]
     words: list[Words]
-    text: TextFeatures | None = None  # None = not asked for
+    text: TextFeatures | None = None  # None = not needed
 
     @property
     def prompts(self) -> list[str]:
@@ -75,7 +75,7 @@ class Batch:
     """One process's share of an optimiser step."""
 
     image: Tensor  # [n, 3, R, R] in -1 .. 1
-    real: Conditions  # of these pictures; with text only where the discriminator reads
+    real: Conditions  # of these pictures; with text features only for a text-conditioned discriminator
     fake: Conditions  # drawn independently, for the generator
 
     def __len__(self) -> int:
@@ -86,7 +86,10 @@ class Batch:
         return Batch(image, self.real.to(device, non_blocking), self.fake.to(device, non_blocking))
 
     def part(self, index: int, count: int) -> "Batch":
-        """Every count-th sample from `index` on: statistics over a batch then see the groups of the whole batch."""
+        """Return every count-th sample, starting at `index`.
+
+        Statistics over a batch are then computed over the same groups as in the whole batch.
+        """
         return Batch(self.image[index::count], self.real.part(index, count), self.fake.part(index, count))
 
 
@@ -94,7 +97,7 @@ def _parts(text: TextFeatures) -> tuple[Tensor, Tensor, Tensor]:
     return text.words, text.eot, text.mask
 
 
-# Where pictures come from.
+# Sources of pictures.
 
 
 class Pictures(Protocol):
@@ -111,7 +114,7 @@ class Pictures(Protocol):
 
 
 class FolderPictures:
-    """An ImageFolder, or the first `count` of it."""
+    """The pictures of an ImageFolder, or its first `count`."""
 
     def __init__(self, path: str | Path, captions: str | Path | None = None, count: int | None = None) -> None:
         self._folder = ImageFolder(path, captions=True if captions is None else captions)
@@ -156,10 +159,10 @@ class WorldPictures:
         return self._world.evaluation_caption(index)
 
     def evaluation_facts(self, index: int) -> dict[str, str]:
-        """Attributes and values that the evaluation caption states."""
+        """Return the attributes and values that the evaluation caption states."""
         return self._world.evaluation_facts(index)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # processes that read open the files themselves
+    def __reduce__(self) -> tuple[Any, ...]:  # worker processes open the files themselves
         return WorldPictures, self._asked
 
 
@@ -173,7 +176,7 @@ def make_pictures(data: Data) -> Pictures:
 
 
 class TrainingData(Dataset[Example]):
-    """Looks up what is drawn."""
+    """Data set that returns the example for a Draw."""
 
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
@@ -193,7 +196,7 @@ class TrainingData(Dataset[Example]):
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Without text features."""
+    """Stack examples into a batch, without text features."""
     images, cameras, words, fake_cameras, fake_words = zip(*examples, strict=True)
     image = torch.stack(images).float().div(127.5).sub(1)  # [n, 3, R, R]
     return Batch(

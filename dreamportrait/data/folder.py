@@ -3,11 +3,10 @@
     00000/img00000000.png   square RGB images of one size; a thousand to a subfolder
     dataset.json            {"labels": [["00000/img00000000.png", [25 numbers]], ...]}, a camera for each image
     captions.jsonl          a line per image: {"file": ..., "captions": [...], "evaluation": ...}
-    attributes.jsonl        a line per image: {"file": ..., "attributes": {...}}; where they are known
-    world.json              where the images come from; not needed to read them
+    attributes.jsonl        a line per image: {"file": ..., "attributes": {...}}; only if they are known
+    world.json              the origin of the images; not needed for reading them
 
-In training any of the captions stands for the image, in evaluation always the one of that name.
-writing.py writes such data sets.
+Training draws from all captions of an image; evaluation always uses "evaluation". writing.py writes such data sets.
 """
 
 import io
@@ -34,18 +33,18 @@ _IMAGES = (".png", ".jpg", ".jpeg")
 
 
 class Item(NamedTuple):
-    """What is read for one image."""
+    """One image with its camera and captions."""
 
     image: Tensor  # [3, R, R] uint8
     camera: Tensor  # [25] float32
-    captions: list[str]  # empty where none were asked for
+    captions: list[str]  # empty if captions are not read
 
 
 class ImageFolder(Dataset[Item]):
     """A data set in a folder or zip file. Labels and captions are checked at once, images when they are read."""
 
     def __init__(self, path: str | Path, captions: bool | str | Path = True) -> None:
-        """captions: whether to read captions.jsonl, or the file to read in its place."""
+        """Open a data set. `captions`: whether to read captions.jsonl, or a file to read instead."""
         self.path = Path(path)
         self._files = _open(self.path)
         self.files = [name for name in self._files.names() if name.lower().endswith(_IMAGES)]
@@ -59,7 +58,7 @@ class ImageFolder(Dataset[Item]):
         text = self._read_text(ATTRIBUTES) if known else ""
         lines = self._read_lines(text, f"{self.path}: {ATTRIBUTES}", _check_attributes) if known else []
         self.attributes: list[dict[str, str]] = [line["attributes"] for line in lines]
-        self.resolution = 0  # unknown before the first image
+        self.resolution = 0  # unknown until the first image is read
         self.resolution = self._read_image(0).shape[-1]
 
     def __len__(self) -> int:
@@ -74,7 +73,7 @@ class ImageFolder(Dataset[Item]):
             with Image.open(io.BytesIO(self._files.read(self.files[index]))) as file:
                 file.load()
                 mode, size, image = file.mode, file.size, np.array(file)
-        except Exception as error:  # a damaged file raises whatever its damage leads to
+        except Exception as error:  # damaged files raise many kinds of errors
             raise DataError(f"{where} cannot be read: {error}. Restore the file, or write the data set again") from None
         if mode != "RGB":
             raise DataError(f"{where} has mode {mode}; images must be RGB with 8 bits: convert it")
@@ -108,7 +107,7 @@ class ImageFolder(Dataset[Item]):
             raise DataError(f"captions {place} cannot be read: {error}") from None
 
     def _read_lines(self, content: str, where: str, check: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
-        """In the order of the images."""
+        """Return the lines in the order of the images."""
         found: dict[str, dict[str, Any]] = {}
         for number, text in enumerate(content.removesuffix("\n").split("\n"), 1):
             line = _parse(text, f"{where}, line {number}")
@@ -160,12 +159,12 @@ def _is_label(values: Any) -> bool:
 
 def _summary(values: Any) -> str:
     if isinstance(values, list):
-        return f"{len(values)}" if len(values) != LABEL_SIZE else "what is no number"
+        return f"{len(values)}" if len(values) != LABEL_SIZE else "a value that is not a finite number"
     return shown(repr(values), 30)
 
 
 def _check_names(where: str, what: str, images: list[str], named: list[str]) -> None:
-    """That each image is named, and nothing else."""
+    """Raise DataError unless `named` holds each image and nothing else."""
     missing, extra = sorted(set(images) - set(named)), sorted(set(named) - set(images))
     problems = [f"no {what} for {listed(missing)}"] if missing else []
     problems += [f"a {what} but no image for {listed([shown(name) for name in extra])}"] if extra else []
@@ -217,7 +216,10 @@ class _FolderFiles:
 
 
 class _ZipFiles:
-    """Each process opens the file itself: a position shared with the parent would garble both."""
+    """Files in a zip archive.
+
+    Each process opens the archive itself, because a file position shared with the parent would corrupt its reads.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

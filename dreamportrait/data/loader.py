@@ -1,9 +1,9 @@
-"""Batches in an order that depends on the seed alone, from any image on, for any number of processes.
+"""Batches in an order that depends only on the seed. They can start at any image and be split over processes.
 
-The pictures of a run are one long stream: every epoch is a permutation of its own, and a batch may span two. Image
-number k of the stream is the same for every batch size and number of processes, so a loader's whole state is how many
-have been handed out. Process r of W gets every W-th image of each batch, from the r-th on: statistics over a batch
-then see the groups that they would see in one process.
+The pictures of a run form one long stream. Each epoch is a new permutation, and a batch may span two epochs. Image
+number k of the stream is the same for every batch size and number of processes, so the state of a loader is only the
+number of images handed out. Process r of W gets every W-th image of each batch, starting with the r-th. Statistics over
+a batch are then computed over the same groups as in one process.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ class _Epoch(NamedTuple):
 
 
 class Order:
-    """Image number -> what is drawn."""
+    """Maps the number of an image in the stream to its Draw."""
 
     def __init__(self, count: int, seed: int) -> None:
         if count < 1:
@@ -47,7 +47,7 @@ class Order:
 
 
 class Loader:
-    """Iterating gives one process's batches from `images` to `total`; `images` runs along."""
+    """Iterates over one process's batches, from image number `images` to `total`, and advances `images`."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Loader:
         total: int,  # images of the run
         rank: int = 0,
         processes: int = 1,
-        workers: int = 0,  # processes that read
-        real_text: bool = False,  # also features of the pictures' own captions
+        workers: int = 0,  # processes that read pictures
+        real_text: bool = False,  # whether to encode the pictures' own captions as well
     ) -> None:
         if batch % processes:
             raise ValueError(f"batch={batch}: does not divide among {processes} processes; choose a multiple")
@@ -73,7 +73,10 @@ class Loader:
         self.images = 0  # handed out, over all processes
 
     def __len__(self) -> int:
-        """Batches of the whole run, also of one that continues: Lightning counts those before as well."""
+        """Return the number of batches of the whole run.
+
+        This includes the batches before a run was continued, because Lightning counts them as well.
+        """
         return self.total // self.batch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -82,9 +85,9 @@ class Loader:
             batch_sampler=self._shares(range(self.images, len(self) * self.batch, self.batch)),
             collate_fn=collate,
             num_workers=self.workers,
-            # Not forked: this process may hold threads and a CUDA context.
+            # Workers are not forked, because this process may hold threads and a CUDA context.
             multiprocessing_context="forkserver" if self.workers else None,
-            generator=torch.Generator().manual_seed(0),  # else it draws from the one that training draws from
+            generator=torch.Generator().manual_seed(0),  # the default would draw from training's global generator
         )
         for found in plain:
             self.images += self.batch
@@ -99,7 +102,7 @@ class Loader:
         if images < 0 or images % self.batch:
             raise ValueError(
                 f"{images} images are no whole number of batches of {self.batch}; "
-                "a run is continued with a batch size that divides what it has seen"
+                "continue the run with a batch size that divides this number"
             )
         self.images = images
 

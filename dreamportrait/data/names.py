@@ -1,7 +1,7 @@
-"""What users name as a data set, checked by path alone, before anything heavy is imported.
+"""Names of data sets, checked without reading the data or importing heavy modules.
 
-miniworld:test            faces of the miniature world that no training saw; also miniworld:combinations
-/path/to/folder or .zip   a data set as data/folder.py describes it
+miniworld:test            faces of the miniature world that are never used for training; also miniworld:combinations
+/path/to/folder or .zip   a data set in the format of data/folder.py
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamportrait.core.errors import DataError
 
 WORLD = "miniworld:"
-FACES = {"test": 2000, "combinations": 1000}  # rendered at once, whatever is asked for
+FACES = {"test": 2000, "combinations": 1000}  # smallest number of faces that is rendered, whatever count is needed
 
 
 def is_world(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""Data sets by name, as names.py describes them, and data sets with other captions."""
+"""Opening data sets by name, in the forms of names.py, and replacing their captions."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,8 @@ from dreamportrait.data.names import FACES, WORLD, DataError, check_source, is_w
 def open_pictures(source: str, captions: Path | None = None, count: int | None = None) -> Pictures:
     """Open a data set.
 
-    captions: a JSON list that replaces the captions of both kinds. count: how many pictures are needed.
+    captions: a JSON list of texts that replace both the training and the evaluation captions.
+    count: the number of pictures needed.
     """
     check_source(source)
     given = None if captions is None else read_captions(captions)

@@ -1,6 +1,6 @@
-"""Writes the data sets that folder.py describes and reads.
+"""Writing of data sets in the format that folder.py describes and reads.
 
-A data set is written beside its place and moved there when complete, so it is never half there.
+A data set is written next to its destination and moved there when complete, so that it is never incomplete.
 """
 
 import io
@@ -30,19 +30,22 @@ _PER_FOLDER = 1000
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and what is known of it."""
+    """One image with its camera, captions and attributes."""
 
     image: Array  # [3, R, R] uint8
     camera: Array  # [25]
     captions: Sequence[str]
     evaluation: str  # the caption for evaluation
-    attributes: Mapping[str, str] | None = None  # for all images or for none
+    attributes: Mapping[str, str] | None = None  # given for all images or for none
 
 
 def write_dataset(
     out: str | Path, samples: Iterable[Sample], world: Mapping[str, Any] | None = None, overwrite: bool = False
 ) -> int:
-    """Writes a folder, or a zip file where `out` ends in .zip; `world`: where the images come from. -> their number"""
+    """Write a data set to a folder, or to a zip file if `out` ends in .zip, and return the number of images.
+
+    world: the origin of the images, for world.json.
+    """
     out = Path(out).resolve()
     check_free(out, overwrite)
     with _replacing(out) as target:
@@ -61,7 +64,7 @@ def write_dataset(
 
 
 def check_free(out: str | Path, overwrite: bool) -> None:
-    """That a data set may be written there; only another data set is ever replaced."""
+    """Raise DataError unless a data set may be written to `out`. Only another data set is ever replaced."""
     out = Path(out).resolve()
     if not out.exists() or (out.is_dir() and not is_zip(out) and not any(out.iterdir())):
         return
@@ -77,7 +80,7 @@ def check_free(out: str | Path, overwrite: bool) -> None:
 
 
 def is_zip(out: Path) -> bool:
-    """Whether a data set of that name is a zip file."""
+    """Return whether a data set of this name is a zip file."""
     return out.suffix == ".zip"
 
 
@@ -89,7 +92,7 @@ def _list_zip(out: Path) -> list[str]:
 
 
 class _Tables:
-    """The text files of a data set, and what all of its samples have in common."""
+    """Content of the text files of a data set, and the image shape that all samples share."""
 
     def __init__(self) -> None:
         self.labels: list[tuple[str, list[float]]] = []
@@ -98,7 +101,7 @@ class _Tables:
         self.shape: tuple[int, ...] = ()
 
     def add(self, sample: Sample) -> str:
-        """-> the name of its image"""
+        """Check and add a sample; return the file name of its image."""
         index = len(self.labels)
         if problem := self._problem(sample):
             raise DataError(f"sample {index}: {problem}")
@@ -144,7 +147,7 @@ class _FolderTarget:
 
 
 class _ZipTarget:
-    """Stored, because PNGs do not shrink; without times, so that equal content gives equal files."""
+    """Entries are uncompressed, as PNGs do not shrink, and have no times, so that equal content gives equal files."""
 
     def __init__(self, file: zipfile.ZipFile) -> None:
         self._file = file
@@ -157,7 +160,7 @@ class _ZipTarget:
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[_Target]:
-    """Something to write to that takes the place of `out` at the end, and leaves no trace after an error."""
+    """Yield a target to write to. It replaces `out` at the end, or is removed after an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     staging, old = (out.with_name(f".{out.name}.{secrets.token_hex(4)}.{use}") for use in ("new", "old"))
     try:

@@ -1,4 +1,4 @@
-"""What a tri-plane generator is made of; saved beside its weights as JSON."""
+"""The configuration of a tri-plane generator, stored as JSON next to its weights."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,17 +17,17 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The defaults are FFHQ 512 as released."""
+    """Settings of a tri-plane generator. The defaults are those of the released FFHQ 512 model."""
 
     z_dim: int = 512
     c_dim: int = 25
     w_dim: int = 512
     mapping_layers: int = 2
-    # Of its hidden layers. None = w_dim, as in every official network. Folders written before it existed lack it.
+    # Width of the mapping's hidden layers. None = w_dim, as in every official network. Older folders lack this setting.
     mapping_width: int | None = field(default=None, metadata={"later": True})
     # Camera labels are multiplied by this before the mapping. The official code reads a missing value as 0.
     camera_scale: float = 1.0
-    camera_conditioning: bool = True  # False: the mapping sees zeros
+    camera_conditioning: bool = True  # False: the mapping gets zeros instead of the camera
 
     plane_axes: Literal["official", "xy_yz_zx", "fixed"] = "official"  # fixed: the former name of xy_yz_zx
     plane_resolution: int = 256
@@ -50,16 +50,17 @@ class GeneratorConfig:
     superresolution: SuperResolutionSpec = SPECS["8XDC"]
     sr_noise: Literal["none", "const", "random"] = "none"
     sr_antialias: bool = True
-    # Where super-resolution's first block neither resizes nor upsamples, the official code adds its colours to
-    # the raw image in place, and what it returns as raw contains them; its discriminators were trained on that.
+    # If the first block of super-resolution neither resizes nor upsamples, the official code adds its colours to the
+    # raw image in place. The raw image that it returns contains them, and its discriminators were trained on that.
     raw_includes_first_block: bool = True
 
-    # Lower precision of super-resolution and of the backbone's highest resolutions; all else is float32.
+    # Precision of super-resolution and of the backbone's highest resolutions. Everything else is float32.
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    num_low_precision: int = 0  # how many resolutions of the backbone
-    sr_low_precision: bool = True  # trained in half precision: its activations are clamped, in any precision
+    num_low_precision: int = 0  # number of these resolutions of the backbone
+    # True: super-resolution was trained in half precision. It runs in `precision`; its activations are always clamped.
+    sr_low_precision: bool = True
 
-    # Where the training cameras stood: for frontal views and orbits.
+    # Position of the training cameras, which frontal views and orbits use.
     camera_radius: float = 2.7
     camera_pivot: tuple[float, float, float] = (0.0, 0.0, 0.2)
 

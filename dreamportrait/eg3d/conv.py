@@ -1,6 +1,6 @@
-"""Convolutions of the StyleGAN2 family: with resampling, with modulation; and two small normalisations.
+"""Convolutions of the StyleGAN2 family, with resampling or modulation, and two small normalisations.
 
-Tensors are [N, C, H, W], weights [Co, Ci / groups, kh, kw], filters as `eg3d_ops.setup_filter` makes them.
+Tensors are [N, C, H, W], weights are [Co, Ci / groups, kh, kw], and `eg3d_ops.setup_filter` makes the filters.
 """
 
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ def conv2d_resample(
     flip_weight: bool = True,
     flip_filter: bool = False,
 ) -> Tensor:
-    """Upsample with f, convolve with w, downsample with f, as one convolution and few passes of the filter.
+    """Upsample with f, convolve with w, downsample with f, with one convolution and few filter passes.
 
     padding      of the convolution, in upsampled pixels: an int, [x, y] or [x0, x1, y0, y1].
     flip_weight  True: correlation, as torch's convolutions are; False: convolution.
 
-    Filtering and convolving commute, so the filter is moved to where there is least to do.
+    Filtering and convolution commute, so the filter is applied where it costs least.
     """
     _check_conv(x, w, up, down, groups)
     kh, kw = w.shape[2:]
     x0, x1, y0, y1 = pad = _padding(padding, f, up, down)
-    gain = up**2  # of the zeros between pixels
+    gain = up**2  # compensates for the zeros between pixels
 
     if up == down == 1:
         if x0 == x1 >= 0 and y0 == y1 >= 0:
@@ -51,8 +51,8 @@ def conv2d_resample(
     if up == 1:
         x = upfirdn2d(x, f, padding=pad, flip_filter=flip_filter)
         return _conv(x, w, groups, flip_weight, stride=down)
-    # A transposed convolution skips the zeros between pixels. Unpadded, it yields kw - 1 more columns than the
-    # convolution on each side, but not the up - 1 last ones, which only zeros reach.
+    # A transposed convolution skips the zeros between pixels. Without padding, it yields kw - 1 more columns than the
+    # convolution on each side, but lacks the last up - 1 columns, which depend on zeros only.
     x = _conv_transposed(x, w, groups, flip_weight, stride=up)
     pad = Padding(x0 - (kw - 1), x1 - (kw - 1) + (up - 1), y0 - (kh - 1), y1 - (kh - 1) + (up - 1))
     x = upfirdn2d(x, f, padding=pad, gain=gain, flip_filter=flip_filter)
@@ -72,16 +72,17 @@ def modulated_conv2d(
     flip_weight: bool = True,
     fused_modconv: bool = True,
 ) -> Tensor:
-    """Convolution whose input channels are scaled by each sample's style, and output channels to unit norm.
+    """Convolve each sample with `weight`, whose input channels are scaled by the sample's style.
 
+    demodulate     True: scale the weights of each output channel to unit norm.
     fused_modconv  True: one grouped convolution with weights per sample; False: one weight, scaled images.
-        The results agree to rounding.
+        The results agree up to rounding.
     """
     n, ci = check_tensor("x", x, 4, "[N, Ci, H, W]").shape[:2]
     co, _, kh, kw = check_tensor("weight", weight, 4, "[Co, Ci, kh, kw]").shape
     check_shape("weight", weight, [co, ci, kh, kw], "[Co, Ci, kh, kw], Ci as x")
     check_shape("styles", check_tensor("styles", styles, 2, "[N, Ci]"), [n, ci], "[N, Ci] as x")
-    if demodulate and x.dtype == torch.float16:  # demodulation cancels any scale; this one keeps sums below 65504
+    if demodulate and x.dtype == torch.float16:  # demodulation cancels any scale; this scale keeps sums below 65504
         weight = weight / (_largest(weight, (1, 2, 3)) * (ci * kh * kw) ** 0.5)
         styles = styles / _largest(styles, (1,))
     demodulation = _demodulation(weight, styles) if demodulate else None  # [N, Co]
@@ -92,7 +93,7 @@ def modulated_conv2d(
         if demodulation is not None:
             w = w * demodulation[:, :, None, None, None]
         w = w.reshape(n * co, ci, kh, kw).to(x.dtype)
-        if n == 1:  # a reshape, even to the same shape, would forget that channels lie last
+        if n == 1:  # a reshape, even to the same shape, would lose the channels-last layout
             y = convolve(x, w)
         else:
             y = convolve(x.reshape(1, n * ci, *x.shape[2:]), w, groups=n)  # [1, N * Co, H', W']
@@ -106,7 +107,7 @@ def modulated_conv2d(
 
 
 def normalize_2nd_moment(x: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """x scaled so that the mean square along `dim` is 1."""
+    """Scale x so that its mean square along `dim` is 1."""
     return x * (x.square().mean(dim, keepdim=True) + eps).rsqrt()
 
 
@@ -115,9 +116,9 @@ def minibatch_std(
     group_size: int | None = 4,
     num_channels: int = 1,
 ) -> Tensor:  # [N, C + num_channels, H, W]
-    """Appends channels that say how much the samples of a group differ: the discriminator's view of variety.
+    """Append channels with the standard deviation over a group of samples, so that a discriminator can see variety.
 
-    Sample i is in group i mod (N / group_size). None: one group. Smaller batches are one group.
+    Sample i is in group i mod (N / group_size). With group_size None, or larger than N, all samples are one group.
     """
     check_tensor("x", x, 4, "[N, C, H, W]")
     n, c, h, w = x.shape
@@ -152,7 +153,7 @@ def _check_conv(x: Tensor, w: Tensor, up: int, down: int, groups: int) -> None:
 
 
 def _padding(padding: int | Sequence[int], f: Tensor | None, up: int, down: int) -> Padding:
-    """The convolution's padding, widened by what centres f on the pixels it upsamples to or downsamples from."""
+    """Return the convolution's padding, widened to centre f on the pixels that it upsamples to or downsamples from."""
     x0, x1, y0, y1 = parse_padding(padding)
     fw, fh = (1, 1) if f is None else (f.shape[-1], f.shape[0])
     if up > 1:
@@ -165,12 +166,12 @@ def _padding(padding: int | Sequence[int], f: Tensor | None, up: int, down: int)
 
 
 def _largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The largest magnitude along `dims`, fit to divide by."""
+    """Return the largest magnitude along `dims`, clamped to a positive number so that one can divide by it."""
     return x.abs().amax(dims, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """1 / norm of each sample's modulated weights, per output channel. -> [N, Co]"""
+    """Return 1 / norm of each sample's modulated weights, per output channel [N, Co]."""
     squares = weight.square().sum(dim=(2, 3))  # [Co, Ci]
     return (styles.square() @ squares.T + 1e-8).rsqrt()
 
@@ -182,7 +183,10 @@ def _conv(
 
 
 def _conv_transposed(x: Tensor, w: Tensor, groups: int, flip_weight: bool, stride: int) -> Tensor:
-    """The convolution's gradient, hence a convolution with w as it is. -> [N, Co, (H - 1) stride + kh, ...]"""
+    """Insert zeros between pixels and convolve them with w. Return [N, Co, (H - 1) stride + kh, ...].
+
+    F.conv_transpose2d is the gradient of a correlation, so it convolves: a correlation needs a flipped w.
+    """
     co, ci_per_group, kh, kw = w.shape
     w = w.reshape(groups, co // groups, ci_per_group, kh, kw).transpose(1, 2)
     w = w.reshape(groups * ci_per_group, co // groups, kh, kw)  # torch wants input channels first

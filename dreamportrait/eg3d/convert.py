@@ -1,4 +1,4 @@
-"""Conversion of official EG3D snapshots to folders of safetensors and JSON."""
+"""Converts official EG3D snapshots to folders of safetensors and JSON."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -90,7 +90,7 @@ def _checked(kind: type[T], build: Callable[[dict[str, Any]], T], arguments: dic
 
 
 def _weights(network: OfficialNetwork, empty: nn.Module, snapshot: Snapshot, where: str) -> dict[str, Tensor]:
-    """Return the tensors, after checking that they are those of the network."""
+    """Return the tensors of a stored network, after checking that they fit `empty` and are finite."""
     check_tensors(empty, network.tensors, where, OPTIONAL)
     if sum(len(view.data) for view in network.tensors.values()) > snapshot.size:
         raise SnapshotError(f"{where} has tensors that share storage: together they are larger than the file")

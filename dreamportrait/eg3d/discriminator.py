@@ -1,4 +1,4 @@
-"""The dual discriminator: sees the final image and the resized raw image together, and the camera."""
+"""The dual discriminator, which gets the final image together with the resized raw image, and the camera."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from eg3d_ops._checks import check_shape, check_tensor
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """The defaults are FFHQ 512 as released."""
+    """Settings of a dual discriminator. The defaults are those of the released FFHQ 512 model."""
 
     c_dim: int = 25
     image_resolution: int = 512
@@ -26,12 +26,12 @@ class DiscriminatorConfig:
     channel_max: int = 512
     conv_clamp: float | None = 256
     mapping_layers: int = 8
-    camera_dim: int | None = None  # of the camera's embedding. None = channels at 4 x 4
-    group_size: int | None = 4  # samples whose spread is one statistic. None = the batch
+    camera_dim: int | None = None  # size of the camera's embedding. None = number of channels at 4 x 4
+    group_size: int | None = 4  # samples per group of `minibatch_std`. None = the whole batch
     std_channels: int = 1
-    camera_noise: float = 0.0  # of labels, in standard deviations of the batch
+    camera_noise: float = 0.0  # noise on labels, in standard deviations of the batch
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    num_low_precision: int = 4  # highest resolutions computed in `precision`
+    num_low_precision: int = 4  # number of highest resolutions computed in `precision`
 
     def __post_init__(self) -> None:
         r = self.image_resolution
@@ -70,7 +70,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Epilogue(nn.Module):
-    """4 x 4 features -> one vector per image, always in float32."""
+    """Turns 4 x 4 features into one vector per image, always in float32."""
 
     def __init__(self, channels: int, out_features: int, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -105,12 +105,12 @@ class DualDiscriminator(nn.Module):
         self.b4 = Epilogue(channels[4], camera_dim, c)
 
     def forward(self, image: Tensor, image_raw: Tensor, camera: Tensor) -> Tensor:
-        """image [N, 3, R, R], image_raw [N, 3, r, r], camera [N, 25] -> logits [N, 1]."""
+        """Return logits [N, 1] for image [N, 3, R, R], image_raw [N, 3, r, r] and camera [N, 25]."""
         check_label(camera, batch=len(image))
         return project(self.features(image, image_raw), self.embed(camera))
 
     def features(self, image: Tensor, image_raw: Tensor) -> Tensor:  # -> [N, camera_dim]
-        """What is seen, whatever it is compared with."""
+        """Return the features of the images. They do not depend on the camera."""
         size = self.config.image_resolution
         check_tensor("image", image, 4, "[N, 3, R, R]")
         check_shape("image", image, [len(image), 3, size, size], "[N, 3, R, R], R as configured")
@@ -128,7 +128,7 @@ class DualDiscriminator(nn.Module):
         return embedded
 
     def _noisy(self, camera: Tensor) -> Tensor:
-        """Labels blurred by noise; the official code writes it into the caller's tensor, this one does not."""
+        """Return labels with added noise. The official code adds it to the caller's tensor in place; this does not."""
         if self.config.camera_noise <= 0:
             return camera
         return camera + torch.randn_like(camera) * camera.std(0) * self.config.camera_noise

@@ -1,6 +1,6 @@
 """EG3D networks on disk.
 
-OUT/config.json                  what to build, where it came from, under which licence
+OUT/config.json                  settings of the networks, their source and their licence
 OUT/generator.safetensors
 OUT/discriminator.safetensors    if there is one
 """
@@ -18,7 +18,7 @@ from dreamportrait.weights.folder import CONFIG, FORMAT_VERSION, load_network, r
 
 GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
 FILES = (CONFIG, GENERATOR, DISCRIMINATOR)
-# The standard deviation of the camera labels: only official training stores it. Zero when unknown.
+# The standard deviation of the camera labels. Only official training stores it; it is zero if unknown.
 OPTIONAL = ("dataset_label_std",)
 
 
@@ -28,7 +28,7 @@ class Source:
 
     name: str
     sha256: str
-    network: str  # which of its generators: G_ema or G
+    network: str  # the converted generator of the file: G_ema or G
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FolderConfig:
 
     format_version: int
     code_version: str
-    licence: str  # of the weights
+    licence: str  # licence of the weights
     source: Source | None
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig | None
@@ -70,13 +70,13 @@ def save_generator(
     generator: TriPlaneGenerator,
     folder: str | Path,
     *,
-    licence: str,  # of the weights
+    licence: str,  # licence of the weights
     discriminator: DualDiscriminator | None = None,
     source: Source | None = None,
     half: bool = False,  # store float16; reading gives float32 again
     overwrite: bool = False,
 ) -> None:
-    """Write a folder that load_generator reads, and load_discriminator if a discriminator is given."""
+    """Write a folder for load_generator, and for load_discriminator if a discriminator is given."""
     config = FolderConfig(
         *(FORMAT_VERSION, __version__, licence, source, generator.config),
         None if discriminator is None else discriminator.config,

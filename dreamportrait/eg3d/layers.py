@@ -1,4 +1,4 @@
-"""Equalised layers: weights are stored with unit variance and scaled at run time, so all learn at one rate."""
+"""Equalised layers: weights are stored with unit variance and scaled at run time, so all learn at the same rate."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from eg3d_ops import bias_act, setup_filter
 
 
 class FullyConnected(nn.Module):
-    """y = act(x W^T lr / sqrt(in) + b lr)."""
+    """Equalised linear layer: y = act(x W^T lr / sqrt(in) + b lr)."""
 
     def __init__(
         self,
@@ -22,11 +22,14 @@ class FullyConnected(nn.Module):
         self.activation = activation
         self.weight_gain = lr_multiplier / in_features**0.5
         self.bias_gain = lr_multiplier
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        weight = torch.randn(out_features, in_features)
+        if not weight.is_meta:  # a meta tensor has no values, and dividing it would import torch._dynamo: 2 seconds
+            weight = weight / lr_multiplier
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.full((out_features,), bias_init))
 
     def scaled(self) -> tuple[Tensor, Tensor]:
-        """The weight and bias that act."""
+        """Return weight and bias after scaling, as `forward` applies them."""
         return self.weight * self.weight_gain, self.bias * self.bias_gain
 
     def forward(self, x: Tensor) -> Tensor:  # [N, in] -> [N, out]
@@ -49,7 +52,7 @@ class Conv(nn.Module):
         bias: bool = True,
         activation: str = "linear",
         down: int = 1,
-        clamp: float | None = None,  # largest magnitude let through. None = any
+        clamp: float | None = None,  # largest magnitude of the output. None = no limit
     ) -> None:
         super().__init__()
         self.activation, self.down, self.clamp = activation, down, clamp

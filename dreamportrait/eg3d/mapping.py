@@ -1,4 +1,4 @@
-"""The mapping network: latent and camera -> w."""
+"""The mapping network, which maps a latent and a camera to w."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ from dreamportrait.eg3d.layers import FullyConnected
 
 
 class MappingNetwork(nn.Module):
-    """Normalised z and normalised embedding of c, concatenated, through `num_layers` slow layers.
+    """Concatenates normalised z and the normalised embedding of c, and applies `num_layers` slowly learning layers.
 
-    z_dim 0: no latent; the discriminator maps only its camera.
+    With z_dim 0 there is no latent: the discriminator maps only its camera.
     """
 
     w_avg: Tensor
@@ -22,7 +22,7 @@ class MappingNetwork(nn.Module):
         w_dim: int,
         num_layers: int,
         track_average: bool,
-        width: int | None = None,  # of hidden layers. None = w_dim
+        width: int | None = None,  # width of hidden layers. None = w_dim
     ) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.num_layers = z_dim, c_dim, num_layers
@@ -44,12 +44,12 @@ class MappingNetwork(nn.Module):
 
     @torch.no_grad()
     def update_average(self, w: Tensor, decay: float = 0.998) -> None:
-        """Follows the mean of w [N, w_dim] seen in training, the centre that truncation draws towards."""
+        """Update the running mean of w [N, w_dim] in training. Truncation moves w towards this mean."""
         self.w_avg.copy_(w.detach().mean(0).lerp(self.w_avg, decay))
 
 
 def truncate(w: Tensor, w_avg: Tensor, psi: float, cutoff: int | None) -> Tensor:
-    """Draws the first `cutoff` entries of w [N, num_ws, w_dim] towards the average. None = all."""
+    """Move the first `cutoff` entries of w [N, num_ws, w_dim] towards the average. None = all entries."""
     if psi == 1:
         return w
     count = w.shape[1] if cutoff is None else cutoff

@@ -1,4 +1,4 @@
-"""Builds our networks from the constructor arguments stored in official EG3D snapshots."""
+"""Builds the networks of this package from the constructor arguments stored in official EG3D snapshots."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from dreamportrait.eg3d.discriminator import DiscriminatorConfig, DualDiscrimina
 from dreamportrait.eg3d.superresolution import SPECS
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 
-# Constructor arguments of the official networks: needed here, and also known (with a default, about training,
-# or never read by them). Anything else is a mistake or another program's.
+# Constructor arguments of the official networks. The first set is required. The second set is also accepted: these
+# have a default, concern training, or are never read. Any other argument is a mistake or is from another program.
 _GENERATOR = (
     {"z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "rendering_kwargs"},
     {"mapping_kwargs", "sr_kwargs", "channel_base", "channel_max", "num_fp16_res", "sr_num_fp16_res", "conv_clamp"}
@@ -29,7 +29,7 @@ _DISCRIMINATOR = (
 
 
 def generator_config_from_official(init_kwargs: dict[str, Any], precision: str = "float32") -> GeneratorConfig:
-    """The configuration of the generator that was built with these arguments."""
+    """Return the configuration of the generator that was built with these arguments."""
     k = _checked("generator", init_kwargs, *_GENERATOR)
     r = _checked("rendering_kwargs", k["rendering_kwargs"], *_RENDERING)
     mapping = _checked("mapping_kwargs", k.get("mapping_kwargs", {}), set(), {"num_layers"})
@@ -47,13 +47,13 @@ def generator_config_from_official(init_kwargs: dict[str, Any], precision: str =
         c_dim=k["c_dim"],
         w_dim=k["w_dim"],
         mapping_layers=mapping.get("num_layers", 8),
-        camera_scale=r.get("c_scale", 0),  # as the official code reads it
+        camera_scale=r.get("c_scale", 0),  # the official code's default
         camera_conditioning=not r["c_gen_conditioning_zero"],
         channel_base=k.get("channel_base", 32768),
         channel_max=k.get("channel_max", 512),
         conv_clamp=k.get("conv_clamp"),
         decoder_lr_multiplier=r.get("decoder_lr_mul", 1),
-        render_resolution=64,  # a checkpoint trained further sets `neural_rendering_resolution` on the network
+        render_resolution=64,  # initial value; training changes the network's attribute `neural_rendering_resolution`
         num_coarse=r["depth_resolution"],
         num_fine=r["depth_resolution_importance"],
         ray_start=r["ray_start"],

@@ -1,4 +1,4 @@
-"""Heads kept in memory as tri-planes, which any camera can look at."""
+"""Heads kept in memory as tri-planes, which can be rendered from any camera."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from dreamportrait.geometry.views import Views
 
 @dataclass(frozen=True, eq=False)
 class Planes:
-    """N heads. Rendering a view does not run the backbone again."""
+    """N heads as tri-planes. Rendering a view does not run the backbone again."""
 
-    generator: TriPlaneGenerator  # renders
+    generator: TriPlaneGenerator  # renders the views
     planes: Tensor  # [N, 3, C, H, W]
     ws: Tensor  # [N, num_ws, w_dim]; super-resolution reads it
 

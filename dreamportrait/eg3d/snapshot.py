@@ -1,7 +1,7 @@
-"""Official network snapshots: what they may mention, and the networks found in them.
+"""Reads official network snapshots: the names that they may mention, and the networks in them.
 
-Only what was stored is read: constructor arguments, a few attributes, tensors. The source text that snapshots carry
-for rebuilding their classes is ignored.
+Only stored values are read: constructor arguments, a few attributes, tensors. Snapshots also contain source text for
+rebuilding their classes; it is ignored.
 """
 
 import hashlib
@@ -18,13 +18,14 @@ from dreamportrait.weights.pickle_reader import Budget, Name, PickleReader, Stan
 from dreamportrait.weights.torch_storage import TensorView, read_storage, rebuild_parameter, rebuild_tensor
 from eg3d_ops.planes import PLANE_AXES
 
-# Far above the official FFHQ 512 snapshot: 0.37 GB, 70 thousand instructions, 200 modules and tensors per network.
+# Limits far above the official FFHQ 512 snapshot: 0.37 GB, 70 thousand instructions, 200 modules and tensors per
+# network.
 MAX_BYTES = 2 * 2**30
 MAX_INSTRUCTIONS = 1_000_000
 MAX_PARTS = 10_000  # modules, tensors or argument values of one network
-MAX_DEPTH = 20  # of modules in modules, of arguments in arguments
+MAX_DEPTH = 20  # nesting of modules, and of arguments
 
-# Modules that are pickled by reference. All others carry their class name themselves.
+# Modules that are pickled by reference. All others store their class name themselves.
 _PLAIN_CLASSES = (
     ("torch.nn.modules.container", "Sequential"),
     ("torch.nn.modules.activation", "Softplus"),
@@ -38,7 +39,7 @@ _NUMPY_LAYOUTS = {"b1": "<?", "i1": "<b", "u1": "<B", "i4": "<i", "i8": "<q", "f
 
 @dataclass(eq=False)
 class Module(StandIn):
-    """A network module as stored: its class by name only, its attributes in a plain dict."""
+    """A stored network module: its class name, and its attributes in a plain dict."""
 
     class_name: str
     state: dict[Any, Any] | None = None
@@ -55,7 +56,7 @@ class Module(StandIn):
         return (self.state or {}).get(key)
 
     def part(self, key: str, kind: type) -> Any:
-        """One of the attributes that every module has."""
+        """Return an attribute that every module has, or raise SnapshotError."""
         value = self.get(key)
         if type(value) is not kind:
             raise SnapshotError(f"a {shown(self.class_name)} has no {key}")
@@ -73,7 +74,7 @@ class _NumpyType(StandIn):
 
 
 def _reconstruct(arguments: tuple) -> Module:
-    """Stands for the official function that compiles the source text in its argument."""
+    """Return the stored module. Replaces the official function, which compiles the source text in its argument."""
     match arguments:
         case ({"type": "class", "version": 6, "class_name": str(class_name), "state": dict(state)},):
             module = Module(class_name)
@@ -125,7 +126,7 @@ def _vocabulary(budget: Budget) -> Vocabulary:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A file's top-level entries, and its hash."""
+    """The top-level entries, hash and size of a file."""
 
     entries: dict[Any, Any]
     sha256: str
@@ -134,15 +135,15 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class OfficialNetwork:
-    """What is needed of one network."""
+    """The parts of a stored network that a conversion needs."""
 
     init_kwargs: dict[str, Any]
-    attributes: dict[str, Any]  # those asked for that it has
+    attributes: dict[str, Any]  # those of the requested attributes that exist
     tensors: dict[str, TensorView]  # under their state_dict names
 
 
 def read_snapshot(path: str | Path) -> Snapshot:
-    """Reads an official network-snapshot-*.pkl. Executes nothing in it."""
+    """Read an official network-snapshot-*.pkl without executing anything in it."""
     data = _read_file(Path(path))
     budget = Budget(MAX_INSTRUCTIONS)
     reader = PickleReader(memoryview(data), _vocabulary(budget), budget)
@@ -160,7 +161,7 @@ def _read_file(path: Path) -> bytearray:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise SnapshotError(f"{size} bytes; official snapshots have about 350 million")
-    data = bytearray(size)  # writable, as torch.frombuffer wants it
+    data = bytearray(size)  # writable, because torch.frombuffer needs that
     with path.open("rb") as file:
         if file.readinto(data) != size or file.read(1):
             raise SnapshotError("the file changes while it is read")
@@ -169,7 +170,7 @@ def _read_file(path: Path) -> bytearray:
 
 
 def _recognise(head: bytes) -> None:
-    """Says what a file is that is often mistaken for a snapshot."""
+    """Raise SnapshotError with the kind of file if it is one that is often mistaken for a snapshot."""
     if not head:
         raise SnapshotError("the file is empty, the download failed: fetch it again")
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", head, re.IGNORECASE):
@@ -183,11 +184,11 @@ def _recognise(head: bytes) -> None:
     if head.startswith(b"\x1f\x8b"):
         raise SnapshotError("this is gzip-compressed; official snapshots are plain pickles")
     if not head.startswith(b"\x80"):
-        raise SnapshotError("this is no pickle (of protocol 2 or later), hence no official snapshot")
+        raise SnapshotError("this is no pickle (of protocol 2 or later), so it is no official snapshot")
 
 
 def find_network(snapshot: Snapshot, key: str, class_name: str, attributes: tuple[str, ...] = ()) -> OfficialNetwork:
-    """The network under a top-level key."""
+    """Return the network under a top-level key."""
     module = snapshot.entries.get(key)
     if not isinstance(module, Module):
         present = sorted(shown(str(name)) for name, value in snapshot.entries.items() if value is not None)
@@ -203,7 +204,7 @@ def find_network(snapshot: Snapshot, key: str, class_name: str, attributes: tupl
 
 
 def plane_axes(snapshot: Snapshot, key: str) -> str:
-    """The name of the planes that the network's renderer looks up."""
+    """Return the name of the plane arrangement that the network's renderer uses."""
     renderer = snapshot.entries[key].part("_modules", dict).get("renderer")
     bases = renderer.get("plane_axes") if isinstance(renderer, Module) else None
     if not (isinstance(bases, TensorView) and bases.shape == (3, 3, 3)):
@@ -226,13 +227,13 @@ def _counter() -> Iterator[int]:
 
 
 def _count(parts: Iterator[int], depth: int, where: str) -> None:
-    """Shared or circular parts could make a small file stand for endlessly many."""
+    """Count a part, and raise SnapshotError at the limits: shared or circular parts could make a small file endless."""
     if next(parts, None) is None or depth > MAX_DEPTH:
         raise SnapshotError(f"{shown(where)} has more parts, or deeper nested ones, than any official network")
 
 
 def _plain(value: object, where: str, parts: Iterator[int], depth: int) -> Any:
-    """A copy made of plain values alone."""
+    """Return a copy that consists of plain values only."""
     _count(parts, depth, where)
     if isinstance(value, dict):
         if not all(isinstance(key, str) and len(key) <= 100 for key in value):

@@ -12,13 +12,13 @@ from eg3d_ops import setup_filter
 
 @dataclass(frozen=True)
 class SuperResolutionSpec:
-    """Sizes of one module."""
+    """Sizes of one super-resolution module."""
 
-    input_resolution: int  # what rendered images are resized to
-    channels: tuple[int, int]  # of the two blocks
+    input_resolution: int  # rendered images are resized to it
+    channels: tuple[int, int]  # output channels of the two blocks
     up: tuple[int, int]  # each block's upsampling
-    resize_larger: bool = True  # False: images of at least input_resolution enter as they are
-    own_filter: bool = True  # the released modules carry an unused filter of their own
+    resize_larger: bool = True  # False: images larger than input_resolution are not resized
+    own_filter: bool = True  # the module stores an unused filter, as some released weights do
 
     @property
     def resolutions(self) -> tuple[int, int]:
@@ -62,7 +62,10 @@ class SuperResolution(nn.Module):
         return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=self.antialias)
 
     def forward(self, rgb: Tensor, features: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, 3, r, r], [N, C, r, r], [N, w_dim] -> image after block0, final image [N, 3, R, R]."""
+        """Return the image after block0 and the final image [N, 3, R, R].
+
+        rgb is [N, 3, r, r], features are [N, C, r, r], w is [N, w_dim].
+        """
         ws = w[:, None].expand(-1, 3, -1)
         x, first = self.block0(self.resize(features), self.resize(rgb), ws, self.noise)
         _, image = self.block1(x, first, ws, self.noise)

@@ -1,4 +1,4 @@
-"""The StyleGAN2 synthesis network with skip connections, here the backbone that paints tri-planes."""
+"""The StyleGAN2 synthesis network with skip connections, the backbone that generates tri-planes."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -47,8 +47,8 @@ class SynthesisLayer(nn.Module):
             up=self.up,
             padding=1,
             resample_filter=self.resample_filter,
-            flip_weight=self.up == 1,  # the transposed convolution of the released models does not flip
-            fused_modconv=len(x) == 1,  # one weight per sample pays only for one sample
+            flip_weight=self.up == 1,  # the released models' transposed convolution does not flip
+            fused_modconv=len(x) == 1,  # weights per sample are only faster for a single sample
         )
         clamp = None if self.clamp is None else self.clamp * 2**0.5  # the activation's gain
         return bias_act(x, self.bias, act="lrelu", clamp=clamp)
@@ -71,7 +71,7 @@ class ToRGB(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """Two layers at one resolution and their part of the skip image.
+    """Two layers at one resolution and their contribution to the skip image.
 
     in_channels 0: the first block, which starts from a learned constant and has one layer.
     """
@@ -105,10 +105,10 @@ class SynthesisBlock(nn.Module):
 
     def forward(
         self, x: Tensor | None, img: Tensor | None, ws: Tensor, noise: Noise
-    ) -> tuple[Tensor, Tensor]:  # features, skip image (float32), w of each convolution and of torgb [N, 2 or 3, w_dim]
+    ) -> tuple[Tensor, Tensor]:  # features, skip image (float32); ws: each convolution's and torgb's [N, 2 or 3, w_dim]
         w = iter(ws.unbind(1))
         x = self.const.expand(len(ws), -1, -1, -1) if x is None else x
-        # Convolutions are faster so, on a CPU (measured: 1.2 to 2 times) and in half precision on a GPU.
+        # Channels-last convolutions are faster on a CPU (measured: 1.2 to 2 times) and in half precision on a GPU.
         channels_last = x.device.type == "cpu" or self.dtype != torch.float32
         x = x.to(self.dtype, memory_format=torch.channels_last if channels_last else torch.preserve_format)
         if self.num_convs == 2:
@@ -121,7 +121,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Blocks 4, 8, ... up to `resolution`; the skip image is the output."""
+    """Synthesis blocks at resolutions 4, 8, ... up to `resolution`. The output is the skip image."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class SynthesisNetwork(nn.Module):
         channel_max: int,
         clamp: float | None = None,
         low_precision: torch.dtype = torch.float32,
-        num_low_precision: int = 0,  # highest resolutions computed in `low_precision`; never below 8
+        num_low_precision: int = 0,  # number of highest resolutions computed in `low_precision`; never below 8
     ) -> None:
         super().__init__()
         self.resolutions = [2**i for i in range(2, resolution.bit_length())]
@@ -152,7 +152,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: Noise = "const",
-        between: Between | None = None,  # changes what the next block is given
+        between: Between | None = None,  # changes the features before the next block
     ) -> Tensor:  # [N, C, R, R]
         x = img = None
         first = 0

@@ -1,6 +1,6 @@
 """The tri-plane generator (EG3D): latent -> w -> three planes -> rays -> features -> image.
 
-The steps are separate methods without hidden state, so that many views of one portrait run the backbone once:
+The steps are separate methods without hidden state, so that the backbone runs once for many views of one portrait:
 
     w = G.map(z, camera)
     planes = G.synthesize_planes(w)
@@ -24,7 +24,7 @@ from eg3d_ops._checks import check_int, check_number, check_shape, check_tensor
 
 
 class Rendering(NamedTuple):
-    """One view."""
+    """One view of each of N heads."""
 
     image: Tensor  # [N, 3, R, R]  final
     image_raw: Tensor  # [N, 3, r, r]  as rendered, before super-resolution
@@ -50,7 +50,7 @@ class DecoderNetwork(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Mapping and synthesis network, under the released names."""
+    """Mapping and synthesis network, with the parameter names of the released weights."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class TriPlaneGenerator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = c = config
-        # Of the labels the network was trained with; conditioning noise is measured by it.
+        # Standard deviation of the training labels. It is the unit of conditioning noise.
         self.register_buffer("dataset_label_std", torch.zeros(c.c_dim))
         self.backbone = Backbone(c)
         self.superresolution = SuperResolution(
@@ -88,8 +88,8 @@ class TriPlaneGenerator(nn.Module):
         z: Tensor,  # [N, z_dim]
         camera: Tensor,  # [N, 25] the camera that conditions the identity
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,  # truncate only the first so many entries. None = all
-        update_average: bool = False,  # training: let the average follow this batch
+        truncation_cutoff: int | None = None,  # number of entries to truncate, from the first. None = all
+        update_average: bool = False,  # for training: update the average with this batch
     ) -> Tensor:  # [N, num_ws, w_dim]
         c = self.config
         check_shape("z", check_tensor("z", z), [len(z), c.z_dim], "[N, z_dim]")
@@ -105,7 +105,7 @@ class TriPlaneGenerator(nn.Module):
         return truncate(ws, mapping.w_avg, truncation_psi, truncation_cutoff)
 
     def synthesize_planes(self, w: Tensor, noise: Noise = "const", between: Between | None = None) -> Tensor:
-        """w [N, num_ws, w_dim] -> planes [N, P, C, H, W]; `between` may change features between blocks."""
+        """Return planes [N, P, C, H, W] for w [N, num_ws, w_dim]. `between` may change features between blocks."""
         c = self.config
         check_shape("w", check_tensor("w", w), [len(w), self.num_ws, c.w_dim], "[N, num_ws, w_dim], from map()")
         if noise not in NOISE_MODES:
@@ -119,7 +119,7 @@ class TriPlaneGenerator(nn.Module):
         camera: Tensor,  # [N, 25]
         *,
         w: Tensor,  # [N, num_ws, w_dim] super-resolution is modulated by its last entry
-        resolution: int | None = None,  # of the rendered image. None = the config's
+        resolution: int | None = None,  # resolution of the rendered image. None = the config's
         draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
         impl: str = "auto",
     ) -> Rendering:
@@ -156,12 +156,12 @@ class TriPlaneGenerator(nn.Module):
         resolution: int | None = None,
         draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
     ) -> Rendering:
-        """One view of each latent, seen from the camera that also conditions it."""
+        """Render one view of each latent, from the camera that also conditions it."""
         w = self.map(z, camera, truncation_psi, truncation_cutoff)
         return self.render(self.synthesize_planes(w, noise), camera, w=w, resolution=resolution, draws=draws)
 
     def sample_density_and_color(self, points: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """At points [N, M, 3] of the box: density [N, M, 1] before its activation, colour features [N, M, C]."""
+        """Return density [N, M, 1] before activation and colour features [N, M, C], at points [N, M, 3] in the box."""
         c = self.config
         check_shape(
             "points", check_tensor("points", points), [len(planes), points.shape[1], 3], "[N, M, 3], N as planes"
@@ -170,10 +170,10 @@ class TriPlaneGenerator(nn.Module):
 
 
 def _as_image(x: Tensor, size: int) -> Tensor:
-    """[N, R * R, C] -> [N, C, R, R], channels last: a view."""
+    """Return [N, R * R, C] as a view [N, C, R, R] in channels-last layout."""
     return x.unflatten(1, (size, size)).permute(0, 3, 1, 2)
 
 
 def _tolerate_missing_label_std(module, state, prefix, *rest) -> None:  # type: ignore[no-untyped-def]
-    """Only the official training loop adds this buffer: snapshots have it, fresh networks have not."""
+    """Add dataset_label_std if it is missing: official training adds it, so untrained official networks lack it."""
     state.setdefault(prefix + "dataset_label_std", module.dataset_label_std)

@@ -1,4 +1,4 @@
-"""Portraits: a prompt, a seed and a head that can be rendered from any side, with the views that were asked for."""
+"""Portraits: the prompt, the seed, a head that can be rendered from any side, and the requested views of it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from dreamportrait.geometry.views import Views
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Portrait:
-    """One head, and the views of it that were asked for."""
+    """One head with its prompt, its seed and its requested views."""
 
     prompt: str
     seed: int | None  # None = drawn from a torch.Generator
-    head: Planes  # one head; renders further views
+    head: Planes  # tri-planes of one head; can render further views
     views: Views
 
     @property
@@ -51,7 +51,10 @@ class Portrait:
         return self.views.depth
 
     def view(self, yaw: float = 0.0, pitch: float = 0.0, resolution: int | None = None) -> Views:
-        """Render one view: `yaw` degrees to the right of the front, as one looks at the face, `pitch` degrees above."""
+        """Render one view from `yaw` degrees to the right of the front and `pitch` degrees above it.
+
+        Right is the viewer's right when facing the head.
+        """
         return self.render(self.head.generator.config.around([yaw], pitch), resolution)
 
     def render(
@@ -67,7 +70,7 @@ class Portrait:
         return _sheet([self], depth)
 
     def save_sheet(self, path: str | Path, depth: bool = False, overwrite: bool = False) -> None:
-        """Save the prompt and its views in a row; `depth` adds a row of depth maps."""
+        """Save a picture of the prompt and its views in a row; `depth` adds a row of depth maps."""
         save_picture(self.sheet(depth), path, overwrite)
 
     def __repr__(self) -> str:
@@ -111,7 +114,7 @@ class Portraits(Sequence[Portrait]):
         return _sheet(self._portraits, depth)
 
     def save_sheet(self, path: str | Path, depth: bool = False, overwrite: bool = False) -> None:
-        """Save a row for each prompt; `depth` adds a row of depth maps below each."""
+        """Save a picture with a row for each prompt; `depth` adds a row of depth maps below each."""
         save_picture(self.sheet(depth), path, overwrite)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Sheets of pictures: rows of portraits with their prompts, plain tables, and files that are written whole."""
+"""Sheets of pictures: rows of portraits with their prompts, plain tables, and atomic writing of picture files."""
 
 import os
 import secrets
@@ -30,7 +30,7 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
     size = rows[0].images.shape[-1]
     size *= -(-SMALLEST // size)
     margin = size // 16
-    labels = 3 * size // 2 if any(row.text for row in rows) else 0  # width of their column
+    labels = 3 * size // 2 if any(row.text for row in rows) else 0  # width of the text column
     sheet = Image.new("RGB", (labels + size * len(rows[0].images), size * len(rows)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=size / 10)
     for i, row in enumerate(rows):
@@ -42,14 +42,14 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
 
 
 def enlarged(picture: Image.Image, width: int) -> Image.Image:
-    """Scale a picture smoothly to this width. One that has it already is returned as it is."""
+    """Scale a picture smoothly to this width. A picture of this width is returned unchanged."""
     if picture.width == width:
         return picture
     return picture.resize((width, picture.height * width // picture.width), Image.Resampling.BICUBIC)
 
 
 def beside(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Join sheets of equally many rows from left to right, with a title over each. Only the first has texts."""
+    """Join sheets of equally many rows from left to right, with a title over each. Only the first may have texts."""
     pictures, height = min(sheet.width for _, sheet in sheets), sheets[0][1].height
     top, gap = pictures // 12, pictures // 32
     width = sum(sheet.width for _, sheet in sheets) + gap * (len(sheets) - 1)
@@ -79,7 +79,7 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 
 def _pieces(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
-    """Split a word that does not fit on a line: not all scripts put spaces between words."""
+    """Split a word that does not fit on a line, because not all scripts put spaces between words."""
     pieces = [""]
     for letter in word:
         if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
@@ -99,7 +99,7 @@ def tiled(rows: Sequence[Tensor]) -> Image.Image:
 
 
 def save_picture(picture: Image.Image, path: str | Path, overwrite: bool = False) -> None:
-    """Write a picture by way of a temporary file, so that it is complete or not there."""
+    """Write a picture by way of a temporary file, so that the file is either complete or absent."""
     path = check_target(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")

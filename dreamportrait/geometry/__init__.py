@@ -1,6 +1,6 @@
 """Cameras, rays, views of a head, and pictures as tensors.
 
-The public convention of angles is that of `orbit`: degrees, 0 at the front, positive to the right and upwards.
+Public functions take angles as `orbit` does: degrees, 0 at the front, positive to the right and upwards.
 """
 
 from dreamportrait.geometry.cameras import camera_label, check_camera, intrinsics_from_fov, look_at, orbit

@@ -1,12 +1,12 @@
-"""Cameras: the one convention, orbits around a head, intrinsics.
+"""Cameras: their labels and convention, orbits around a head, intrinsics.
 
 A camera is a label of 25 numbers: the camera-to-world matrix (4 x 4, row-major), then the intrinsics (3 x 3,
 row-major) divided by the image size. The columns of the matrix are the camera's x (right in the image), y (down) and z
 (viewing direction) axes and its position, in a world with y up: the OpenCV convention.
 
-Angles are those of `orbit`: degrees, yaw 0 and pitch 0 at the front, positive to the right and above. Only
-`official_pose` and `random_angles` use the angles that EG3D's training cameras are drawn with: radians, pi/2 and pi/2
-at the front, and the cosine of the polar angle is uniform in pitch.
+Angles follow `orbit`: degrees, yaw 0 and pitch 0 at the front, positive to the right and above. Only `official_pose`,
+`camera_position` and `random_angles` use the angles of EG3D's training cameras: radians, pi/2 and pi/2 at the front,
+and the cosine of the polar angle is linear in pitch.
 """
 
 import math
@@ -19,24 +19,24 @@ from torch import Tensor
 
 from eg3d_ops._checks import check_number, check_shape, check_tensor
 
-FOV = 18.837  # degrees, of aligned portraits
-ROTATION_TOLERANCE = 1e-3  # of R R^T from the identity; poses estimated from photographs are good to 1e-5
+FOV = 18.837  # degrees; the field of view of aligned portraits
+ROTATION_TOLERANCE = 1e-3  # largest allowed entry of R R^T - I; poses estimated from photographs reach 1e-5
 
 Cameras = Tensor | Array | Sequence[float] | Sequence[Sequence[float]]  # one label of 25 numbers, or several
 
 
 def orbit(
-    yaw: Sequence[float],  # degrees to the right of the front, as one looks at the face
+    yaw: Sequence[float],  # degrees to the right of the front, for a viewer who looks at the face
     pitch: float,  # degrees above the horizon, between -90 and 90
     radius: float,
     pivot: tuple[float, float, float],  # the point that the cameras look at
     device: torch.device | str = "cpu",
 ) -> Tensor:  # labels [V, 25]
-    """Return one camera for each yaw, at true angles in degrees."""
+    """Return one camera for each yaw. The angles are true angles, unlike those of `official_pose`."""
     if not -90 < check_number("pitch", pitch) < 90:
         raise ValueError(f"pitch={pitch}: must lie between -90 and 90 degrees, from below to above")
     turned = [math.pi / 2 + math.radians(check_number("yaw", angle)) for angle in yaw]
-    height = math.pi / 2 * (1 - math.sin(math.radians(pitch)))  # the cosine of the polar angle is uniform in it
+    height = math.pi / 2 * (1 - math.sin(math.radians(pitch)))  # the cosine of the polar angle is linear in it
     placed = official_pose(torch.tensor(turned, device=device), height, radius, pivot, device)
     return camera_label(placed, intrinsics_from_fov(FOV, device))
 
@@ -57,7 +57,7 @@ def look_at(position: Tensor, target: Tensor) -> Tensor:
 
 
 def camera_position(yaw: Tensor, pitch: Tensor, radius: float) -> Tensor:
-    """Return positions [N, 3] on a sphere around the origin, for angles [N] of `official_pose`."""
+    """Return positions [N, 3] on a sphere around the origin, for angles [N] as in `official_pose`."""
     pitch = pitch.clamp(1e-5, math.pi - 1e-5)
     polar = torch.arccos(1 - 2 * (pitch / math.pi))
     x = torch.sin(polar) * torch.cos(math.pi - yaw)
@@ -89,7 +89,7 @@ def random_angles(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Draw angles [count] for `official_pose`: normal with deviation `spread`, or uniform within it."""
+    """Draw angles [count] for `official_pose`: normal with standard deviation `spread`, or uniform over +- `spread`."""
     if distribution == "normal":
         return torch.randn(count, generator=generator, device=device) * spread + mean
     if distribution == "uniform":
@@ -100,7 +100,8 @@ def random_angles(
 def intrinsics_from_fov(degrees: float, device: torch.device | str = "cpu") -> Tensor:
     """Return normalised intrinsics [3, 3] of a diagonal field of view.
 
-    The cameras of the released models were made with 3.14159 and 1.414, not with pi and the root of 2.
+    The cameras of the released models were made with 3.14159 and 1.414 instead of pi and the square root of 2, so
+    these numbers are used here too.
     """
     if not 0 < check_number("degrees", degrees) < 180:
         raise ValueError(f"degrees must lie between 0 and 180, got {degrees}")
@@ -128,7 +129,7 @@ def check_label(label: Tensor, batch: int | None = None, name: str = "camera") -
 def check_camera(label: Tensor, batch: int | None = None) -> Tensor:
     """Raise ValueError unless labels have rigid poses and normalised intrinsics; return them.
 
-    Values on a GPU are not checked, because that would wait for the device. Data is checked when it is loaded.
+    Values on a GPU are not checked, because the check would wait for the device. Data is checked when it is loaded.
     """
     check_label(label, batch)
     if label.device.type != "cpu" or torch.compiler.is_compiling():
@@ -137,7 +138,7 @@ def check_camera(label: Tensor, batch: int | None = None) -> Tensor:
     rotation = matrix[:, :3, :3]
     off = (rotation @ rotation.mT - torch.eye(3, dtype=label.dtype)).abs().amax((1, 2))
     bottom = (matrix[:, 3] - label.new_tensor([0, 0, 0, 1])).abs().amax(1)
-    # Each condition is written so that NaN fails it.
+    # The conditions are written so that NaN fails them.
     _reject(
         ~((off < ROTATION_TOLERANCE) & (rotation.det() > 0)), label, "the pose must be a rotation with determinant 1"
     )

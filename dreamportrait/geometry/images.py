@@ -1,4 +1,4 @@
-"""Pictures as tensors: other sizes, and to and from bytes."""
+"""Resizes picture tensors and converts them to and from bytes."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from eg3d_ops._checks import check_int, check_tensor
 
 
 def antialiased(images: Tensor, size: int) -> Tensor:  # [N, C, H, W] -> [N, C, size, size]
-    """Resize pictures with antialiasing: real pictures at the resolution of raw images."""
+    """Resize pictures with antialiasing, for example real pictures to the resolution of raw images."""
     check_tensor("images", images, 4, "[N, C, H, W]")
     size = check_int("size", size, 1)
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -21,7 +21,7 @@ def to_bytes(images: Tensor) -> Array:
 
 
 def as_saved(images: Tensor) -> Tensor:  # [N, 3, R, R] in -1 .. 1, or a little beyond
-    """Round colours to 8 bits, as real pictures from files are."""
+    """Round colours to 8 bits, so that they compare with real pictures from files."""
     return (images.float() * 127.5 + 128).clamp(0, 255).floor().div(127.5).sub(1)
 
 

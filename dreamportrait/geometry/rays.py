@@ -1,4 +1,4 @@
-"""From pixels to rays and from points back to pixels. cameras.py says what a label is."""
+"""Converts pixels to rays and points to pixels. cameras.py defines camera labels."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,10 @@ from eg3d_ops._checks import check_int, check_shape, check_tensor
 
 
 def rays_from_label(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """One ray through the centre of each of the R x R pixels, row by row from the top left.
+    """Return origins and directions [N, R * R, 3] of the rays of labels [N, 25].
 
-    label [N, 25] -> origins, directions [N, R * R, 3]; directions have length 1.
+    There is one ray through the centre of each of the R x R pixels, row by row from the top left. Directions have
+    length 1.
     """
     check_label(label, name="label")
     check_int("resolution", resolution, 1)
@@ -22,17 +23,17 @@ def rays_from_label(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     y = (v.reshape(1, -1) - cy) / fy  # [N, R * R]
     x = (u.reshape(1, -1) - cx - skew * y) / fx
     in_camera = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # [N, R * R, 3]
-    # Broadcast product, not a matmul: that would round to TF32 on a GPU told to.
+    # This is a broadcast product, because a GPU that allows TF32 would round a matmul to it.
     in_world = (in_camera[:, :, None] * cam2world[:, None, :3, :3]).sum(-1)
     origins = cam2world[:, None, :3, 3].expand_as(in_world)
     return origins, torch.nn.functional.normalize(in_world, dim=-1)
 
 
 def project(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """points [N, M, 3], label [N, 25] -> places [N, M, 2] and distances from the camera [N, M].
+    """Project points [N, M, 3] to labels [N, 25]: return places [N, M, 2] and distances from the camera [N, M].
 
-    A place is (u, v): 0 .. 1 from the left and from the top edge. Points behind the camera get places that mean
-    nothing and distances that are negative.
+    A place is (u, v), which runs over 0 .. 1 from the left edge and from the top edge. For points behind the camera,
+    distances are negative and places are meaningless.
     """
     check_label(label, batch=len(points), name="label")
     check_shape("points", check_tensor("points", points), [len(label), points.shape[1], 3], "[N, M, 3]")
@@ -45,6 +46,6 @@ def project(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def points_at(depth: Tensor, label: Tensor) -> Tensor:
-    """depth [N, 1, R, R] along the rays -> points [N, R * R, 3] of the world."""
+    """Return the world points [N, R * R, 3] at depth [N, 1, R, R] along the rays of labels [N, 25]."""
     origins, directions = rays_from_label(label, depth.shape[-1])
     return origins + depth.flatten(1)[..., None] * directions

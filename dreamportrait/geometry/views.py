@@ -1,4 +1,4 @@
-"""What a head looks like from cameras: the protocols that metrics and exporters are written against, and Views."""
+"""Rendered views of heads: the protocols that metrics and exporters use, and Views, one head from several cameras."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +11,7 @@ from dreamportrait.geometry.images import to_bytes
 
 
 class View(Protocol):
-    """N heads, each from one camera."""
+    """Pictures of N heads, each from one camera."""
 
     @property
     def image(self) -> Tensor: ...  # [N, 3, R, R] in -1 .. 1, or slightly beyond
@@ -27,14 +27,14 @@ class View(Protocol):
 
 
 class Heads(Protocol):
-    """N heads in memory that can be rendered from any side. Every system makes such heads."""
+    """N heads in memory that can be rendered from any side. Every system produces such heads."""
 
     def view(self, camera: Tensor) -> View: ...  # [N, 25]
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """One head from V cameras."""
+    """Pictures of one head from V cameras."""
 
     cameras: Tensor  # [V, 25]
     colors: Tensor  # [V, 3, R, R] in -1 .. 1, or slightly beyond

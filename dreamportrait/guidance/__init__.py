@@ -5,5 +5,5 @@
     guides.py             one interface for the guidance losses of a training run
     views.py              prompts that name the side a head is seen from
 
-Nothing here knows of generators: the input is pictures, the output is a loss.
+The package does not depend on generators: its input is pictures, its output is a loss.
 """

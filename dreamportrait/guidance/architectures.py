@@ -1,4 +1,4 @@
-"""The published sizes of Stable Diffusion, to look at a model that is not on this machine."""
+"""Published network sizes of Stable Diffusion, to build a model without downloading it."""
 
 from typing import Any
 
@@ -33,12 +33,12 @@ VAE: dict[str, Any] = {
 
 
 def make_unet(name: str) -> UNet2DConditionModel:
-    """With random weights."""
+    """Build the UNet of a published model, with random weights."""
     if name not in UNETS:
-        raise ValueError(f"{name!r}: published sizes are known of {', '.join(UNETS)}")
+        raise ValueError(f"{name!r}: published sizes are known only for {', '.join(UNETS)}")
     return UNet2DConditionModel(**UNETS[name])
 
 
 def make_vae() -> AutoencoderKL:
-    """With random weights; the same for all of them."""
+    """Build the VAE, which has the same size in all published models, with random weights."""
     return AutoencoderKL(**VAE)

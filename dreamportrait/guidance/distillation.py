@@ -1,18 +1,19 @@
-"""Score distillation: how a frozen diffusion model pulls pictures towards their prompts.
+"""Score distillation: losses that move pictures towards their prompts with a frozen diffusion model.
 
     here          paper    meaning
     images        x        rendered: g(theta, z, y, camera), each with its own z, y, camera, t, noise
-    latents       x'       of the auto-encoder; its Jacobian dx'/dx is kept (eq. 5)
+    latents       x'       latents of the auto-encoder; its Jacobian dx'/dx is kept (eq. 5)
     t             t        step of the noise schedule
-    signal        a_t      alpha-bar, the share of signal in the variance at step t: 1 -> 0
-    noise         eps      Gaussian
+    signal        a_t      alpha-bar, the share of signal in the variance at step t; falls from 1 to 0
+    noise         eps      Gaussian noise
     noisy         x_t      sqrt(a_t) x' + sqrt(1 - a_t) eps
-    predicted     eps_phi  of the UNet, guided: null + scale * (text - null); a scale of 1 is no guidance
-    weight        w(t)     with the constant dx_t/dx' = sqrt(a_t) of eq. 4 taken in, as DreamFusion does
+    predicted     eps_phi  guided prediction of the UNet: null + scale * (text - null); a scale of 1 is no guidance
+    weight        w(t)     includes the constant dx_t/dx' = sqrt(a_t) of eq. 4, as in DreamFusion
 
-The UNet's Jacobian is left out (eq. 4), so a loss is only a carrier of a gradient that is known beforehand. Every
-loss here has the slope g_i / N at latents i of a batch of N, where g_i is that gradient, and the value 1/2 |g|^2,
-summed over the numbers of a latent and averaged over the batch: neither depends on what else is in the batch.
+The UNet's Jacobian is left out (eq. 4), so a loss only carries a gradient that is computed beforehand. Every loss here
+has the gradient g_i / N at latents i of a batch of N, where g_i is the gradient computed for sample i. Its value is
+1/2 |g|^2, summed over the elements of a latent and averaged over the batch. The contribution of a sample does not
+depend on the other samples of the batch.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ _TINY = 1e-12
 
 
 class Prior(Protocol):
-    """What the losses need of a diffusion model; dreamportrait.guidance.stable_diffusion has one."""
+    """Interface of a diffusion model for the losses; dreamportrait.guidance.stable_diffusion implements it."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]: ...
@@ -39,13 +40,14 @@ class Prior(Protocol):
     def predict(self, noisy: Tensor, t: Tensor, words: Tensor, null_words: Tensor, guidance_scale: float) -> Tensor: ...
 
 
-# Draws.
+# Drawing steps and noise.
 
 
 def draw(prior: Prior, count: int, t_min: float, t_max: float) -> tuple[Tensor, Tensor]:  # [N], [N, c, h, w]
-    """A step and noise for each sample; t_min, t_max: the first step and the end, as shares of the schedule.
+    """Draw a step and noise for each sample.
 
-    From torch's generator of the CPU, so that they are the same on every device.
+    t_min, t_max: the first step and the end, which is excluded, as shares of the schedule.
+    Both are drawn with torch's CPU generator, so that they are the same on every device.
     """
     steps = len(prior.alphas_cumprod)
     first, end = round(t_min * steps), round(t_max * steps)
@@ -61,8 +63,10 @@ def draw(prior: Prior, count: int, t_min: float, t_max: float) -> tuple[Tensor, 
 
 
 def weight(signal: Tensor, weighting: Weighting) -> Tensor:  # [N] -> [N]
-    """w(t), which the paper does not state. sigma^2 = 1 - a_t is DreamFusion's; "chained" is the same with the factor
-    sqrt(a_t) of eq. 4 written out, not taken in."""
+    """Return w(t), which the paper does not state.
+
+    sigma^2 = 1 - a_t is the weight of DreamFusion. "chained" is this weight times the factor sqrt(a_t) of eq. 4.
+    """
     if weighting == "uniform":
         return torch.ones_like(signal)
     if weighting == "sigma":
@@ -75,12 +79,15 @@ def weight(signal: Tensor, weighting: Weighting) -> Tensor:  # [N] -> [N]
 
 
 def rescaled(noise: Tensor, amount: float) -> Tensor:  # [N, c, h, w] -> [N, c, h, w]
-    """Appendix A, "we rescale the predicted noise and Gaussian noise"; the paper gives no formula. This one:
+    """Return rescaled noise. Appendix A: "we rescale the predicted noise and Gaussian noise".
+
+    The paper gives no formula. This function computes
 
         eps <- (1 - amount) * eps + amount * eps / rms(eps)
 
-    with the root mean square over the numbers of a sample. At 1 both noises lie on the sphere of what Gaussian noise
-    is on average, and however strong the guidance, no gradient is longer than twice its radius. At 0 nothing changes.
+    with the root mean square over the elements of a sample. With amount = 1, both noises lie on the sphere whose radius
+    is the average length of Gaussian noise, so that no gradient is longer than twice this radius, however strong the
+    guidance. With amount = 0, nothing changes.
     """
     if not 0 <= amount <= 1:
         raise ValueError(f"amount={amount}: must be within 0 .. 1, from none to all")
@@ -88,7 +95,7 @@ def rescaled(noise: Tensor, amount: float) -> Tensor:  # [N, c, h, w] -> [N, c, 
     return torch.lerp(noise, noise / rms.clamp_min(_TINY), amount)
 
 
-# Eq. 4, up to the latents: w(t) (eps_phi - eps).
+# Eq. 4 without dx'/dx, that is the gradient at the latents: w(t) (eps_phi - eps).
 @torch.no_grad()
 def sds_gradient(
     latents: Tensor,  # [N, c, h, w]
@@ -107,7 +114,7 @@ def sds_gradient(
     return _column(weight(signal, weighting)) * (rescaled(predicted, rescale) - rescaled(noise, rescale))
 
 
-# Eq. 2 with eq. 5: one batch's estimate of the expectation over z, y, t, eps.
+# Eq. 2 with eq. 5: estimate of the expectation over z, y, t, eps from one batch.
 def d_sds_loss(
     prior: Prior,
     images: Tensor,  # [N, 3, H, W] in -1 .. 1
@@ -141,16 +148,19 @@ def sjc_loss(
     *,
     scale: float,
 ) -> Tensor:  # []
-    """Perturb-and-average scoring: the score at a clean latent y is that of y + sigma n, averaged over n:
+    """Return the loss of perturb-and-average scoring.
+
+    The score at a clean latent y is the score at y + sigma n, averaged over n:
 
         (D(y + sigma n; sigma) - y) / sigma^2,  times sigma, as its authors' code weighs it
 
-    The denoiser D has noise of growing variance, sigma^2 = (1 - a_t) / a_t; the UNet sees y + sigma n divided by
-    sqrt(1 + sigma^2). In exact arithmetic that is D-SDS with uniform weight and no rescaling.
+    The noise of the denoiser D has a growing variance, sigma^2 = (1 - a_t) / a_t; the UNet gets y + sigma n divided by
+    sqrt(1 + sigma^2). In exact arithmetic, this equals D-SDS with uniform weight and no rescaling.
 
-    As published: differences to y, not to y + sigma n (less variance); sigma uniform over the steps 10 to 969, so
-    t_min 0.01 and t_max 0.97; the same meaning of scale, there 100. Other than published: here y comes from an image
-    by way of the encoder, there latents are rendered; and their emptiness and depth losses are for voxel grids.
+    As published: the difference is to y, not to y + sigma n (less variance). The step of sigma is uniform in 10 to 969,
+    that is t_min 0.01 and t_max 0.97. The scale has the same meaning; the published value is 100. Unlike published: y
+    is the encoding of an image, while the authors render latents. Their emptiness and depth losses are left out,
+    because they are for voxel grids.
     """
     latents = prior.encode(images)
     with torch.no_grad():
@@ -164,7 +174,7 @@ def sjc_loss(
 
 
 def _carrying(latents: Tensor, g: Tensor) -> Tensor:
-    """A loss whose slope at the latents is g / N, exactly, and whose value is 1/2 |g|^2 / N."""
+    """Return a loss whose gradient at the latents is exactly g / N and whose value is 1/2 |g|^2 / N."""
     carrier = (latents * g).sum() / len(g)
     return carrier - carrier.detach() + g.square().sum() / (2 * len(g))
 

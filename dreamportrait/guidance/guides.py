@@ -15,7 +15,7 @@ Guide = Callable[[Tensor, list[str], Tensor], Tensor]  # images [N, 3, R, R], pr
 
 
 class DiffusionGuide:
-    """D-SDS, or SJC. t and noise are drawn from torch's generator of the CPU."""
+    """Guidance by D-SDS or SJC. t and noise are drawn with torch's CPU generator."""
 
     def __init__(self, prior: StableDiffusion, settings: Guidance) -> None:
         self.prior, self.settings = prior, settings
@@ -40,10 +40,10 @@ class ClipGuide:
 
 
 def clip_loss(scorer: ClipScorer, images: Tensor, prompts: list[str]) -> Tensor:  # [N, 3, R, R] in -1 .. 1 -> []
-    """1 minus the cosine of each image and its own prompt, averaged over the batch.
+    """Return 1 minus the cosine of each image and its own prompt, averaged over the batch.
 
-    Judge what it makes by another CLIP: pictures learn to please this one. Where a colour is outside -1 .. 1 there is
-    no slope, as CLIP is shown the nearest colour that exists.
+    Evaluate the results with another CLIP, because training overfits to this one. Colours outside -1 .. 1 get no
+    gradient, because they are clamped before CLIP.
     """
     if len(images) != len(prompts):
         raise ValueError(f"{len(images)} images and {len(prompts)} prompts: give one prompt for each image")

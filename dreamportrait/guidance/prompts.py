@@ -1,4 +1,4 @@
-"""Prompts -> the words that a diffusion model's UNet reads: all of the context, without a mask, as it was trained."""
+"""Text features for the UNet of a diffusion model: the full context without a mask, as the UNet was trained."""
 
 import logging
 from collections.abc import Callable
@@ -17,9 +17,10 @@ Embed = Callable[[list[str]], Tensor]  # prompts -> words [N, L, C], L fixed
 
 
 class OwnWords:
-    """By the tokenizer and text encoder of the diffusion model's own folder, up to its last normalisation.
+    """Text features from the tokenizer and text encoder in the diffusion model's own folder.
 
-    Stable Diffusion 2 has left out its tower's last layer, so these are the features of the penultimate one.
+    They are taken after the final normalisation. Stable Diffusion 2 stores its text tower without the last layer, so
+    they are features of the penultimate layer of the original tower.
     """
 
     def __init__(self, tokenizer: Any, encoder: Any) -> None:  # CLIPTokenizer and CLIPTextModel of transformers
@@ -33,7 +34,7 @@ class OwnWords:
         return words.float()  # [N, L, C]
 
     def tokenise(self, prompts: list[str]) -> Tensor:  # [N, L]
-        """Prompts that are too long lose their end, which is logged."""
+        """Turn prompts into tokens. Prompts that are too long are cut at the end, with a warning in the log."""
         if not isinstance(prompts, list) or not prompts:
             raise ValueError(f"prompts={prompts!r}: give a list of at least one text")
         whole = self.tokenizer(prompts, truncation=False, padding=False).input_ids
@@ -48,7 +49,10 @@ class OwnWords:
 
 
 def make_embed(layout: Layout, text: TextEncoder | None, dtype: torch.dtype, device: torch.device) -> Embed:
-    """`text`: the model that the folder names, where the caller has it already."""
+    """Return the function that turns prompts into words.
+
+    text: the text encoder that the folder names, if the caller has already loaded it.
+    """
     if layout.words is None:
         if text is not None:
             raise ValueError(f"{layout.folder} has its own text encoder; leave out `text`")
@@ -80,6 +84,9 @@ def _own(layout: Layout, dtype: torch.dtype, device: torch.device) -> Embed:
 
 
 def check_loaded(info: dict[str, Any], where: str) -> None:
-    """The libraries fill what is missing with random numbers and a log line; here it is an error."""
+    """Raise LayoutError if weights are missing or do not fit.
+
+    The libraries would fill them with random numbers and only log it.
+    """
     if wrong := [f"{kind}: {sorted(map(str, info[kind]))[:6]}" for kind in info if info[kind]]:
         raise LayoutError(f"{where} does not hold the weights of its configuration; {'; '.join(wrong)}; fetch it again")

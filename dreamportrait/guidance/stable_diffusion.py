@@ -1,18 +1,18 @@
-"""A latent diffusion model as the losses see it: images -> latents, prompts -> words, noisy latents -> noise.
+"""A latent diffusion model for the losses: images to latents, prompts to words, noisy latents to noise.
 
     prior = load_stable_diffusion("sd-2.0-base", precision="bfloat16", device="cuda", checkpoint=True)
     words, null_words = prior.embed(prompts), prior.embed([""])
     t, noise = draw(prior, len(images), 0.02, 0.98)
     d_sds_loss(prior, images, words, null_words, t, noise, scale=10, weighting="sigma_squared", rescale=1).backward()
 
-A guidance scale s means null + s * (text - null) everywhere: 0 = the prompt is ignored, 1 = no guidance.
+A guidance scale s always means null + s * (text - null): 0 = the prompt is ignored, 1 = no guidance.
 
-Nothing of it is trained, and it is no nn.Module, so that it is part of no checkpoint of what holds it; move it with
-`to`.
+The model is frozen. It is not an nn.Module, so that it is not saved in the checkpoints of a module that holds it; move
+it between devices with `to`.
 
-Half precision. The UNet is only run forwards, and any of float32, bfloat16 and float16 will do. The VAE's encoder is
-also run backwards, where float16 overflows: NaN gradients. It is an island, which autocast does not reach: bfloat16
-with a UNet of bfloat16, else float32.
+Half precision. The UNet only runs forwards, and any of float32, bfloat16 and float16 works. The VAE's encoder also runs
+backwards, where float16 overflows and gives NaN gradients. It is therefore excluded from autocast and runs in bfloat16
+if the UNet does, and in float32 otherwise.
 """
 
 from contextlib import AbstractContextManager
@@ -41,7 +41,7 @@ _VAE = {**_UNET, "float16": torch.float32}
 
 
 class StableDiffusion:
-    """Takes over the networks: freezes them, and runs each in the precision it has."""
+    """A diffusion model. It freezes the networks it is given and runs each in its own precision."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class StableDiffusion:
         prediction: str,  # "epsilon" or "v_prediction"
         embed: Embed,
         *,
-        checkpoint: bool = False,  # the encoder is computed again, block by block, in the backward pass
-        origin: str = "",  # where it was read from
+        checkpoint: bool = False,  # recompute the encoder, block by block, in the backward pass
+        origin: str = "",  # the folder it was read from
     ) -> None:
         _check_networks(unet.config, vae.config, prediction)
         if next(vae.parameters()).dtype == torch.float16:
@@ -71,18 +71,18 @@ class StableDiffusion:
 
     @property
     def image_size(self) -> int:
-        """Of the pictures it was trained on, which others are resized to."""
+        """Size of the pictures that the model was trained on. Other pictures are resized to it."""
         return self.latent_shape[1] * 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     def to(self, device: torch.device | str) -> "StableDiffusion":
-        """The networks and the schedule; the text encoder stays where it is."""
+        """Move the networks and the schedule. The text encoder stays on its device."""
         for network in (self.unet, self.vae):
             nn.Module.to(network, device)
         self.alphas_cumprod = self.alphas_cumprod.to(device)
         return self
 
     def encode(self, images: Tensor) -> Tensor:  # [N, 3, R, R] in -1 .. 1 -> [N, c, h, w]
-        """The mean of the posterior, scaled as the UNet wants it; gradients flow. Always float32."""
+        """Return the mean of the posterior, scaled for the UNet, in float32. Gradients flow to the images."""
         check_tensor("images", images, 4, "[N, 3, R, R]")
         if images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"images {list(images.shape)}: must be [N, 3, R, R]; others would be distorted")
@@ -104,7 +104,7 @@ class StableDiffusion:
         null_words: Tensor,  # [1, L, C] or [N, L, C]
         guidance_scale: float,
     ) -> Tensor:  # [N, c, h, w], float32
-        """The noise in them: null + guidance_scale * (text - null)."""
+        """Return the predicted noise: null + guidance_scale * (text - null)."""
         scale = check_number("guidance_scale", guidance_scale)
         n = len(noisy)
         check_shape("noisy", noisy, [n, *self.latent_shape], "[N, c, h, w] of the UNet")
@@ -142,9 +142,10 @@ def load_stable_diffusion(
     checkpoint: bool = False,
     text: TextEncoder | None = None,
 ) -> StableDiffusion:
-    """`source`: as dreamportrait.weights.registry.locate_diffusion takes it; `offline`: nothing is asked of a network.
+    """Load a diffusion model.
 
-    text: for a folder that names the model of its words, as the miniature one does, that model. None = loaded.
+    source: as dreamportrait.weights.diffusion_sources.locate_diffusion accepts it. offline: do not use the network.
+    text: the text encoder, if the folder names one, as the miniature model does. None = load it.
     """
     if precision not in _UNET:
         raise ValueError(f"precision={precision!r}: must be one of {', '.join(_UNET)}")
@@ -181,15 +182,15 @@ def _load(kind: Any, folder: Path, part: str, variant: str | None) -> nn.Module:
 
 
 def _check_networks(unet: Any, vae: Any, prediction: str) -> None:
-    """That they are the two halves of a plain text-to-image model; all problems at once."""
+    """Raise ValueError with all problems unless the networks form a plain text-to-image model."""
     channels, size, problems = vae["latent_channels"], unet["sample_size"], []
     if (found := (unet["in_channels"], unet["out_channels"])) != (channels, channels):
         problems.append(
             f"the UNet has {found[0]} channels in and {found[1]} out, the VAE's latents {channels}; "
-            "models for inpainting or editing will not do"
+            "models for inpainting or editing are not supported"
         )
     if extra := [key for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(key)]:
-        problems.append(f"the UNet wants more than text ({', '.join(extra)}); SD XL and its like will not do")
+        problems.append(f"the UNet needs more than text ({', '.join(extra)}); models like SD XL are not supported")
     if shifts := [key for key in ("shift_factor", "latents_mean", "latents_std") if vae.get(key)]:
         problems.append(f"the VAE shifts its latents ({', '.join(shifts)}), which is not supported")
     if not isinstance(size, int):
@@ -201,7 +202,10 @@ def _check_networks(unet: Any, vae: Any, prediction: str) -> None:
 
 
 def _recompute(encoder: nn.Module) -> None:
-    """Each residual block on its own: diffusers' switch takes several at a time, which halves the gain."""
+    """Recompute each residual block separately in the backward pass.
+
+    The switch of diffusers recomputes several blocks at a time, which halves the gain.
+    """
     for block in encoder.modules():
         if isinstance(block, ResnetBlock2D):
             run = partial(checkpoint_call, block.forward, use_reentrant=False, preserve_rng_state=False)

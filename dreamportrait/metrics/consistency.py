@@ -1,4 +1,4 @@
-"""Multi-view consistency: do two views of one portrait show the same surface in the same colours?"""
+"""Multi-view consistency: compare the surface and the colours that two views of one portrait show."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,23 @@ from dreamportrait.geometry.rays import points_at, project
 
 
 class Consistency(NamedTuple):
-    """Means over the pixels of the first view that the second one sees too."""
+    """Mean differences over the pixels of the first view whose surface is also visible in the second view."""
 
-    color: Tensor  # [N] absolute difference, images from -1 to 1
+    color: Tensor  # [N] absolute difference, of colours from -1 to 1
     depth: Tensor  # [N] absolute difference, in units of the world
-    seen: Tensor  # [N] share of the compared pixels among the candidates
+    seen: Tensor  # [N] share of the candidates that are visible in the second view
 
 
 def reprojection_error(
     first: tuple[Tensor, Tensor, Tensor],  # image [N, 3, R, R], depth [N, 1, r, r], camera [N, 25]
     second: tuple[Tensor, Tensor, Tensor],
-    nearer_than: float,  # distances beyond are background, whose depth means nothing
-    tolerance: float,  # a point that lies further behind the second view's surface is hidden there
+    nearer_than: float,  # larger depths are background, where the depth means nothing
+    tolerance: float,  # a point further than this behind the second view's surface counts as hidden
 ) -> Consistency:
-    """Every pixel of the first view is moved to the second one along its depth, and compared with what is there."""
+    """Project each pixel of the first view into the second view by its depth, and return the mean differences there.
+
+    Candidates are the pixels of the surface that fall inside the second picture. Hidden ones are not compared.
+    """
     (image, depth, camera), (other, other_depth, other_camera) = first, second
     size = depth.shape[-1]
     image = F.interpolate(image, (size, size), mode="area")

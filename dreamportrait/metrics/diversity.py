@@ -1,4 +1,4 @@
-"""How much portraits differ: 0 where a generator has collapsed to one."""
+"""Diversity: how much portraits differ. It is 0 if the generator has collapsed to a single portrait."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dreamportrait.geometry.images import antialiased
 
-COMPARED_SIZE = 64  # pixels, so that grain counts little
+COMPARED_SIZE = 64  # pixels; few, so that fine noise has little influence
 
 
 class Diversity(NamedTuple):
@@ -17,17 +17,17 @@ class Diversity(NamedTuple):
 
 
 def within(features: Tensor, images: Tensor) -> Diversity:  # [P, K, C] unit vectors, [P, K, 3, R, R]
-    """Over pairs of the same prompt's portraits: other identities, the same words."""
+    """Return the diversity over pairs of portraits of one prompt: different identities, the same text."""
     return Diversity(float(feature_distance(features).mean()), float(color_difference(images).mean()))
 
 
 def across(features: Tensor, images: Tensor) -> Diversity:  # as above
-    """Over pairs of portraits of different prompts, one of each: other identities, other words."""
+    """Return the diversity over pairs of different prompts, one portrait of each: different identities and texts."""
     return within(features[None, :, 0], images[None, :, 0])
 
 
 def feature_distance(features: Tensor) -> Tensor:  # [P, K, C] unit vectors -> [P]
-    """Mean of 1 - cosine over all pairs of each row."""
+    """Return the mean of 1 - cosine over all pairs of each row."""
     count = _check(features.shape[1])
     features = features.double()
     gram = features @ features.mT  # [P, K, K]
@@ -35,7 +35,7 @@ def feature_distance(features: Tensor) -> Tensor:  # [P, K, C] unit vectors -> [
 
 
 def color_difference(images: Tensor) -> Tensor:  # [P, K, 3, R, R] in -1 .. 1 -> [P]
-    """Mean difference of colours over all pairs of each row."""
+    """Return the mean absolute difference of colours over all pairs of each row."""
     count = _check(images.shape[1])
     small = compared(images.flatten(0, 1)).unflatten(0, images.shape[:2])
     pairs = [(small[:, i] - small[:, j]).abs().mean((1, 2, 3)) for i, j in combinations(range(count), 2)]
@@ -43,6 +43,7 @@ def color_difference(images: Tensor) -> Tensor:  # [P, K, 3, R, R] in -1 .. 1 ->
 
 
 def compared(images: Tensor) -> Tensor:  # [N, 3, R, R] -> [N, 3, r, r]
+    """Shrink pictures to the size at which their colours are compared."""
     return antialiased(images.clamp(-1, 1), min(images.shape[-1], COMPARED_SIZE))
 
 

@@ -1,4 +1,4 @@
-"""From a request to a report: which generator is measured, on which data, by which judge.
+"""Evaluation: load the generator, data set and judge that a request names, measure, and write the report.
 
     evaluation.run(Request(checkpoint="mini", dataset="miniworld:test", out=Path("scores")), load_subject)
 
@@ -37,16 +37,16 @@ from dreamportrait.metrics.statistics import Fingerprints, RealStatistics
 from dreamportrait.metrics.subject import Loaded
 from dreamportrait.metrics.world_oracle import make_oracle
 
-COUNT = 2000  # samples, if the data set has as many
-Load = Callable[[str, str, bool, torch.device], Loaded]  # checkpoint, precision, offline, device
+COUNT = 2000  # samples, if the data set has at least this many pictures
+Load = Callable[[str, str, bool, torch.device], Loaded]  # arguments: checkpoint, precision, offline, device
 
 
 @dataclass(frozen=True)
 class Request:
     checkpoint: str  # mini, a portrait's folder, a run's folder, or a checkpoint in it
-    dataset: str  # see data/sources.py
+    dataset: str  # see data/names.py
     out: Path
-    count: int | None = None  # samples. None = as many as the data set has pictures, at most COUNT
+    count: int | None = None  # samples. None = the number of pictures in the data set, at most COUNT
     captions: Path | None = None
     extractor: str | None = None  # None = the default for the data set
     clip: str | None = None  # the judge. None = the default for the data set

@@ -1,9 +1,11 @@
-"""What turns pictures into the features whose distribution is compared, and who judges whether texts fit.
+"""Extractors compute the features whose distributions are compared; the judge scores how well texts fit pictures.
 
-inception        the standard network in PyTorch's cache; the only one whose distance is called FID
-inception:FILE   the same from a file
-clip:SOURCE      a CLIP, named as text/loading.py does
-mini-clip        clip:mini/clip-b
+Names of extractors:
+
+inception        the standard network, from PyTorch's cache; the only one whose distance is called FID
+inception:FILE   the same network, from a file
+clip:SOURCE      the image tower of a CLIP, named as in text/loading.py
+mini-clip        short for clip:mini/clip-b
 """
 
 import hashlib
@@ -25,7 +27,7 @@ KNOWN = "inception, inception:FILE, mini-clip or clip:SOURCE"
 
 
 class Extractor(Protocol):
-    name: str  # of the distance: "FID", or "FID(...)" for any other network than the standard one
+    name: str  # of the distance: "FID" for the standard network, "FID(...)" for any other
     weights: str  # SHA-256
 
     def features(self, images: Tensor) -> Tensor: ...  # [N, 3, R, R] in -1 .. 1 -> [N, C]
@@ -33,7 +35,7 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Judge:
-    """A CLIP, and which it is."""
+    """A CLIP that scores how well texts fit pictures, with its source and hash."""
 
     scorer: ClipScorer
     source: str
@@ -41,7 +43,7 @@ class Judge:
 
 
 class ClipExtractor:
-    """The image tower of a CLIP; its features are unit vectors."""
+    """An extractor that uses the image tower of a CLIP. Its features are unit vectors."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
@@ -58,7 +60,7 @@ def load_judge(source: str, offline: bool = False, device: torch.device | str = 
 
 
 def load_extractor(source: str, judge: Judge, offline: bool = False, device: torch.device | str = "cpu") -> Extractor:
-    """A CLIP that is the judge too is not loaded twice."""
+    """Load an extractor. If it uses the same CLIP as the judge, that CLIP is not loaded again."""
     kind, name = check_extractor(source)
     if kind == "inception":
         return load_inception(Path(name) if name else None, device)
@@ -66,7 +68,10 @@ def load_extractor(source: str, judge: Judge, offline: bool = False, device: tor
 
 
 def check_extractor(source: str) -> tuple[str, str]:
-    """That it is one, and is there as far as can be told without loading it. -> kind; file or CLIP"""
+    """Return the kind of an extractor ("inception" or "clip"), and its file or CLIP.
+
+    Raise WeightsError if the name is invalid or the file of Inception is missing. A CLIP's weights are not checked.
+    """
     kind, _, name = ("clip", "", MINI_CLIP) if source == "mini-clip" else source.partition(":")
     if kind not in ("inception", "clip") or (kind == "clip" and not name):
         raise WeightsError(f"extractor {source!r}: must be {KNOWN}")
@@ -76,7 +81,7 @@ def check_extractor(source: str) -> tuple[str, str]:
 
 
 def weights_hash(network: nn.Module) -> str:
-    """SHA-256 of names, types and values: the same for the same weights, however they are stored."""
+    """Return the SHA-256 of the names, types and values of all weights. It does not depend on the file format."""
     found = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         found.update(f"{name} {value.dtype} {list(value.shape)}".encode())

@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of features, each taken for a Gaussian (FID's formula, in float64)."""
+"""The Frechet distance between two sets of features, each modelled as a Gaussian (FID's formula, in float64)."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -22,7 +22,10 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Sums:
-    """What moments are made of, so that features need not be kept: parts are added in any order and in any sizes."""
+    """Sums over features from which the moments are computed, so that the features need not be kept.
+
+    Sums of parts can be added in any order, whatever the sizes of the parts.
+    """
 
     count: int
     mean: Tensor  # [C] float64
@@ -40,7 +43,10 @@ class Sums:
         return cls(len(features), features.mean(0), centred.T @ centred)
 
     def __add__(self, other: object) -> "Sums":
-        """Of both together. The shift between the means is small beside sums of squares, so nothing cancels."""
+        """Return the sums over both sets of features together.
+
+        The shift between the means is small compared with the sums of squares, so no precision is lost to cancellation.
+        """
         if not isinstance(other, Sums):
             return NotImplemented
         count = self.count + other.count
@@ -50,7 +56,7 @@ class Sums:
         return Sums(count, mean, self.scatter + other.scatter + between)
 
     def over_processes(self) -> "Sums":
-        """Of all processes together."""
+        """Return the sums over the features of all processes."""
         world = processes()[1]
         if world == 1:
             return self
@@ -65,9 +71,9 @@ class Sums:
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2).
 
-    The product in this symmetric form has the same trace of its root as C1 C2, and real eigenvalues.
+    The square root of this symmetric product has the same trace as that of C1 C2, and its eigenvalues are real.
     """
     root = _root(first.covariance)
     values = torch.linalg.eigvalsh(root @ second.covariance @ root)

@@ -1,8 +1,8 @@
-"""The network that FID is defined by: Inception of 2015-12-05, as it was in TensorFlow.
+"""The network that defines FID: the Inception of 2015-12-05, as it was in TensorFlow.
 
-torchvision's Inception is another one. Here pooling does not count what lies outside the picture, the last block takes
-maxima, there are 1008 classes (not used), and pictures are resized as TensorFlow 1 did. Its weights are not shipped:
-a file of them is read, and only the one whose SHA-256 is known.
+torchvision's Inception differs from it. Here, average pooling ignores what lies outside the picture, the last block
+uses max pooling, there are 1008 classes (not used), and pictures are resized as TensorFlow 1 did. The weights are not
+shipped. They are read from a file, and only the file with the known SHA-256 is accepted.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _BATCH = 50
 
 
 class InceptionExtractor:
-    """The 2048 features before the classes."""
+    """The standard extractor. It returns the 2048 features before the classifier."""
 
     name = "FID"
 
@@ -40,7 +40,7 @@ class InceptionExtractor:
 
 
 def load_inception(path: Path | None = None, device: torch.device | str = "cpu") -> InceptionExtractor:
-    """path: None = in PyTorch's cache."""
+    """Load the extractor from `path` (None = from PyTorch's cache). Raise WeightsError for any other weights."""
     found = locate_inception(path)
     digest = hashlib.sha256(found.read_bytes()).hexdigest()
     if not digest.startswith(SHA256_START):
@@ -52,7 +52,7 @@ def load_inception(path: Path | None = None, device: torch.device | str = "cpu")
 
 
 def build() -> inception.Inception3:
-    """With weights that mean nothing yet; their names are those in the file."""
+    """Build the network. Its weights have the names that they have in the file, and must be loaded before use."""
     blocks = [inception.BasicConv2d, _A, inception.InceptionB, _C, inception.InceptionD, _E, None]
     network = inception.Inception3(1008, aux_logits=False, inception_blocks=blocks, init_weights=False)
     network.Mixed_7c = _LastE(2048)
@@ -60,7 +60,7 @@ def build() -> inception.Inception3:
 
 
 def resized(x: Tensor, size: int) -> Tensor:  # [N, C, H, W] -> [N, C, size, size]
-    """As TensorFlow 1: linear between the pixels whose upper left corners are nearest, not their centres."""
+    """Resize bilinearly as TensorFlow 1 did: pixels are placed at their upper left corners, not at their centres."""
     for axis in (2, 3):
         pixels = x.shape[axis]
         place = torch.arange(size, device=x.device) * (pixels / size)
@@ -72,7 +72,7 @@ def resized(x: Tensor, size: int) -> Tensor:  # [N, C, H, W] -> [N, C, size, siz
 
 
 def locate_inception(path: Path | None = None) -> Path:
-    """path: None = in PyTorch's cache."""
+    """Return the file of the weights, at `path` or in PyTorch's cache. Raise WeightsError if it is missing."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     for candidate in (folder / name for name in FILES) if path is None else (path,):
         if candidate.is_file():
@@ -88,11 +88,11 @@ def _remedy() -> str:
     )
 
 
-# Blocks: all branches are torchvision's but the last one, which pools.
+# Blocks: all branches are torchvision's, except for the last one, which pools.
 
 
 class _Inside:
-    """Means over the pixels that are inside the picture."""
+    """A mixin whose average pooling counts only the pixels inside the picture."""
 
     def _forward(self, x: Tensor) -> list[Tensor]:
         *others, _ = super()._forward(x)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Where a world is known exactly: does a picture show what its caption says?"""
+"""Oracles check whether pictures show what their captions say. They exist only for data with known attributes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,23 @@ from torch import Tensor
 
 
 class Oracle(Protocol):
-    names: tuple[str, ...]  # of the attributes it knows
+    names: tuple[str, ...]  # of the attributes that it can check
 
     def judge(self, images: Tensor, numbers: list[int]) -> Tensor:
-        """images [n, 3, R, R] for captions of these numbers -> [n, names]: 1 shown as said, 0 not, NaN not said."""
+        """Compare pictures [n, 3, R, R] with the evaluation captions of these numbers.
+
+        Return [n, names]: 1 = the attribute is shown as the caption says, 0 = it is not, NaN = the caption does not
+        mention it.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class OracleScore:
-    share: float  # of all that was said
-    complete: float  # of the pictures that show all that was said
-    by_attribute: dict[str, float]  # of the pictures whose caption speaks of it
-    count: int  # of pictures
+    share: float  # of all attributes that captions mention, those shown as the caption says
+    complete: float  # of all pictures, those that show everything that their caption says
+    by_attribute: dict[str, float]  # of the pictures whose caption mentions the attribute
+    count: int  # pictures
 
     @classmethod
     def of(cls, shown: Tensor, names: Sequence[str]) -> "OracleScore":  # [N, names]

@@ -1,6 +1,7 @@
-"""CLIP R-Precision: how often an image's own caption is the nearest of N captions, N - 1 of them of other images.
+"""CLIP R-Precision: how often an image's own caption is the nearest of N captions.
 
-With the arguments exchanged: how often a caption's own image is the nearest of N images.
+The other N - 1 captions belong to other images. With the arguments exchanged, it is how often a caption's own image is
+the nearest of N images.
 """
 
 import math
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 256
-_Z = 1.959964  # of a 95 % interval
+_Z = 1.959964  # half the width of a 95 % interval, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class RPrecision:
     value: float  # between 0 and 1
     low: float  # Wilson's 95 % interval
     high: float
-    count: int  # of queries
+    count: int  # queries
     candidates: int
 
 
@@ -26,8 +27,9 @@ def r_precision(
     queries: Tensor,  # [N, C] unit vectors, of images
     answers: Tensor,  # [N, C] unit vectors, of their captions, in the same order
     num_candidates: int = 100,
-    seed: int = 0,  # of the choice of the other candidates
+    seed: int = 0,  # for drawing the other candidates
 ) -> RPrecision:
+    """Return how often a query's own answer is the nearest of `num_candidates`, the others drawn at random."""
     count = len(queries)
     if queries.shape != answers.shape or queries.ndim != 2:
         raise ValueError(f"features {list(queries.shape)} and {list(answers.shape)}: must both be [N, C]")
@@ -38,7 +40,7 @@ def r_precision(
     for start in range(0, count, _CHUNK):
         own = torch.arange(start, min(start + _CHUNK, count))
         drawn = candidates(own, count, num_candidates, generator).to(answers.device)  # [n, K]
-        # a plain sum, as a matrix product may round equal candidates differently
+        # A plain sum is used because a matrix product may round equal candidates differently.
         similarity = (queries[start : start + _CHUNK, None] * answers[drawn]).sum(2)  # [n, K]
         hits += float(first_places(similarity).sum())
     value = hits / count
@@ -46,7 +48,7 @@ def r_precision(
 
 
 def first_places(similarity: Tensor) -> Tensor:  # [N, K], the right candidate in column 0 -> [N] from 0 to 1
-    """1 where the right one is the nearest; where others are as near, the chance of drawing it from among them."""
+    """Return 1 where the right candidate is the nearest, 1 / k where it ties with k - 1 others, and 0 elsewhere."""
     if not similarity.isfinite().all():
         raise ValueError("similarities are NaN or infinite; check the features for NaN and for zero vectors")
     right = similarity[:, :1]
@@ -55,14 +57,14 @@ def first_places(similarity: Tensor) -> Tensor:  # [N, K], the right candidate i
 
 
 def candidates(own: Tensor, count: int, size: int, generator: torch.Generator) -> Tensor:  # [n] -> [n, size]
-    """Each row: its own number, then others below `count`, all different, in random order."""
+    """Return for each row its own number, followed by different other numbers below `count` in random order."""
     chance = torch.rand(len(own), count, generator=generator)
     chance[torch.arange(len(own)), own] = 2.0  # above all others
     return chance.topk(size, dim=1).indices
 
 
 def wilson(share: float, count: int, z: float = _Z) -> tuple[float, float]:
-    """The interval of proportions that `share` of `count` trials is compatible with."""
+    """Return Wilson's interval for a proportion that was observed as `share` of `count` trials."""
     if count < 1 or not 0 <= share <= 1:
         raise ValueError(f"share={share}, count={count}: must be a share of at least 1 trial")
     centre = share + z * z / (2 * count)

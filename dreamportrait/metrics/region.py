@@ -1,8 +1,8 @@
-"""Which part of a picture is judged.
+"""The region of a picture that is judged.
 
-The paper's starred rows look at faces only, as one of its baselines makes nothing else. There is no face parser here:
-in aligned pictures the face is always at the same place, so "face" is a fixed ellipse and all around it is grey, in
-real pictures as in generated ones.
+The paper's starred rows are computed on faces only, because one of its baselines generates nothing else. No face parser
+is used here. In aligned pictures the face is always at the same place, so "face" is a fixed ellipse. Everything outside
+it is grey, in real and generated pictures alike.
 """
 
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ from torch import Tensor
 
 Region = Literal["all", "face"]
 REGIONS: tuple[str, ...] = get_args(Region)
-CENTRE, RADII = (0.5, 0.52), (0.27, 0.33)  # across and down, in widths of the picture
+CENTRE, RADII = (0.5, 0.52), (0.27, 0.33)  # horizontal and vertical, in widths of the picture
 
 
 def describe(region: Region) -> str:
@@ -23,7 +23,7 @@ def describe(region: Region) -> str:
 
 
 def show(images: Tensor, region: Region) -> Tensor:  # [N, 3, R, R] in -1 .. 1
-    """Only that region."""
+    """Return the pictures with everything outside the region set to grey."""
     if region == "all":
         return images
     if region not in REGIONS:

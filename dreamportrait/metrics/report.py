@@ -34,7 +34,7 @@ def markdown(scores: "Scores", p: "Protocol", identity: dict[str, Any]) -> str:
     parts = [title, table(["score", "value", ""], rows(scores, p, identity["extractor"]["distance"]))]
     if scores.oracle is not None:
         shares = [[name, f"{100 * share:.1f} %"] for name, share in scores.oracle.by_attribute.items()]
-        parts += ["## Attributes that the oracle finds as said", table(["attribute", "share"], shares)]
+        parts += ["## Attributes that the oracle finds as the captions say", table(["attribute", "share"], shares)]
     facts = [["what is judged", describe(p.region)]]
     facts += [[name, str(value)] for name, value in _flat({"protocol": asdict(p), **identity})]
     return "\n\n".join([*parts, "## What was measured", table(["what", "value"], facts)]) + "\n"

@@ -1,13 +1,14 @@
-"""All scores of a text-to-3D generator, the same in training and afterwards.
+"""All scores of a text-to-3D generator. Training and the evaluation command compute them with the same function.
 
     scores = evaluate(subject, pictures, judge, extractor, Protocol(count=2000))
     scores.msc, scores.r_precision.value, scores.as_dict()
 
-Sample i has an identity of its own and is asked for what is said of picture i of the data set. For the distance that
-is the picture's first caption, and it is seen from the picture's camera: pictures as training makes them, beside real
-ones. For all else it is the evaluation caption, and it is seen from fixed views. Evaluation captions may be chosen to
-tell one picture from all others, as those of the miniature world are, which makes them no sample of what people say;
-docs/measuring.md says what that would do to the distance.
+Sample i has its own identity, and its prompt is a caption of picture i of the data set. For the Frechet distance the
+prompt is the picture's first caption, and the sample is rendered from the picture's camera. These pictures are like
+those of training, and are compared with real ones. For all other scores the prompt is the evaluation caption, and the
+sample is rendered from fixed views. Evaluation captions may be written to distinguish one picture from all others, as
+those of the miniature world are. They are then not representative of ordinary captions; docs/measuring.md describes
+the effect on the distance.
 """
 
 from collections.abc import Sequence
@@ -36,21 +37,21 @@ from dreamportrait.metrics.subject import IDENTITIES, SAMPLES, Subject, SubjectC
 from dreamportrait.text.clip_scorer import ClipScorer
 from eg3d_ops._checks import check_int, check_number
 
-BACKGROUND = 0.1  # distances of the camera's radius and more than this beyond are background
-TOLERANCE = 0.03  # of the box's width: a point so much behind another view's surface is hidden there
+BACKGROUND = 0.1  # depths greater than the camera's radius plus this are background
+TOLERANCE = 0.03  # of the box's width; a point further than this behind another view's surface is hidden there
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What decides the scores, besides the models and the data set."""
+    """The settings that decide the scores, in addition to the models and the data set."""
 
-    count: int = 2000  # samples, and real pictures
+    count: int = 2000  # samples, and real pictures that they are compared with
     num_candidates: int = 100  # captions that R-Precision chooses from
     seed: int = 0
-    truncation: float = 1.0  # less is closer to the average face, before the text acts
+    truncation: float = 1.0  # smaller values are closer to the average face; applied before the text conditioning
     views: tuple[float, ...] = (-15.0, 0.0, 15.0)  # degrees to the right of the front
-    batch: int = 16  # of each process; changes no score beyond rounding
-    per_prompt: int = 4  # identities of each prompt that diversity compares
+    batch: int = 16  # batch size of each process; changes scores only by rounding
+    per_prompt: int = 4  # identities of each prompt, for the diversity
     prompts_for_diversity: int = 50
     region: Region = "all"
 
@@ -70,13 +71,13 @@ class Protocol:
 
 
 def fitted(count: int, **changes: Any) -> Protocol:
-    """The usual protocol for so many samples; few of them have fewer candidates and prompts."""
+    """Return the default protocol for `count` samples, with fewer candidates and prompts if there are few samples."""
     usual = {"num_candidates": Protocol.num_candidates, "prompts_for_diversity": Protocol.prompts_for_diversity}
     return Protocol(count=count, **{name: min(value, count) for name, value in usual.items()} | changes)
 
 
 class Agreement(NamedTuple):
-    """Of the front with the other views: means over portraits, see consistency.py."""
+    """Agreement of the front view with the other views: means over portraits, see consistency.py."""
 
     color: float  # absolute difference, of colours from -1 to 1
     depth: float  # absolute difference, in units of the world
@@ -85,7 +86,7 @@ class Agreement(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    fid: float  # of final pictures; which distance it is, the extractor's name says
+    fid: float  # of final pictures; the extractor's name says which distance it is
     fid_raw: float  # of pictures before super-resolution
     msc: float  # mean CLIP score over the views
     clip_score: dict[str, float]  # cosine x 100, by view in degrees
@@ -93,17 +94,17 @@ class Scores:
     prompt_diversity: Diversity  # among portraits of one prompt
     identity_diversity: Diversity  # among portraits of different prompts
     consistency: Agreement
-    oracle: OracleScore | None  # how often the picture shows what its caption says; None = nobody knows
+    oracle: OracleScore | None  # how often pictures show what their captions say. None = no oracle for these data
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all scores as values that JSON can store."""
         values = asdict(self)
         for name in ("prompt_diversity", "identity_diversity", "consistency"):
             values[name] = getattr(self, name)._asdict()
         return values
 
     def numbers(self) -> dict[str, float]:
-        """The main ones, for a line in a log."""
+        """Return the main scores, for a line in a log."""
         shown = {"fid": self.fid, "fid_raw": self.fid_raw, "msc": self.msc, "r_precision": self.r_precision.value}
         shown |= {"prompt_diversity": self.prompt_diversity.features, "color_error": self.consistency.color}
         return shown | ({} if self.oracle is None else {"oracle": self.oracle.share})
@@ -117,9 +118,9 @@ def evaluate(
     extractor: Extractor,
     protocol: Protocol,
     oracle: Oracle | None = None,
-    real: RealStatistics | None = None,  # None = of these pictures, kept nowhere
+    real: RealStatistics | None = None,  # None = computed from `pictures`, without a cache
 ) -> Scores:
-    """In every process together, where there are several; all of them get the scores."""
+    """Measure a generator. If there are several processes, all must call this together; all of them get the scores."""
     check(subject, pictures, protocol)
     real = RealStatistics(pictures, extractor, protocol.count, protocol.region) if real is None else real
     captions = [pictures.evaluation_caption(i) for i in range(protocol.count)]
@@ -160,7 +161,7 @@ def check(subject: Subject, pictures: Pictures, protocol: Protocol) -> None:
 
 @dataclass
 class _Samples:
-    """This process's share of the samples, and what was found of them."""
+    """This process's share of the samples, and what was measured on them."""
 
     subject: Subject
     pictures: Pictures
@@ -223,7 +224,7 @@ def _agreement(c: SubjectConfig, views: list[tuple[View, Tensor]], front: int) -
 
 
 def _diversities(subject: Subject, judge: ClipScorer, captions: list[str], p: Protocol) -> dict[str, Diversity]:
-    """Portrait k of prompt j has number j * per_prompt + k."""
+    """Measure the diversity within and across prompts. Portrait k of prompt j has number j * per_prompt + k."""
     count = p.prompts_for_diversity * p.per_prompt
     pictures, features = [], []
     for numbers in own(count, p.batch):
@@ -239,7 +240,7 @@ def _diversities(subject: Subject, judge: ClipScorer, captions: list[str], p: Pr
 
 
 def _encoded(judge: ClipScorer, captions: list[str]) -> Tensor:  # [N, C] on the CPU
-    """Equal captions have features that are equal to the last bit, so that they tie."""
+    """Encode captions. Equal captions get features that are equal to the last bit, so that they tie."""
     distinct = list(dict.fromkeys(captions))
     places = {caption: i for i, caption in enumerate(distinct)}
     return judge.text_features(distinct).float().cpu()[[places[caption] for caption in captions]]

@@ -1,4 +1,7 @@
-"""Moments of real pictures, kept in a cache: they take as long as those of generated ones and never change."""
+"""Moments of real pictures, and fingerprints of data sets.
+
+The moments are cached, because they never change and take as long to compute as those of generated pictures.
+"""
 
 import hashlib
 import json
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dreamportrait.core.processes import everywhere, gathered, own, processes
@@ -20,13 +23,14 @@ from dreamportrait.metrics import region
 from dreamportrait.metrics.extractors import Extractor
 from dreamportrait.metrics.frechet import Moments, Sums
 from dreamportrait.metrics.region import Region
+from dreamportrait.weights.folder import write_tensors
 
-VERSION = 1  # of how pictures are prepared; another one finds nothing in old caches
+VERSION = 1  # of the preparation of pictures; files that were cached with another version are not used
 _BATCH = 64
 
 
 class RealStatistics:
-    """Of the first `count` pictures."""
+    """Moments of the features of the first `count` pictures of a data set."""
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class RealStatistics:
 
 
 def _read(path: Path) -> Moments | None:
-    """None where there is none, or a damaged one: it is made anew."""
+    """Return the cached moments, or None if the file is missing or damaged. They are then computed again."""
     if not path.is_file():
         return None
     try:
@@ -83,7 +87,7 @@ def _read(path: Path) -> Moments | None:
 def _write(path: Path, moments: Moments) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    save_file({name: value.cpu().contiguous() for name, value in moments._asdict().items()}, unfinished)
+    write_tensors(unfinished, moments._asdict())
     os.replace(unfinished, path)
 
 
@@ -91,7 +95,7 @@ def _write(path: Path, moments: Moments) -> None:
 
 
 class Fingerprints:
-    """Of the first `count` pictures of a data set; reading them all also finds those that cannot be read."""
+    """Hashes of the first `count` pictures of a data set. All are read, which also finds unreadable pictures."""
 
     def __init__(self, pictures: Pictures, count: int) -> None:
         digests = [_digest(pictures.image(i)) for numbers in own(count, 1) for i in numbers]

@@ -1,4 +1,4 @@
-"""What is measured: anything that turns prompts and latents into heads. Which latents belong to which sample."""
+"""The interface of a generator that can be measured, and the latents of its samples."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dreamportrait.geometry.views import Heads
 
-SAMPLES, IDENTITIES = 0, 1  # independent streams of random numbers of one seed
+SAMPLES, IDENTITIES = 0, 1  # independent streams of random numbers for the same seed
 
 
 class SubjectConfig(Protocol):
@@ -34,7 +34,7 @@ class SubjectConfig(Protocol):
 
 
 class Subject(Protocol):
-    """A text-to-3D generator of any system."""
+    """A text-to-3D generator of any system. It turns prompts and latents into heads."""
 
     @property
     def config(self) -> SubjectConfig: ...
@@ -46,12 +46,12 @@ class Loaded(NamedTuple):
     """A subject that was read from disk."""
 
     subject: Subject
-    network: nn.Module  # whose weights identify it
+    network: nn.Module  # its weights identify the subject
     about: dict[str, Any]  # where it comes from, and which text features it reads
 
 
 def latents(size: int, seed: int, stream: int, numbers: list[int]) -> Tensor:  # [N, size]
-    """Draw the latent of each sample from the seed and its own number, on the CPU: the same for every batch size."""
+    """Draw each latent on the CPU from the seed and the sample's number, so that the batch size does not matter."""
     return torch.cat([torch.randn(1, size, generator=_numbers(seed, stream, number)) for number in numbers])
 
 

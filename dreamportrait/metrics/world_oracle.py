@@ -1,4 +1,4 @@
-"""The attribute oracle of the miniature world: does a picture show what its caption says?"""
+"""The attribute oracle of the miniature world. It checks whether a picture shows what its caption says."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -78,12 +78,12 @@ def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> tuple[
 
 
 class WorldOracle:
-    """Whether pictures show what their captions say, as the attribute reader sees them. An Oracle of oracle.py."""
+    """An Oracle (see oracle.py) that compares the attributes in a picture, as read by a network, with its caption."""
 
     names = tuple(ATTRIBUTES)
 
     def __init__(self, oracle: AttributeReader, facts: Callable[[int], Attributes]) -> None:
-        """facts: number -> the attributes that the evaluation caption states."""
+        """facts: returns the attributes that the evaluation caption of a number states."""
         self.oracle, self.facts = oracle, facts
 
     def judge(self, images: Tensor, numbers: list[int]) -> Tensor:  # [n, 3, R, R] -> [n, names]

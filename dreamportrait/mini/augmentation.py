@@ -1,10 +1,10 @@
-"""Changes of pictures that leave their captions true; generated pictures differ from rendered ones in the same ways."""
+"""Image augmentation that keeps captions true. Generated pictures differ from rendered ones in the same ways."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_GROUPS = 8  # of a batch; the pictures of a group are moved and blurred alike
+_GROUPS = 8  # parts of a batch; the pictures of a part share their shift and blur
 
 
 def augment(
@@ -12,10 +12,11 @@ def augment(
     *,
     shift: int = 2,  # pixels
     noise: float = 0.08,  # largest standard deviation
-    blurred: float = 0.35,  # share that is made smaller, up to this much, and large again
-    reduction: float = 2.2,
-    colour: float = 0.05,  # change of brightness and of each channel
+    blurred: float = 0.35,  # share of pictures that are blurred: made smaller and enlarged again
+    reduction: float = 2.2,  # largest factor by which they are made smaller
+    colour: float = 0.05,  # largest change of the brightness and of each channel's gain
 ) -> Tensor:
+    """Return the pictures shifted, blurred, mirrored, recoloured and with noise, each at random."""
     images = torch.cat([_degrade(_move(part, shift), blurred, reduction) for part in images.chunk(_GROUPS)])
     count = len(images)
     flip = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
@@ -27,13 +28,14 @@ def augment(
 
 
 def _move(images: Tensor, shift: int) -> Tensor:
-    """By up to `shift` pixels, borders repeated."""
+    """Shift the pictures by up to `shift` pixels and repeat the border pixels."""
     dx, dy = torch.randint(2 * shift + 1, (2,)).tolist()
     size = images.shape[2]
     return F.pad(images, (shift,) * 4, mode="replicate")[:, :, dy : dy + size, dx : dx + size]
 
 
 def _degrade(images: Tensor, share: float, reduction: float) -> Tensor:
+    """Blur the pictures with probability `share`, by making them smaller and enlarging them again."""
     chance, amount = torch.rand(2).tolist()
     if chance >= share:
         return images

@@ -1,11 +1,11 @@
-"""Model cards: README.md of every folder of weights, from what lies in it.
+"""Write the model card, README.md, of every folder of weights, from these files in the folder:
 
     config.json      `scores` or `accuracy`: numbers, nested by kind
-    scores.json      more of them, measured later
+    scores.json      further scores, measured later (optional)
     training.json    `stages`: stage, command, seconds, hardware, code_version
-    sheet.png        a picture, if there is one; made small
+    sheet.png        a picture of samples (optional); it is compressed
 
-After its card a folder is final, and sealed.
+After the card is written, the folder is sealed and must not change any more.
 """
 
 import json
@@ -23,45 +23,46 @@ LICENCE = "Apache-2.0"
 TRAINING, SCORES, SHEET, CARD = "training.json", "scores.json", "sheet.png", "README.md"
 TOTAL_BYTES, SHEET_BYTES = 16_000_000, 600_000
 
-_CLIP = """Trained from nothing on rendered faces and captions written anew at every step, by CLIP's contrastive loss.
-Pictures are moved, mirrored, blurred in part and made noisy; the features before the last text block, which condition
-generators, are trained to name the picture as well. Words that captions never use are zero vectors."""
+_CLIP = """Trained from scratch with CLIP's contrastive loss, on rendered faces with new captions at every step.
+Pictures are shifted and mirrored, get noise, and some are blurred. The features before the last text block, which
+condition the generators, are trained with the same loss. Words that captions never use are zero vectors."""
 
 TEXTS = {
     "clip-a": (
-        "A small CLIP: it conditions the generators of the miniature world.",
-        'model, tokenizer = from_pretrained("mini/clip-a")  # of open_clip',
-        f"{_CLIP} The picture side is a ResNet.",
+        "A small CLIP that conditions the generators of the miniature world.",
+        'model, tokenizer = from_pretrained("mini/clip-a")  # open_clip classes',
+        f"{_CLIP} The image encoder is a ResNet.",
     ),
     "clip-b": (
-        "A small CLIP of another architecture and seed than mini/clip-a: the judge, by which nothing is trained.",
-        'model, tokenizer = from_pretrained("mini/clip-b")  # of open_clip',
-        f"{_CLIP} The picture side is a vision transformer.",
+        "A small CLIP that measures scores. Its architecture and seed differ from mini/clip-a; it trains no model.",
+        'model, tokenizer = from_pretrained("mini/clip-b")  # open_clip classes',
+        f"{_CLIP} The image encoder is a vision transformer.",
     ),
     "diffusion": (
-        "A small Stable Diffusion: faces of 64 x 64 pixels, from latents of 16 x 16 x 4, conditioned by mini/clip-a.",
-        'unet, vae, scheduler = from_pretrained("mini/diffusion")  # of diffusers',
-        """First the autoencoder, by absolute differences of pixels, slopes and areas and a small KL term; then the
-UNet, which predicts the noise in the latents of faces and their mirror images, one prompt in ten being empty. Both
-are running averages of the trained weights.""",
+        "A small Stable Diffusion for faces of 64 x 64 pixels, latents of 16 x 16 x 4, conditioned by mini/clip-a.",
+        'unet, vae, scheduler = from_pretrained("mini/diffusion")  # diffusers classes',
+        """First the autoencoder is trained, with absolute differences of pixels, of image gradients and of the means of
+4 x 4 areas, and a small KL term. Then the UNet learns to predict the noise in the latents of faces and their mirror
+images; one prompt in ten is empty. The stored weights are running averages of the trained weights.""",
     ),
     "eg3d": (
-        "A small EG3D: tri-plane generator and dual discriminator for faces of 64 x 64 pixels.",
+        "A small EG3D for faces of 64 x 64 pixels: a tri-plane generator and a dual discriminator.",
         'generator, discriminator = from_pretrained("mini/eg3d")',
-        """Three stages. Regression on rendered views, from attributes instead of noise, with known distances. Then the
-mapping network alone, by regression from noise to what the first stage's attributes gave. Then the discriminator alone,
-and both against each other, the generator slowly.""",
+        """Trained in three stages. Stage 1 trains the generator by regression on rendered views with known depth, from
+attributes instead of noise. Stage 2 trains only the mapping network, by regression from noise to the w of stage 1.
+Stage 3 first trains only the discriminator, then both networks adversarially, with a low learning rate for the
+generator.""",
     ),
     "oracle": (
-        "Reads the attributes of a face of the miniature world back from its picture, for evaluation.",
+        "A classifier that reads the attributes of a face of the miniature world from its picture, for evaluation.",
         'oracle = from_pretrained("mini/oracle")',
-        "A classifier trained on rendered faces, one answer per attribute; what cannot be seen is not counted.",
+        "Trained on rendered faces, with one output per attribute. Attributes that are not visible are not counted.",
     ),
 }
 
 
 def write_all(out: Path) -> None:
-    """Cards and seals of all folders of OUT; they are final then."""
+    """Write the cards of all folders of `out` and seal the folders; they must not change afterwards."""
     if missing := [name for name in MINI if not (out / name).is_dir()]:
         raise WeightsError(f"{out} lacks {', '.join(missing)}; train their stages first")
     for name in MINI:
@@ -69,11 +70,13 @@ def write_all(out: Path) -> None:
     total = sum(path.stat().st_size for name in MINI for path in (out / name).rglob("*") if path.is_file())
     print(f"{out}: {total / 1e6:.1f} MB in {len(MINI)} folders", flush=True)
     if total > TOTAL_BYTES:
-        raise WeightsError(f"{out} holds {total} bytes; {TOTAL_BYTES} may be shipped. Smaller sheets or networks do it")
+        raise WeightsError(
+            f"{out} has {total} bytes; at most {TOTAL_BYTES} may be shipped; make sheets or networks smaller"
+        )
 
 
 def write(folder: Path, name: str) -> None:
-    """The card of one folder; seals it."""
+    """Write the card of one folder and seal the folder."""
     if name not in TEXTS:
         raise WeightsError(f"unknown model {name!r}; known are {', '.join(TEXTS)}")
     if (folder / SHEET).exists():
@@ -83,27 +86,28 @@ def write(folder: Path, name: str) -> None:
 
 
 def card(folder: Path, name: str) -> str:
+    """Return the text of the card."""
     purpose, use, recipe = TEXTS[name]
     parts = [
         f"# mini/{name}",
         purpose,
-        f"{parameters(folder) / 1e6:.2f} million parameters, licence {LICENCE}. Trained with this repository alone, on "
-        "rendered faces: no photograph and no weights of others were used.",
+        f"{parameters(folder) / 1e6:.2f} million parameters, licence {LICENCE}. Trained only with this repository, on "
+        "rendered faces. No photographs and no third-party weights were used.",
         f"```python\nfrom dreamportrait.mini import from_pretrained\n\n{use}\n```",
         "## Recipe",
         recipe,
-        "`make mini-weights` trains everything; these are the parts of this folder.",
+        "`make mini-weights` trains all models. This folder is the result of these stages:",
         _table(("command", "time", "hardware"), _stages(folder)),
         "## Scores",
         _table(("score", "value"), _scores(folder)),
     ]
     if (folder / SHEET).exists():
-        parts.append(f"![what it makes]({SHEET})")
+        parts.append(f"![samples]({SHEET})")
     return "\n\n".join(parts) + "\n"
 
 
 def parameters(folder: Path) -> int:
-    """Numbers stored in all safetensors files."""
+    """Return the number of parameters in all safetensors files of the folder."""
     count = 0
     for path in folder.rglob("*.safetensors"):
         with safetensors.safe_open(path, "np") as file:
@@ -116,7 +120,7 @@ def parameters(folder: Path) -> int:
 
 
 def shrink(path: Path) -> None:
-    """A picture that is too large gets 128 colours."""
+    """Reduce a picture to 128 colours if its file is too large."""
     if path.stat().st_size > SHEET_BYTES:
         with Image.open(path) as picture:
             small = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
@@ -134,7 +138,7 @@ def _scores(folder: Path) -> list[tuple[str, ...]]:
 
 
 def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """{"a": {"b_c": 1}} -> [("a, b c", 1)]."""
+    """Flatten nested values: {"a": {"b_c": 1}} becomes [("a, b c", 1)]."""
     rows: list[tuple[str, Any]] = []
     for key, value in values.items():
         name = before + key.replace("_", " ")

@@ -1,8 +1,9 @@
-"""Training of the miniature world's two CLIPs: A conditions generators, B judges them.
+"""Training of the miniature world's two CLIPs: A conditions generators, B measures their scores.
 
-They differ in architecture and seed, so that what pleases one by accident does not please the other. Two additions to
-CLIP's recipe: pictures are degraded in part, so that scores of slightly blurred generated pictures mean something; and
-the features that condition generators, those before the last text block, are trained to name the picture as well.
+They differ in architecture and seed, so that a picture that scores high with one by accident does not score high with
+the other. The recipe adds two things to CLIP's. Some pictures are degraded, so that the scores of slightly blurred
+generated pictures are meaningful. The features before the last text block, which condition generators, are trained with
+the contrastive loss as well.
 """
 
 import math
@@ -30,13 +31,13 @@ STEPS = {"a": 2500, "b": 1800}
 BATCH = 128
 SEEDS = {"a": 0, "b": 1}
 LEARNING_RATE, WEIGHT_DECAY = 1.5e-3, 0.05
-UNKNOWN = 0.02  # share of tokens that are made unknown
-EARLY_WEIGHT = 0.5  # of the loss of the features before the last text block
+UNKNOWN = 0.02  # share of tokens that are replaced by the unknown token
+EARLY_WEIGHT = 0.5  # weight of the loss on the features before the last text block
 SMALLEST_TEMPERATURE = 0.01
 
 
 class Compact:
-    """CLIP's tokens -> their places among token_ids(); one more place, at the end, for all others."""
+    """Map CLIP's tokens to their indices in token_ids(). All other tokens get one more index, at the end."""
 
     def __init__(self) -> None:
         ids = torch.tensor(token_ids())
@@ -45,7 +46,7 @@ class Compact:
         self.places[ids] = torch.arange(len(ids))
 
     def tokenise(self, texts: list[str], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Places [B, L] with some words made unknown, and where the text ends [B]."""
+        """Return token indices [B, L], some replaced by the unknown token, and the position of the end of text [B]."""
         tokens = tokenizer()(texts, context_length=CONTEXT_LENGTH)
         end = tokens.argmax(1)
         places = self.places[tokens]
@@ -61,11 +62,11 @@ def train(
     world_train: World,
     world_test: World,
     *,
-    steps: int | None = None,  # None = as the shipped weights were trained
+    steps: int | None = None,  # None = the number for the shipped weights
     batch: int = BATCH,
     device: str = "cpu",
 ) -> None:
-    """Writes config.json and model.safetensors; a stopped run continues from `work`."""
+    """Train a CLIP and write config.json and model.safetensors to `out`. A stopped run continues from `work`."""
     if variant not in CONFIGS:
         raise ValueError(f"variant={variant!r}: must be one of {', '.join(CONFIGS)}")
     check_new(out)
@@ -83,7 +84,7 @@ def train(
 
 
 def evaluate(folder: Path, world: World) -> dict[str, Any]:
-    """Of a saved model on faces it has not seen: how often the right one of 100 is found."""
+    """Return the scores of a saved model on unseen faces: how often the right one of 100 is found."""
     scorer = ClipScorer(load(folder), tokenizer())
     images = torch.from_numpy(np.array(world.images)).float() / 127.5 - 1
     captions = [world.evaluation_caption(i) for i in range(len(world))]
@@ -101,7 +102,7 @@ def evaluate(folder: Path, world: World) -> dict[str, Any]:
 
 
 class ClipTraining:
-    """Model, optimiser and one step."""
+    """The model, its optimiser and the training step."""
 
     def __init__(self, variant: str, world: World, steps: int, batch: int, device: torch.device) -> None:
         self.world, self.steps, self.batch, self.device = world, steps, batch, device
@@ -109,9 +110,9 @@ class ClipTraining:
         self.compact = Compact()
         torch.manual_seed(SEEDS[variant])
         self.model = build(self.config, self.compact.unknown + 1)
-        self.model.token_embedding.padding_idx = self.compact.unknown  # no gradient, so that it stays zero
+        self.model.token_embedding.padding_idx = self.compact.unknown  # it gets no gradient, so it stays zero
         nn.init.zeros_(self.model.token_embedding.weight[self.compact.unknown])
-        self.model.to(device, memory_format=torch.channels_last).train()  # with bfloat16, half the time on CPUs
+        self.model.to(device, memory_format=torch.channels_last).train()  # with bfloat16, this halves the time on CPUs
         self.tower = TextTower(self.model)
         weights = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -134,7 +135,7 @@ class ClipTraining:
         return {"loss": loss, "early": early, "scale": scale}
 
     def _draw(self, rng: np.random.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Pictures, and new captions of them: one half as varied as prompts, one half as telling as a judge needs."""
+        """Draw pictures with new captions: half of them varied like prompts, half of them evaluation captions."""
         chosen = rng.choice(len(self.world), self.batch, replace=False)
         faces = [self.world.attributes[i] for i in chosen]
         half = self.batch // 2
@@ -150,7 +151,10 @@ class ClipTraining:
         return F.normalize(features.float(), dim=1)
 
     def _read(self, places: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:  # [B, L], [B] -> [B, E] twice
-        """Texts of like length together, each group as long as its longest: a third of the time of all at once."""
+        """Return the final and the early text features.
+
+        Texts are grouped by length and cut to the longest of their group: a third of the time of one full-length batch.
+        """
         order = end.argsort()
         last, early = [], []
         for part in order.chunk(4):
@@ -163,7 +167,7 @@ class ClipTraining:
 
 
 def contrastive(seen: Tensor, read: Tensor, scale: Tensor) -> Tensor:  # unit vectors [B, E] -> []
-    """CLIP's loss: of all pairs in the batch, the true ones should be the nearest, from either side."""
+    """Return CLIP's loss: the mean cross entropy of picture to text and text to picture within the batch."""
     logits = scale * seen @ read.T  # [B, B]
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -177,6 +181,6 @@ CONFIGS = {
 
 @cache
 def token_ids() -> tuple[int, ...]:
-    """All that captions can hold, ascending; the last one is the end of text."""
+    """Return the ids of all tokens that captions can contain, ascending; the last one is the end of text."""
     words = {token for word in vocabulary() for token in tokenizer().encode(word)}
     return tuple(sorted({*words, tokenizer().sot_token_id, tokenizer().eot_token_id}))

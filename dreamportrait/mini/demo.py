@@ -1,12 +1,12 @@
-"""The whole method in minutes: trains both stages on the miniature world, and shows what came of it.
+"""Train both stages on the miniature world in minutes and show scores and portraits before and after.
 
 \b
     make demo
     python -m dreamportrait.mini.demo --set data.count=1000 --set run.name=other
 
-train.py trains as the configuration says; the pretrained generator and that at the end of each stage are measured as
-`dreamportrait evaluate` does, and drawn side by side. The run's folder then has demo.md, demo.json and demo.png. A
-demo that was stopped is continued by giving the same command again.
+The demo runs train.py with the configuration. It measures the pretrained generator and the generator at the end of each
+stage like `dreamportrait evaluate`, and draws their portraits side by side. It writes demo.md, demo.json and demo.png
+into the run's folder. To continue a stopped demo, give the same command again.
 """
 
 import json
@@ -20,38 +20,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from dreamportrait.core.errors import one_message
-from dreamportrait.core.settings import ConfigError
-from dreamportrait.metrics import evaluation, report
-from dreamportrait.mini.demo_report import MARKDOWN, SHEET, draw, table, write
-from dreamportrait.systems.dreamportrait import build
-from dreamportrait.systems.dreamportrait.config import Config
-from dreamportrait.systems.dreamportrait.run import plan
-from dreamportrait.systems.dreamportrait.subject import load_subject
-from dreamportrait.training.checkpoints import name_of
-from dreamportrait.training.run_folder import CHECKPOINTS, RESULT
-from dreamportrait.training.trainer import count_processes
+from dreamportrait.metrics import report
+
+if TYPE_CHECKING:
+    from dreamportrait.systems.dreamportrait.config import Config
+
+# The functions import what takes seconds to load, so that --help appears at once.
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs" / "dreamportrait"
 CONFIG, LONGER, TRAIN = CONFIGS / "mini.yaml", CONFIGS / "mini_long.yaml", ROOT / "train.py"
-# Freed memory is kept for reuse, in place of being handed back to the system and asked for again.
+# glibc settings: keep freed memory for reuse instead of returning it to the system and requesting it again.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"}
-# Of one core, for what is said at the start: an image of training, a sample that is measured. 16 640 images and 1500
+# Seconds on one core per trained image and per measured sample, for the estimate at the start. 16 640 images and 1500
 # samples took 13.0 minutes on two cores, 11.5 of them for training.
 SECONDS_PER_IMAGE, SECONDS_PER_SAMPLE = 0.083, 0.12
 
 
 class Column(NamedTuple):
-    """Of the table and the sheet: a generator."""
+    """One generator: a column of the table and of the sheet."""
 
     name: str
-    source: Path  # as load_subject takes it
-    images: int  # of training
+    source: Path  # an argument of load_subject
+    images: int  # trained so far
 
 
 @click.command(help=__doc__)
@@ -68,6 +64,11 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
     with one_message():
         if not TRAIN.is_file():
             raise FileNotFoundError(f"{TRAIN} is not there: the demo needs the whole repository, not only the package")
+        from dreamportrait.core.settings import ConfigError
+        from dreamportrait.mini.demo_report import draw, table, write
+        from dreamportrait.systems.dreamportrait import build
+        from dreamportrait.systems.dreamportrait.run import plan
+
         changes = (f"trainer.devices={min(2, count_cores())}", *changes)
         made = plan(path, changes, resume="auto", look_only=True)
         if made.problems:
@@ -77,7 +78,7 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
         with TemporaryDirectory() as scratch:
             before, *later = columns(config, Path(scratch))
             build.save_untrained(config, before.source)
-            found = {before.name: measured(before, config)}  # what cannot be measured is known before the training
+            found = {before.name: measured(before, config)}  # shows errors in measuring before the training
             train(config, path, changes)
             found |= {column.name: measured(column, config) for column in later}
             sheet = draw({column.name: column.source for column in (before, *later)}, config.run.offline)
@@ -85,8 +86,11 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
     click.echo(f"\n{table(found)}\n\n{farewell(config, (time.monotonic() - started) / 60)}")
 
 
-def columns(config: Config, scratch: Path) -> list[Column]:
-    """Before the training, and at the end of each stage."""
+def columns(config: "Config", scratch: Path) -> list[Column]:
+    """Return the generators to compare: before the training and at the end of each stage."""
+    from dreamportrait.training.checkpoints import name_of
+    from dreamportrait.training.run_folder import CHECKPOINTS
+
     found = [Column("before", scratch / "before", 0)]
     for i, end in enumerate(config.stage_ends()):
         source = config.folder / CHECKPOINTS / name_of(end)
@@ -95,14 +99,19 @@ def columns(config: Config, scratch: Path) -> list[Column]:
 
 
 def images_of(checkpoint: Path | None) -> int:
+    """Return the number of images that the checkpoint was trained on."""
     return 0 if checkpoint is None else int(checkpoint.stem.rpartition("-")[2])
 
 
-# What is measured.
+# Measuring.
 
 
-def measured(column: Column, config: Config) -> dict[str, Any]:
-    """The report of `dreamportrait evaluate` on what the configuration's `measure` says."""
+def measured(column: Column, config: "Config") -> dict[str, Any]:
+    """Measure a generator with the settings `measure` of the configuration and return the report of `evaluate`."""
+    from dreamportrait.metrics import evaluation
+    from dreamportrait.systems.dreamportrait import build
+    from dreamportrait.systems.dreamportrait.subject import load_subject
+
     click.echo(f"measuring {column.name}: {config.measure.count} samples")
     m = config.measure
     with TemporaryDirectory() as scratch:
@@ -118,7 +127,7 @@ def measured(column: Column, config: Config) -> dict[str, Any]:
         )
         evaluation.run(request, load_subject)
         found: dict[str, Any] = json.loads((request.out / report.JSON).read_text(encoding="utf-8"))
-    if not column.images:  # its folder is gone when the report is read
+    if not column.images:  # its folder is temporary, so the report names the pretrained model instead
         found["checkpoint"] |= {"source": config.model.pretrained, "checkpoint": None, "images": 0}
     return found
 
@@ -126,8 +135,10 @@ def measured(column: Column, config: Config) -> dict[str, Any]:
 # Training.
 
 
-def train(config: Config, path: Path, changes: tuple[str, ...]) -> None:
-    """In a process of its own, or in several that share the cores."""
+def train(config: "Config", path: Path, changes: tuple[str, ...]) -> None:
+    """Train in a separate process, or in several that share the cores."""
+    from dreamportrait.training.trainer import count_processes
+
     settings = [word for change in changes for word in ("--set", change)]
     threads = {"OMP_NUM_THREADS": str(max(1, count_cores() // count_processes(config)))}
     command = [sys.executable, str(TRAIN), "--config", str(path), *settings]
@@ -135,14 +146,14 @@ def train(config: Config, path: Path, changes: tuple[str, ...]) -> None:
         code = process.wait()
     if code:
         raise click.ClickException(
-            f"training ended with exit code {code}, for the reason above; what it had saved is in {config.folder}, "
-            "and the same command continues from there"
+            f"training ended with exit code {code}, for the reason printed above. Its checkpoints are in "
+            f"{config.folder}; the same command continues from there"
         )
 
 
 @contextmanager
 def ended_with_us(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
-    """No training goes on alone when this process is told to end."""
+    """Terminate the training process when this process ends or receives SIGTERM."""
 
     def leave(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -161,38 +172,41 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# What is said.
+# Messages.
 
 
-def announcement(config: Config, path: Path, done: int) -> str:
-    steps = [f"measure {config.model.pretrained}, which knows faces but no words"]
+def announcement(config: "Config", path: Path, done: int) -> str:
+    steps = [f"measure {config.model.pretrained}, a generator without text conditioning"]
     for stage in config.stages:
         guided = f", guided by {config.guidance.source}" if stage.guidance and config.guidance.kind == "sds" else ""
         steps.append(f"train stage {stage.name}: {stage.images} images{guided}")
-    steps.append("measure what came of it, and draw portraits of unseen prompts")
+    steps.append("measure the result, and draw portraits of unseen prompts")
     lines = [f"{path} -> {config.folder}", *(f"  {i + 1}. {step}" for i, step in enumerate(steps))]
     if done:
         lines.append(f"{done} of {config.total_images} images were trained before.")
     samples = config.measure.count * (len(config.stages) + 1)
     seconds = (config.total_images - done) * SECONDS_PER_IMAGE + samples * SECONDS_PER_SAMPLE
     minutes = max(1, round(seconds / 60 / min(2, count_cores())))
-    lines.append(f"About {minutes} min. It may be stopped: the same command continues it.\n")
+    lines.append(f"About {minutes} min. You can stop it: the same command continues it.\n")
     return "\n".join(lines)
 
 
-def farewell(config: Config, minutes: float) -> str:
+def farewell(config: "Config", minutes: float) -> str:
+    from dreamportrait.mini.demo_report import MARKDOWN, SHEET
+    from dreamportrait.training.run_folder import RESULT
+
     python, folder = shown(Path(sys.executable)), config.folder
     own = ["-m", "dreamportrait", "sample", "an old man with a red beard", "--out", "portrait.png", "--model"]
     lines = [
         f"{minutes:.1f} min. Portraits: {folder / SHEET}. The table: {folder / MARKDOWN}.",
-        f"From your own words: {shlex.join([python, *own, str(folder / RESULT)])}",
-        f"A longer run:        {shlex.join([python, shown(TRAIN), '--config', shown(LONGER)])}",
+        f"Your own prompt: {shlex.join([python, *own, str(folder / RESULT)])}",
+        f"A longer run:    {shlex.join([python, shown(TRAIN), '--config', shown(LONGER)])}",
     ]
     return "\n".join(lines)
 
 
 def shown(path: Path) -> str:
-    """As short as can be typed here."""
+    """Return the path relative to the current folder if it lies there, else unchanged."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -1,8 +1,8 @@
-"""What the demo ends with: scores side by side, and portraits of the same prompts and seed side by side.
+"""The demo's report: scores and portraits of each generator, side by side, with the same prompts and seed.
 
 RUN/demo.md     the table
-RUN/demo.json   the report of `dreamportrait evaluate` for each column of it
-RUN/demo.png    prompts from top to bottom; generators, each in a few views, from left to right
+RUN/demo.json   the report of `dreamportrait evaluate` for each column of the table
+RUN/demo.png    one row per prompt; the generators from left to right, each in a few views
 """
 
 import json
@@ -20,7 +20,7 @@ from dreamportrait.metrics import report
 from dreamportrait.systems.dreamportrait.subject import load_subject
 
 MARKDOWN, JSON, SHEET = "demo.md", "demo.json", "demo.png"
-# None is a caption of the training faces, and of the last two no face has what they say together.
+# No prompt is a caption of a training face. The last two combine attributes that no training face has together.
 PROMPTS = (
     "a woman with long red hair and green eyes, wearing a yellow shirt",
     "a woman with long blond hair, glasses and red lipstick",
@@ -33,11 +33,11 @@ PROMPTS = (
 )
 SEED, VIEWS = 0, (-25.0, 0.0, 25.0)  # degrees
 
-Reports = Mapping[str, dict[str, Any]]  # by generator
+Reports = Mapping[str, dict[str, Any]]  # generator's name -> its report
 
 
 def table(reports: Reports) -> str:
-    """A column for each generator."""
+    """Return the scores as a Markdown table with one column per generator."""
     first = next(iter(reports.values()))
     r = first["scores"]["r_precision"]
     lines = {
@@ -61,17 +61,17 @@ def markdown(reports: Reports) -> str:
 
 {table(reports)}
 
-{r["count"]} {"unseen " if is_world(data) else ""}captions of {data}, judged by {judge}. R-Precision is how often a
-picture's own caption is the nearest of {r["candidates"]}; by chance {100 / r["candidates"]:.3g} %. All that was
-measured, and how, is in {JSON}. All portraits below are of seed {SEED}.
+{r["count"]} {"unseen " if is_world(data) else ""}captions of {data}; {judge} measures how well pictures match them.
+R-Precision is the share of pictures whose own caption is the nearest of {r["candidates"]} captions;
+by chance {100 / r["candidates"]:.3g} %. {JSON} has all scores and settings. All portraits below have seed {SEED}.
 
-![prompts from top to bottom, before and after from left to right]({SHEET})
+![one row per prompt, before and after from left to right]({SHEET})
 """
 
 
 @torch.no_grad()
 def draw(sources: Mapping[str, Path], offline: bool) -> Image.Image:
-    """Draw the same identity everywhere, so that the words alone make the difference from top to bottom."""
+    """Draw all portraits with the same latent, so that only the prompts differ from row to row."""
     sheets: list[tuple[str, Image.Image]] = []
     for name, source in sources.items():
         subject = load_subject(str(source), offline=offline).subject

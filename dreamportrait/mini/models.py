@@ -1,4 +1,4 @@
-"""The shipped models by name: a ladder over the loaders of the packages that own them."""
+"""Loading of the shipped models by name. Each package provides the loaders of its own models."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ class TriPlaneGan(NamedTuple):
 
 
 def from_pretrained(name: str) -> Any:
-    """Load a shipped model, in eval mode, on the CPU.
+    """Load the shipped model `name` in eval mode on the CPU. It returns, by name:
 
     mini/clip-a, mini/clip-b   open_clip's model and tokenizer
     mini/diffusion             UNet, VAE and noise schedule of diffusers

@@ -1,7 +1,7 @@
-"""The attribute oracle: a small network that reads the attributes of a face back from its picture.
+"""Training of the attribute oracle, a small network that reads the attributes of a face from its picture.
 
-It learns from rendered faces, whose attributes are known exactly, and is itself scored on others. What a picture
-cannot show (the colour of a hat that is not there) is neither learned nor scored; there it still answers something.
+It is trained on rendered faces, whose attributes are known exactly, and scored on other rendered faces. Attributes that
+a picture cannot show (the colour of a missing hat) are neither trained nor scored; the output for them is arbitrary.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from dreamportrait.weights import single
 
 STEPS, BATCH, SEED = 1800, 128, 0
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.02
-HIDDEN = -100  # the class of what cannot be seen; cross entropy leaves it out
+HIDDEN = -100  # the class of an attribute that cannot be seen; cross entropy ignores it
 
 
 def accuracy(oracle: AttributeReader, images: Tensor, attributes: Sequence[Attributes]) -> dict[str, float]:
-    """By attribute: the share of the pictures that show it for which the oracle is right; left out if none does."""
+    """Return, by attribute, the share of right answers over the pictures that show it; omit attributes never shown."""
     if len(images) != len(attributes):
-        raise ValueError(f"{len(images)} images and attributes of {len(attributes)} faces: must be as many")
+        raise ValueError(f"{len(images)} images and attributes of {len(attributes)} faces: the numbers must be equal")
     truth = to_classes(attributes)
     right = oracle.classes(images).cpu() == truth
     seen = truth != HIDDEN
@@ -37,12 +37,12 @@ def accuracy(oracle: AttributeReader, images: Tensor, attributes: Sequence[Attri
     return {name: hits / count for name, hits, count in counts if count}
 
 
-def to_classes(attributes: Sequence[Attributes]) -> Tensor:  # [N, attributes], HIDDEN where not to be seen
+def to_classes(attributes: Sequence[Attributes]) -> Tensor:  # [N, attributes], HIDDEN where not visible
     rows = [[v.index(a[n]) if is_visible(a, n) else HIDDEN for n, v in ATTRIBUTES.items()] for a in attributes]
     return torch.tensor(rows)
 
 
-# Disk.
+# Saving.
 
 
 def save(oracle: AttributeReader, folder: Path, notes: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ def train(
     batch: int = BATCH,
     device: str = "cpu",
 ) -> None:
-    """Writes config.json and model.safetensors; a stopped run continues from `work`."""
+    """Train the oracle and write config.json and model.safetensors to `out`. A stopped run continues from `work`."""
     check_new(out)
     training = OracleTraining(world_train, steps, batch, torch.device(device))
     state: dict[str, Stateful] = {"model": training.oracle, "optimizer": training.optimizer}
@@ -80,7 +80,7 @@ def train(
 
 
 class OracleTraining:
-    """Network, optimiser and one step."""
+    """The network, its optimiser and the training step."""
 
     def __init__(self, world: World, steps: int, batch: int, device: torch.device) -> None:
         self.world, self.steps, self.batch, self.device = world, steps, batch, device

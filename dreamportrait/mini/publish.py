@@ -1,9 +1,9 @@
-"""Makes of a finished run what is shipped as `mini`, the default text-to-3D model.
+"""Make the shipped folder of `mini`, the default text-to-3D model, from a finished run.
 
     python -m dreamportrait.mini.publish RUN SCORES OUT
 
-SCORES is what `dreamportrait evaluate --checkpoint RUN/portrait --out SCORES` wrote. OUT gets the generator in half
-precision without its discriminator, the run's configuration, a sheet and a card, sealed.
+SCORES is the folder that `dreamportrait evaluate --checkpoint RUN/portrait --out SCORES` wrote. OUT becomes a sealed
+folder with the generator in half precision (without discriminator), the run's configuration, a sheet and a model card.
 """
 
 import json
@@ -17,10 +17,6 @@ import click
 from dreamportrait.core.errors import WeightsError, one_message
 from dreamportrait.metrics import report
 from dreamportrait.mini import cards
-from dreamportrait.systems.dreamportrait import folder as weights
-from dreamportrait.systems.dreamportrait.config import load_config
-from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
-from dreamportrait.training.run_folder import CONFIG, RESULT
 from dreamportrait.weights.seals import seal
 
 RECIPE = "training.yaml"
@@ -35,6 +31,11 @@ PROMPTS = (
 
 
 def publish(run: Path, scores: Path, out: Path) -> None:
+    from dreamportrait.systems.dreamportrait import folder as weights
+    from dreamportrait.systems.dreamportrait.config import load_config
+    from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+    from dreamportrait.training.run_folder import CONFIG, RESULT
+
     if out.exists():
         raise WeightsError(f"{out} exists; name another folder, or remove it")
     found, config = weights.load_portrait(run / RESULT), weights.load_portrait_config(run / RESULT)
@@ -46,8 +47,8 @@ def publish(run: Path, scores: Path, out: Path) -> None:
         pipe = DreamPortraitPipeline.from_pretrained(unfinished)
         pipe(list(PROMPTS), seed=1, num_views=5).save_sheet(unfinished / cards.SHEET)
         cards.shrink(unfinished / cards.SHEET)
-        recipe = load_config(run / CONFIG, ["run.folder=runs"])  # not where it happened to be on this machine
-        (unfinished / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")  # after loading: not sealed yet
+        recipe = load_config(run / CONFIG, ["run.folder=runs"])  # the run's own path means nothing to others
+        (unfinished / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")  # after loading, which verifies the seal
         count = f"{cards.parameters(unfinished) / 1e6:.2f} million parameters, licence {cards.LICENCE}."
         text = card(count, (scores / report.MARKDOWN).read_text(encoding="utf-8"), measured["code"]["version"])
         (unfinished / cards.CARD).write_text(text, encoding="utf-8")
@@ -63,15 +64,17 @@ def card(count: str, scores: str, version: str) -> str:
     table = scores.partition("\n## ")[0].partition("\n\n")[2].strip()
     parts = [
         "# mini",
-        "Text to 3D heads of the miniature world: mini/eg3d, taught by mini/diffusion and conditioned by mini/clip-a.",
+        "Text to 3D heads of the miniature world: mini/eg3d, conditioned by mini/clip-a and trained with guidance "
+        "from mini/diffusion.",
         count,
         f"```python\n{use}\n```",
         "## Recipe",
         f"`python train.py --config {RECIPE}` in this folder: [{RECIPE}]({RECIPE}) holds every setting of the run.",
         "## Scores",
-        f"Of captions that training never saw, judged by mini/clip-b, which trained nothing; version {version}.",
+        f"Measured with version {version} on captions that training never saw. The judge is mini/clip-b, which is not "
+        "used for training.",
         table,
-        f"![prompts from above: {'; '.join(PROMPTS)}]({cards.SHEET})",
+        f"![one row per prompt: {'; '.join(PROMPTS)}]({cards.SHEET})",
     ]
     return "\n\n".join(parts) + "\n"
 

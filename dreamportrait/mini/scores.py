@@ -1,4 +1,4 @@
-"""What the finished weights are worth: scores.json and sheet.png in each folder, before the cards are written."""
+"""Measure the finished weights: scores.json and sheet.png for diffusion and eg3d, before the cards are written."""
 
 import dataclasses
 import json
@@ -19,14 +19,14 @@ from dreamportrait.text.encoder import TextEncoder
 
 SCORES, SHEET = "scores.json", "sheet.png"
 GUIDANCE_SCALES = (1.5, 2.0, 3.0, 4.0, 6.0)
-SAMPLED = 200  # captions
-SHOWN = 12
+SAMPLED = 200  # captions for the scores of samples
+SHOWN = 12  # samples in a sheet
 
 
 def write(out: Path, test: World, others: World) -> None:
-    """Of OUT/diffusion and OUT/eg3d, judged by OUT/clip-b; clips and the oracle were scored when they were trained.
+    """Measure OUT/diffusion and OUT/eg3d with OUT/clip-b. CLIPs and the oracle were scored after their training.
 
-    others: faces that are not those of the test, as a yardstick.
+    others: faces that are not in `test`, as a yardstick.
     """
     torch.manual_seed(0)
     judge = ClipScorer(compact_clip.load(out / "clip-b"), compact_clip.tokenizer())

@@ -1,11 +1,11 @@
-"""Trains all that the miniature world ships: `python -m dreamportrait.mini.train all --work WORK --out OUT`.
+"""Train all shipped models of the miniature world: `python -m dreamportrait.mini.train all --work WORK --out OUT`.
 
-A stage that was stopped continues when the same command is given again; one that is done is skipped.
+When the same command is given again, it continues a stage that was stopped and skips stages that are done.
 
     WORK/world/               rendered faces
     WORK/STAGE/state/         checkpoints and logs
-    WORK/STAGE/result/        what the stage makes, sealed
-    WORK/STAGE/done.json      it is done: how long it took, on what
+    WORK/STAGE/result/        the result of the stage, sealed
+    WORK/STAGE/done.json      written when the stage is done: its duration and hardware
     OUT/NAME/                 clip-a, clip-b, diffusion, eg3d, oracle: published as soon as their last stage is done
 """
 
@@ -19,18 +19,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 from filelock import FileLock, Timeout
 
 from dreamportrait import __version__
-from dreamportrait.core.errors import WeightsError, listed
+from dreamportrait.core.errors import NonFiniteLoss, WeightsError, listed
 from dreamportrait.mini import cards
-from dreamportrait.miniworld.world import World, load
-from dreamportrait.training.loop import NonFiniteLoss
 from dreamportrait.weights.seals import SEAL, seal, verify
+
+if TYPE_CHECKING:
+    from dreamportrait.miniworld.world import World
 
 FACES = {"train": 40_000, "test": 2_000, "combinations": 1_000}
 DONE, STATE, RESULT, SECONDS = "done.json", "state", "result", "seconds.json"
@@ -38,6 +38,8 @@ DONE, STATE, RESULT, SECONDS = "done.json", "state", "result", "seconds.json"
 
 @dataclass(frozen=True)
 class Places:
+    """The folders and the device of a run."""
+
     work: Path
     out: Path
     device: str = "cpu"
@@ -48,11 +50,13 @@ class Places:
     def result(self, stage: str) -> Path:
         return self.work / stage / RESULT
 
-    def world(self, split: str) -> World:
+    def world(self, split: str) -> "World":
+        from dreamportrait.miniworld.world import load
+
         return load(split, FACES[split], self.work / "world")
 
 
-# Each writes its result into the folder it is given, if it has one; what it needs is imported when it runs.
+# Stages: each function writes its result, if it has one, into the folder `result`. Imports are deferred to the run.
 
 
 def _world(places: Places, result: Path) -> None:
@@ -118,12 +122,12 @@ class Stage:
     cpu: float  # minutes on two cores
     gpu: float  # minutes on one GPU
     needs: tuple[str, ...] = ()
-    part: str | None = None  # of which folder of OUT. None = of none
-    publishes: bool = False  # its result is that folder
+    part: str | None = None  # the folder of OUT that this stage contributes to. None = no folder
+    publishes: bool = False  # True = its result becomes that folder
 
 
-# In the order they run. Minutes on a CPU as measured, on one core, eg3d-* beside other work on the machine; those on a
-# GPU are estimates.
+# In the order in which they run. CPU minutes were measured on one core, eg3d-* while other jobs ran on the machine. GPU
+# minutes are estimates.
 STAGES = {
     "world": Stage(_world, 2, 2),
     "clip-a": Stage(_clip("a"), 13, 2, (), "clip-a", True),
@@ -135,13 +139,13 @@ STAGES = {
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),
 }
-# The last stages, on what was published: scores of the parts together; then descriptions and seals.
+# The last stages work on the published folders: scores of the models together, then model cards and seals.
 SCORES, CARDS = "scores", "cards"
 LAST = (SCORES, CARDS)
 
 
 def run_stages(names: list[str], places: Places) -> None:
-    """Everything that can be refused is refused before the first stage runs."""
+    """Run the stages in the given order. Before the first one, check that every folder of OUT may be written."""
     for name in names:
         if name not in LAST:
             _check_free(name, places)
@@ -162,6 +166,7 @@ def run_stages(names: list[str], places: Places) -> None:
 
 
 def is_done(name: str, places: Places) -> bool:
+    """Return True if the stage is done, after verifying the seal of its result."""
     if not (places.work / name / DONE).exists():
         return False
     if (result := places.result(name)).exists():
@@ -177,7 +182,7 @@ def _run(name: str, places: Places) -> None:
     except Timeout:
         raise WeightsError(f"{folder} is in use: another process trains this stage; wait for it or end it") from None
     with lock, _clock(folder / SECONDS):
-        shutil.rmtree(result, ignore_errors=True)  # of a run that was stopped while writing it
+        shutil.rmtree(result, ignore_errors=True)  # left by a run that was stopped while writing it
         print(f"{name}: about {STAGES[name].cpu:.0f} min on two cores, {STAGES[name].gpu:.0f} min on a GPU", flush=True)
         STAGES[name].run(places, result)
     if result.exists():
@@ -198,7 +203,7 @@ def _check_needs(name: str, places: Places) -> None:
 
 
 def _check_free(name: str, places: Places) -> None:
-    """That what stands where this stage will publish is what it published before."""
+    """Raise WeightsError if this stage would publish to an existing folder that it did not publish itself."""
     stage = STAGES[name]
     if not stage.publishes:
         return
@@ -216,7 +221,7 @@ def _is_published(result: Path, target: Path) -> bool:
 
 
 def _publish(name: str, places: Places) -> None:
-    """Copies a result to OUT, with how it came about; the seal follows with the card."""
+    """Copy a result to OUT together with training.json. The stage `cards` seals the folder later."""
     stage, result = STAGES[name], places.result(name)
     target = places.out / str(stage.part)
     if target.exists():
@@ -229,12 +234,12 @@ def _publish(name: str, places: Places) -> None:
     os.replace(unfinished, target)
 
 
-# Time and place.
+# Time and hardware.
 
 
 @contextmanager
 def _clock(path: Path) -> Iterator[None]:
-    """Adds to the seconds of earlier runs of a stage that was stopped."""
+    """Measure the seconds of a stage and add them to those of its earlier, stopped runs."""
     before = _read(path)["seconds"] if path.exists() else 0
     start = time.monotonic()
     try:
@@ -244,13 +249,15 @@ def _clock(path: Path) -> Iterator[None]:
 
 
 def hardware(device: str) -> str:
+    import torch
+
     if device == "cpu":
         return f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     return torch.cuda.get_device_name(device)
 
 
 def estimates() -> str:
-    """A table: how long each stage takes."""
+    """Return a table of the minutes that each stage takes."""
     rows = [(name, stage.cpu, stage.gpu) for name, stage in STAGES.items()]
     rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
     lines = [f"{name:10} {cpu:6.0f} min {gpu:6.0f} min" for name, cpu, gpu in rows]

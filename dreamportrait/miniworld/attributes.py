@@ -1,9 +1,8 @@
-"""What a face of the miniature world is: named attributes, a few continuous traits, and the Gaussian code they are
-read from.
+"""Faces of the miniature world: named attributes, continuous traits, and the Gaussian codes they are read from.
 
-The code z has one number per value of every attribute, and one per trait. An attribute takes the value whose number,
-plus a bias for how common it is, is the largest: a small network can learn an argmax, while thresholds on a single
-number are hard for it. Rules then remove what cannot be seen together (a bun under a hat).
+The code z has one number per value of every attribute, and one per trait. An attribute takes the value with the largest
+sum of number and bias; the bias sets how common a value is. A small network can learn an argmax, while thresholds on a
+single number are hard to learn. Rules then remove values that cannot be seen together (a bun under a hat).
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "white", "black")
 
-# Values and their biases: +1 is about three times as common.
+# Values and their biases. A bias of +1 makes a value about three times as common.
 _TABLE: dict[str, dict[str, float]] = {
     "gender": {"woman": 0, "man": 0},
     "age": {"young": 1, "old": 0},
@@ -33,7 +32,7 @@ _TABLE: dict[str, dict[str, float]] = {
 }
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = MappingProxyType({name: tuple(row) for name, row in _TABLE.items()})
 
-# Continuous variation that has no name in captions; standard normal, cut at two.
+# Continuous variation that captions do not mention. Standard normal, clipped to -2 .. 2.
 TRAITS = (
     *("head_width", "head_height", "jaw", "eye_spacing", "eye_size", "nose", "mouth_width", "mouth_height"),
     *("brow_height", "ears", "neck", "shoulders", "skin_shade", "hair_shade", "clothes_shade", "background_shade"),
@@ -50,7 +49,7 @@ for _name, _row in _TABLE.items():
 
 Attributes = dict[str, str]
 
-# Pairs that never occur together in training data: prompts for them test composition.
+# Pairs that never occur together in the training data. Prompts that combine them test composition.
 HELD_OUT: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
     (("hair_color", "pink"), ("eyewear", "glasses")),
     (("hair_color", "blue"), ("facial_hair", "beard")),
@@ -61,14 +60,14 @@ HELD_OUT: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
 
 
 def sample_codes(count: int, seed: int) -> np.ndarray:
-    """Identity codes [count, Z_DIM]; the first n are the same for every count >= n."""
+    """Draw identity codes [count, Z_DIM]. The first n are the same for every count >= n."""
     if count < 0:
         raise ValueError(f"count={count}: cannot be negative")
     return np.random.Generator(np.random.PCG64(seed)).standard_normal((count, Z_DIM), np.float32)
 
 
 def read_code(z: np.ndarray) -> tuple[Attributes, np.ndarray]:
-    """z [Z_DIM] -> attributes, traits [len(TRAITS)] within -2 .. 2."""
+    """Return the attributes and the traits [len(TRAITS)], within -2 .. 2, of an identity code z [Z_DIM]."""
     if z.shape != (Z_DIM,):
         raise ValueError(f"an identity code has {Z_DIM} numbers, got shape {list(z.shape)}")
     scores = z[:NUM_VALUES] + _BIASES
@@ -77,7 +76,10 @@ def read_code(z: np.ndarray) -> tuple[Attributes, np.ndarray]:
 
 
 def settle(attributes: Attributes) -> Attributes:
-    """The nearest face that can exist: hats hide buns, facial hair is for men, lipstick and earrings for women."""
+    """Return a copy in which values that cannot occur together are replaced.
+
+    For example, hats hide buns, facial hair is for men, and lipstick and earrings are for women.
+    """
     a = dict(attributes)
     if a["gender"] == "woman":
         a["facial_hair"] = "none"
@@ -88,14 +90,17 @@ def settle(attributes: Attributes) -> Attributes:
     if a["hat"] != "none" and a["hair_style"] == "bun":
         a["hair_style"] = "short"
     if a["hair_style"] == "long":
-        a["earrings"] = "none"  # they would hang behind the hair
+        a["earrings"] = "none"  # long hair would hide them
     if a["age"] == "old" and a["hair_color"] in ("black", "brown"):
         a["hair_color"] = "gray"
     return a
 
 
 def make_attributes(**chosen: str) -> Attributes:
-    """Attributes with those chosen and plain values for the rest; says which name or value it does not know."""
+    """Return the chosen attributes with plain values for the rest.
+
+    Raise ValueError if a name or value is unknown, or if the chosen values cannot occur together.
+    """
     check_attributes(chosen)
     plain = {name: values[0] for name, values in ATTRIBUTES.items()} | {"hat_color": "blue", "background": "white"}
     plain["clothes"] = "green"
@@ -109,6 +114,7 @@ def make_attributes(**chosen: str) -> Attributes:
 
 
 def check_attributes(chosen: Mapping[str, str]) -> None:
+    """Raise ValueError unless all names and values are known."""
     for name, value in chosen.items():
         if name not in ATTRIBUTES:
             raise ValueError(f"unknown attribute {name!r}; known are {', '.join(ATTRIBUTES)}")
@@ -117,7 +123,7 @@ def check_attributes(chosen: Mapping[str, str]) -> None:
 
 
 def is_visible(attributes: Attributes, name: str) -> bool:
-    """Whether a picture from the front shows this attribute."""
+    """Return whether a picture from the front shows this attribute."""
     a = attributes
     hidden = {
         "hair_color": a["hair_style"] == "bald" and a["facial_hair"] == "none",
@@ -128,14 +134,14 @@ def is_visible(attributes: Attributes, name: str) -> bool:
 
 
 def is_held_out(attributes: Attributes) -> bool:
-    """Whether it holds a pair that training never shows, in plain sight."""
+    """Return whether a face visibly has a pair of HELD_OUT, which training never shows."""
     return any(
         all(attributes[name] == value and is_visible(attributes, name) for name, value in pair) for pair in HELD_OUT
     )
 
 
 def to_vector(attributes: Attributes, traits: np.ndarray) -> np.ndarray:
-    """[Z_DIM]: one-hot where visible, zeros where not, then the traits."""
+    """Return a vector [Z_DIM]: one-hot attribute values, with zeros for hidden attributes, then the traits."""
     out = np.zeros(Z_DIM, np.float32)
     for name, values in ATTRIBUTES.items():
         if is_visible(attributes, name):

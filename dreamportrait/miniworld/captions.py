@@ -1,7 +1,7 @@
-"""English captions of a face: which of its attributes they speak of.
+"""English captions of a face: the choice of the attributes that a caption states.
 
-Only visible attributes that are there to be named: nobody is "without a hat". grammar.py puts them into words and
-states exactly those, which makes captions testable and retrieval decidable.
+Captions state only attributes that are present and visible; no caption says "without a hat". grammar.py puts exactly
+the chosen attributes into words, so that captions can be tested and retrieval results can be checked.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ __all__ = [
     "vocabulary",
 ]
 
-# How often an attribute is spoken of, next to the others.
+# Relative frequency of each attribute in captions.
 _WEIGHTS = {
     "gender": 10,
     "age": 3,
@@ -39,24 +39,25 @@ _WEIGHTS = {
     "clothes": 4,
     "background": 4,
 }
-_COUNTS = (2, 3, 4, 4, 5, 5, 6, 7)  # of attributes in a caption
+_COUNTS = (2, 3, 4, 4, 5, 5, 6, 7)  # numbers of attributes in a caption, all equally likely
 
-# Evaluation captions always name these where there are any, so that one face of a hundred can be told.
+# Evaluation captions name these where the face shows them, so that a caption identifies one face of a hundred. Half
+# of the time hair_style is dropped again, unless it is bald.
 _TELLING = ("gender", "hair_style", "hair_color", "hat", "hat_color", "eyewear", "facial_hair")
 _EVALUATION_COUNTS = (6, 7, 8)
 
-# Independent streams of one seed.
+# Independent random streams of one seed.
 _CAPTIONS, _EVALUATION = 0, 1
 
 
 def describe(attributes: Attributes, rng: np.random.Generator) -> str:
-    """One caption."""
+    """Return one random caption."""
     _check(attributes)
     return _describe(attributes, Draw(rng))
 
 
 def captions(attributes: Attributes, seed: int, count: int = 10) -> list[str]:
-    """Captions that all differ; the first n are the same for every count >= n."""
+    """Return `count` captions that all differ. The first n are the same for every count >= n."""
     _check(attributes)
     if count < 0:
         raise ValueError(f"count={count}: cannot be negative")
@@ -68,36 +69,36 @@ def captions(attributes: Attributes, seed: int, count: int = 10) -> list[str]:
 
 
 def first_facts(attributes: Attributes, seed: int) -> Attributes:
-    """What the first of captions() of the same face and seed states: exactly these attributes and values."""
+    """Return exactly the attributes and values that the first of captions() states for the same face and seed."""
     _check(attributes)
     return _only(attributes, _usual_names(attributes, Draw(_stream(seed, _CAPTIONS))))
 
 
 def evaluation_caption(attributes: Attributes, seed: int) -> str:
-    """The caption that stands for this face in retrieval: it names what tells the face from others."""
+    """Return the caption of this face for retrieval. It names attributes that distinguish the face from others."""
     _check(attributes)
     draw = Draw(_stream(seed, _EVALUATION))
     return state(attributes, _evaluation_names(attributes, draw), draw)
 
 
 def evaluation_facts(attributes: Attributes, seed: int) -> Attributes:
-    """What evaluation_caption of the same face and seed states: exactly these attributes and values."""
+    """Return exactly the attributes and values that evaluation_caption states for the same face and seed."""
     _check(attributes)
     return _only(attributes, _evaluation_names(attributes, Draw(_stream(seed, _EVALUATION))))
 
 
 def agrees(attributes: Attributes, facts: Attributes) -> bool:
-    """Whether a face visibly has all these values."""
+    """Return whether a face visibly has all these values."""
     return all(attributes[name] == value and is_visible(attributes, name) for name, value in facts.items())
 
 
 def sayable(attributes: Attributes) -> list[str]:
-    """The attributes that a caption may speak of."""
+    """Return the attributes that a caption may state: visible ones whose value is not "none"."""
     return [name for name in ATTRIBUTES if attributes[name] != "none" and is_visible(attributes, name)]
 
 
 def say(attributes: Attributes, names: set[str], rng: np.random.Generator) -> str:
-    """A caption that states exactly these attributes."""
+    """Return a caption that states exactly these attributes."""
     _check(attributes)
     allowed = sayable(attributes)
     if hidden := [name for name in names if name not in allowed]:
@@ -123,7 +124,7 @@ def _stream(seed: int, use: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, use]))
 
 
-# What a caption speaks of.
+# Choosing the attributes of a caption.
 
 
 def _describe(a: Attributes, draw: Draw) -> str:
@@ -144,7 +145,7 @@ def _evaluation_names(a: Attributes, draw: Draw) -> set[str]:
 
 
 def _extend(a: Attributes, names: set[str], count: int, draw: Draw) -> set[str]:
-    """With further attributes drawn by weight until there are `count`."""
+    """Add attributes drawn by weight until there are `count`, and return all of them."""
     rest = [name for name in sayable(a) if name not in names]
     total = sum(_WEIGHTS[name] for name in rest)
     while rest and len(names) < count:
@@ -160,6 +161,6 @@ def _extend(a: Attributes, names: set[str], count: int, draw: Draw) -> set[str]:
 
 
 def _complete(a: Attributes, names: set[str]) -> set[str]:
-    """Who is bald shows the hair colour in a beard only, so the beard must be named with it."""
+    """Add facial_hair if the hair colour of a bald face is named, because only facial hair shows that colour."""
     bald = a["hair_style"] == "bald" and "hair_color" in names
     return names | {"facial_hair"} if bald else names

@@ -1,9 +1,9 @@
-"""Ray casting of ellipsoids, analytic and exact: which solid a pixel sees, and how far away.
+"""Exact analytic ray casting of ellipsoids: the frontmost solid of each pixel, and its depth.
 
-Pixel (x, y) of a pinhole camera looks along d = x X + y Y + Z, from its position o. In the space where a solid is the
-unit sphere that line is o' + t d', and |o' + t d'| = 1 is a quadratic equation A t^2 + 2 B t + C = 0 whose
-coefficients are polynomials in x and y. So a solid costs a few additions per pixel of the rectangle it covers, and
-that rectangle is known: the discriminant B^2 - A C >= 0 is an ellipse on the screen.
+Pixel (x, y) of a pinhole camera at position o looks along d = x X + y Y + Z. In the space where a solid is the unit
+sphere, that line is o' + t d', and |o' + t d'| = 1 is a quadratic equation A t^2 + 2 B t + C = 0 whose coefficients are
+polynomials in x and y. A solid therefore costs a few additions per pixel of its bounding rectangle. The rectangle is
+known, because the pixels whose discriminant B^2 - A C is not negative form an ellipse on the screen.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FAR = np.float32(1e9)
 class Solid(NamedTuple):
     """An ellipsoid, or the part of it where n . p >= k for each (n, k) of `keep`."""
 
-    part: int  # what it is, for shading
+    part: int  # a heads.Part; selects the shading
     center: tuple[float, float, float]
     radii: tuple[float, float, float]
     color: Array  # [3] 0 .. 255
@@ -28,33 +28,34 @@ class Solid(NamedTuple):
 
 @dataclass
 class Camera:
-    """A label of 25 numbers, taken apart for `size` x `size` pixels."""
+    """A pinhole camera with `size` x `size` pixels, read from a label of 25 numbers."""
 
     origin: Array  # [3]
     axes: Array  # [3, 3] rows: right, down, forward
-    x: Array  # [size] of the pixel columns, on the plane one unit in front
+    x: Array  # [size] of the pixel columns, on the plane at depth 1
     y: Array  # [size] of the pixel rows
 
     @classmethod
     def from_label(cls, label: Array, size: int, scale: float = 1.0) -> "Camera":
-        """In a world where `scale` is one unit."""
+        """Read a camera label. Positions are divided by `scale`, the world length of one unit of the solids."""
         matrix, k = label[:16].reshape(4, 4).astype(np.float64), label[16:].reshape(3, 3).astype(np.float64)
         centres = (np.arange(size) + 0.5) / size
         x, y = (centres - k[0, 2]) / k[0, 0], (centres - k[1, 2]) / k[1, 1]
         return cls(matrix[:3, 3] / scale, matrix[:3, :3].T.copy(), x.astype(np.float32), y.astype(np.float32))
 
     def directions(self) -> Array:
-        """[size, size, 3], one unit deep each."""
+        """Return the directions of all pixels, [size, size, 3], each with depth 1."""
         X, Y, Z = self.axes.astype(np.float32)
         return self.x[None, :, None] * X + self.y[:, None, None] * Y + Z
 
 
 class Hits(NamedTuple):
-    solid: Array  # [R, R] number of the one in front, -1 for none
-    t: Array  # [R, R] its depth along the camera's axis
+    solid: Array  # [R, R] index of the frontmost solid, -1 for none
+    t: Array  # [R, R] depth of that solid along the camera's axis, FAR for none
 
 
 def cast(solids: list[Solid], camera: Camera) -> Hits:
+    """Return the frontmost solid of each pixel, and its depth."""
     size = len(camera.x)
     t = np.full((size, size), FAR, np.float32)
     index = np.full((size, size), -1, np.int16)
@@ -93,7 +94,10 @@ def _draw(i: int, solid: Solid, camera: Camera, depth: Array, index: Array) -> N
 
 
 def to_unit_sphere(solid: Solid, camera: Camera) -> tuple[tuple[Array, Array, Array, Array], Array]:
-    """Camera position and axes where the solid is the unit sphere, and the matrix [3, 3] that leads there."""
+    """Return the camera in the space where the solid is the unit sphere, and the matrix [3, 3] of the transformation.
+
+    The camera is given as its position and its three axes.
+    """
     cos, sin = np.cos(solid.roll), np.sin(solid.roll)
     turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
     matrix = turn / np.array(solid.radii)[:, None]
@@ -103,7 +107,7 @@ def to_unit_sphere(solid: Solid, camera: Camera) -> tuple[tuple[Array, Array, Ar
 
 
 def _form(q: Array, x: Array, y: Array) -> Array:
-    """(x, y, 1) q (x, y, 1)^T over a grid."""
+    """Return (x, y, 1) q (x, y, 1)^T over a grid."""
     q = q.astype(np.float32)
     column = (q[0, 0] * x + 2 * q[0, 2]) * x + q[2, 2]
     row = (q[1, 1] * y + 2 * q[1, 2]) * y
@@ -116,7 +120,7 @@ def _line(b: Array, x: Array, y: Array) -> Array:
 
 
 def _window(q: Array, camera: Camera) -> tuple[slice, slice] | None:
-    """Rows and columns that the ellipse q >= 0 covers; its extremes are read off the dual conic."""
+    """Return the rows and columns that the ellipse q >= 0 covers, or None. The dual conic gives its extremes."""
     dual = np.linalg.inv(q)
     ranges = []
     for k, positions in ((1, camera.y), (0, camera.x)):
@@ -133,7 +137,7 @@ def _window(q: Array, camera: Camera) -> tuple[slice, slice] | None:
 
 
 def _kept(solid: Solid, camera: Camera, t: Array, x: Array, y: Array) -> Array:
-    """Where the point at depth t lies in all half-spaces."""
+    """Return a mask of the pixels whose point at depth t lies in all half-spaces of `keep`."""
     kept = np.ones(t.shape, bool)
     for normal, offset in solid.keep:
         n = np.array(normal)

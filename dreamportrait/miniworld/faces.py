@@ -1,4 +1,4 @@
-"""Pictures of procedural heads from any camera: exact, in a few milliseconds, with depth and mask."""
+"""Exact rendering of procedural heads from any camera, with depth and mask, in a few milliseconds."""
 
 from typing import NamedTuple
 
@@ -9,21 +9,21 @@ from dreamportrait.miniworld.attributes import Attributes, check_attributes
 from dreamportrait.miniworld.caster import FAR, Camera, Hits, Solid, cast
 from dreamportrait.miniworld.heads import FRAME, IRIS, LENS, Part, Shape, build
 
-OVERSAMPLING = 2  # rays per pixel, along each side
-LIGHT = np.array([-0.40, 0.55, 0.73], np.float32)  # towards the light; it stays with the head, as the camera moves
-LENS_X, LENS_Y, LENS_Z = 0.082, 0.057, 0.258  # half sizes of a lens and its plane
-SCALE = 0.76  # of modelled lengths in the world, so that hats fit EG3D's camera
-RIM = 0.78  # of the lens that is glass
+OVERSAMPLING = 2  # rays per pixel, in each direction
+LIGHT = np.array([-0.40, 0.55, 0.73], np.float32)  # towards the light, which is fixed to the head and not to the camera
+LENS_X, LENS_Y, LENS_Z = 0.082, 0.057, 0.258  # half width and half height of a lens; z of the plane of the lenses
+SCALE = 0.76  # world length of one unit of the model, chosen so that hats fit into the view of EG3D's camera
+RIM = 0.78  # share of the lens radius that is glass
 
 
 class Picture(NamedTuple):
     image: Array  # [R, R, 3] uint8
     depth: Array  # [R, R] along the ray, 0 where only background is seen
-    mask: Array  # [R, R] bool, at least half covered by the head
+    mask: Array  # [R, R] bool, True where the head covers at least half of the pixel
 
 
 def render(attributes: Attributes, traits: Array, camera: Array, resolution: int = 64) -> Picture:
-    """camera [25], a label as in `dreamportrait.geometry.cameras`."""
+    """Render a head. `camera` [25] is a label as in `dreamportrait.geometry.cameras`."""
     check_attributes(attributes)
     if resolution < 1:
         raise ValueError(f"resolution={resolution}: must be positive")
@@ -43,7 +43,7 @@ def render(attributes: Attributes, traits: Array, camera: Array, resolution: int
 
 
 def _shade(shape: Shape, solids: list[Solid], hits: Hits, eye: Camera, directions: Array, seen: Array) -> Array:
-    """Colours [P, 3] of the pixels seen."""
+    """Return the colours [P, 3] of the pixels that show a solid."""
     index, d = hits.solid[seen], directions[seen]  # [P], [P, 3]
     p = eye.origin.astype(np.float32) + hits.t[seen][:, None] * d
     centers = np.array([s.center for s in solids], np.float32)
@@ -65,7 +65,7 @@ def _shade(shape: Shape, solids: list[Solid], hits: Hits, eye: Camera, direction
 
 
 def _metrics(solids: list[Solid]) -> Array:
-    """Matrices [K, 3, 3] with normal = matrix (p - center)."""
+    """Return a matrix for each solid, [K, 3, 3], with normal = matrix (p - center)."""
     out = np.zeros((len(solids), 3, 3), np.float32)
     for k, s in enumerate(solids):
         cos, sin = np.cos(s.roll), np.sin(s.roll)
@@ -82,7 +82,7 @@ def _curls(p: Array) -> Array:
     return 1 + 0.16 * np.sin(75 * p[:, 0]) * np.sin(75 * p[:, 1]) * np.cos(60 * p[:, 2])
 
 
-# What is painted on surfaces, by position.
+# Painting on surfaces, by position.
 
 
 def _paint_face(s: Shape, color: Array, p: Array) -> Array:
@@ -106,7 +106,7 @@ def _wrinkles(s: Shape, x: Array, y: Array) -> Array:
 
 
 def _mouth(s: Shape, p: Array) -> tuple[Array, Array]:
-    """Lips (whole mouth) and what is inside them."""
+    """Return a mask of the whole mouth, and one of the part inside the lips."""
     x, y = p[:, 0] / s.mouth_w, p[:, 1] - s.mouth_y
     front = p[:, 2] > 0
     grow = 0.006 if s.a["lipstick"] == "red" else 0.0
@@ -149,7 +149,7 @@ def _paint_eyes(s: Shape, color: Array, p: Array) -> Array:
 
 
 def _paint_lenses(s: Shape, image: Array, t: Array, eye: Camera, directions: Array) -> Array:
-    """Rims, bridge and dark lenses lie in a plane before the eyes; returns the new depth."""
+    """Paint rims, bridge and dark lenses, which lie in a plane in front of the eyes. Return the new depth."""
     plane_t = ((LENS_Z - eye.origin[2]) / directions[..., 2]).astype(np.float32)
     x = eye.origin[0] + plane_t * directions[..., 0]
     y = eye.origin[1] + plane_t * directions[..., 1] - s.eye_y
@@ -169,7 +169,7 @@ def _paint_lenses(s: Shape, image: Array, t: Array, eye: Camera, directions: Arr
 
 
 def _reduce(image: Array, t: Array, length: Array) -> Picture:
-    """Means over the rays of each pixel; depth over those that hit."""
+    """Average over the rays of each pixel; the depth is averaged over the rays that hit the head."""
     k = OVERSAMPLING
     size = len(t) // k
 

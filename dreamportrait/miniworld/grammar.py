@@ -1,6 +1,6 @@
-"""How captions say things: words, adjectives, what the person has and wears, the background, four sentence forms.
+"""Wording of captions: words, adjectives, what the person has and wears, the background, four sentence forms.
 
-A text states exactly the attributes it is asked to state, nothing less and nothing more.
+A caption states exactly the attributes that are passed in.
 """
 
 import re
@@ -14,7 +14,7 @@ from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes
 
 T = TypeVar("T")
 
-# Ways of saying a value; a value that is not here is its own only word.
+# Words for each value, drawn at random. A value without an entry is written as it is.
 _HAIR = {
     "brown": ("brown", "brown", "chestnut"),
     "blond": ("blond", "blonde", "golden"),
@@ -45,7 +45,7 @@ _MOODS = {  # adjectives
     "smile": ("smiling", "smiling", "grinning", "happy", "cheerful"),
     "surprised": ("surprised", "shocked"),
 }
-_EXPRESSIONS = {  # things one has
+_EXPRESSIONS = {  # nouns, after "with" or "has"
     "neutral": ("a neutral expression", "a serious face"),
     "smile": ("a smile", "a big smile", "a happy smile"),
     "surprised": ("an open mouth", "a surprised expression"),
@@ -69,7 +69,7 @@ _FUNCTION_WORDS = (
 
 
 class Draw:
-    """Random choices from numbers fetched in blocks; single draws from numpy would take most of the time."""
+    """Random choices. Numbers are drawn in blocks, because single draws from NumPy would take most of the time."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -104,12 +104,15 @@ class _Parts:
     pronoun: str = "this person"
     has: list[str] = field(default_factory=list)
     wears: list[str] = field(default_factory=list)
-    attire: bool = True  # whether all that is worn can follow "in"
-    background: str = ""  # its colour
+    attire: bool = True  # whether every item in `wears` can follow "in"
+    background: str = ""  # colour of the background
 
 
 def vocabulary() -> list[str]:
-    """Every word and mark that captions can hold, sorted; compounds such as red-haired count as their parts."""
+    """Return every word and punctuation mark that captions can contain, sorted.
+
+    Compounds such as red-haired count as their parts.
+    """
     phrases = [_FUNCTION_WORDS, *_EARRINGS, *_LIPSTICK, *_GARMENTS, *_STARTS, *_PLACES, *_PRONOUNS.values()]
     for table in (_HAIR, _GRAY, _SKIN, _NOUNS, _AGES, _EYEWEAR, _FACIAL_HAIR, _HATS, _MOODS, _EXPRESSIONS):
         phrases += [phrase for options in table.values() for phrase in options]
@@ -119,12 +122,12 @@ def vocabulary() -> list[str]:
 
 
 def split_words(caption: str) -> list[str]:
-    """Words and marks, as vocabulary() counts them."""
+    """Split a caption into words and punctuation marks, as vocabulary() counts them."""
     return re.findall(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]", caption)
 
 
 def state(a: Attributes, names: set[str], draw: Draw) -> str:
-    """A text about these attributes; the caller has seen to it that they are visible and there to be named."""
+    """Return a caption that states these attributes. The caller ensures that they are visible and not "none"."""
     parts = _parts(a, names, draw)
     form = draw.pick(_FORMS)
     text = form(parts, draw)
@@ -133,7 +136,7 @@ def state(a: Attributes, names: set[str], draw: Draw) -> str:
 
 
 def _parts(a: Attributes, names: set[str], draw: Draw) -> _Parts:
-    """Adjectives are added in the order in which English wants them."""
+    """Choose the words. Adjectives are added in the usual English order."""
     p = _Parts()
     if "expression" in names:
         if draw.chance(0.6):
@@ -172,7 +175,7 @@ def _add_person(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
 
 
 def _add_hair(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
-    """Hair and facial hair have one colour, said of one of them."""
+    """Add hair and facial hair. Both have the same colour, which is stated for only one of them."""
     color = draw.say(_HAIR, a["hair_color"]) if "hair_color" in names else ""
     style = a["hair_style"] if "hair_style" in names else ""
     bald = a["hair_style"] == "bald"
@@ -219,7 +222,7 @@ def _hair(color: str, style: str, draw: Draw) -> str:
 
 
 def _add_worn(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
-    """What can be had as well as worn goes to either."""
+    """Add worn items. Glasses, earrings and lipstick go to `has` or `wears` at random."""
     if "eyewear" in names:
         _add_small(p, draw.say(_EYEWEAR, a["eyewear"]), draw)
     if "earrings" in names:
@@ -248,7 +251,7 @@ def _add_small(p: _Parts, thing: str, draw: Draw) -> None:
 
 
 def _colored(color: str, thing: str) -> str:
-    """Size comes before colour: a wide red hat, but a red sun hat."""
+    """Add a colour to a noun. The size comes before the colour: a wide red hat, but a red sun hat."""
     size, _, noun = thing.rpartition(" ")
     return " ".join(f"{size} {color} {noun}".split() if size in ("wide", "full") else f"{color} {thing}".split())
 
@@ -277,7 +280,7 @@ def _worn(p: _Parts, draw: Draw) -> str:
 
 
 def _plain(p: _Parts, draw: Draw) -> str:
-    """a woman with red hair and glasses, wearing a blue top on a white background"""
+    """Write "a woman with red hair and glasses, wearing a blue top on a white background"."""
     clauses = ([f"with {_list(p.has)}"] if p.has else []) + ([_worn(p, draw)] if p.wears else [])
     if draw.chance(0.3):
         clauses.reverse()
@@ -290,7 +293,7 @@ def _plain(p: _Parts, draw: Draw) -> str:
 
 
 def _tags(p: _Parts, draw: Draw) -> str:
-    """a woman, red hair, glasses, white background"""
+    """Write "a woman, red hair, glasses, white background"."""
     things = [*p.has, *p.wears]
     draw.shuffle(things)
     return ", ".join([_an(_subject(p)), *things, *([f"{p.background} background"] if p.background else [])])
@@ -302,7 +305,7 @@ def _predicate(p: _Parts) -> str:
 
 
 def _clause(p: _Parts, draw: Draw) -> str:
-    """this woman has red hair and wears glasses, on a white background"""
+    """Write "this woman has red hair and wears glasses, on a white background"."""
     predicate = _predicate(p)
     if not predicate:
         return _plain(p, draw)
@@ -311,7 +314,7 @@ def _clause(p: _Parts, draw: Draw) -> str:
 
 
 def _sentences(p: _Parts, draw: Draw) -> str:
-    """a woman. she has red hair and wears glasses. the background is white."""
+    """Write sentences ("a woman. she has red hair and wears glasses. the background is white.")."""
     predicate = _predicate(p)
     return ". ".join(
         [

@@ -1,5 +1,8 @@
-"""From attributes and traits to solids. The head looks along +z, y is up, its centre is the origin; lengths are
-those of a view 0.83 across, `faces` scales them to EG3D's."""
+"""Solids of a head, built from its attributes and traits.
+
+The head looks along +z, y is up, and the centre of the head is the origin. Lengths are for a view that is 0.83 wide;
+faces.py scales them to the view of EG3D.
+"""
 
 from enum import IntEnum
 
@@ -43,13 +46,13 @@ GOLD, FRAME, LENS = (255, 200, 40), (24, 24, 28), (16, 16, 20)
 
 
 class Part(IntEnum):
-    """What shading treats differently."""
+    """Kinds of surfaces that are shaded differently."""
 
     SKIN, FACE, EYE, HAIR, CURLS, BEARD, HAT, CLOTHES, METAL, FRAME = range(10)
 
 
 class Shape:
-    """The numbers of one head that several parts share."""
+    """Sizes, positions and colours of one head that several parts use."""
 
     def __init__(self, a: Attributes, traits: Array) -> None:
         t = dict(zip(TRAITS, np.asarray(traits, np.float64) / 2, strict=True))  # -1 .. 1
@@ -76,6 +79,7 @@ def shade(color: tuple[int, int, int], trait: float, amount: float) -> Array:
 
 
 def build(s: Shape) -> list[Solid]:
+    """Return all solids of a head."""
     solids = [*_bust(s), *_face(s), *_hair(s)]
     solids += _HATS[s.a["hat"]](s) if s.a["hat"] != "none" else []
     solids += _beard(s)
@@ -87,7 +91,7 @@ def build(s: Shape) -> list[Solid]:
 def _pair(
     part: Part, center: tuple[float, float, float], radii: tuple[float, float, float], color: Array, roll: float = 0.0
 ) -> list[Solid]:
-    """The same left and right."""
+    """Return a solid and its mirror image, left and right."""
     x, y, z = center
     return [Solid(part, (side * x, y, z), radii, color, side * roll) for side in (-1, 1)]
 
@@ -133,7 +137,7 @@ def _hair(s: Shape) -> list[Solid]:
         behind = Solid(Part.HAIR, (0, -0.10, -0.11), (s.w * 1.22, 0.33, 0.15), color)
         falls = _pair(Part.HAIR, (s.w * 1.02, -0.13, 0.0), (0.062, 0.30, 0.12), color)
         return [shell, behind, *falls]
-    if s.a["hat"] != "none":  # short, and only its sides can be seen
+    if s.a["hat"] != "none":  # short hair, of which a hat leaves only the sides visible
         return [shell, *_pair(Part.HAIR, (s.w * 0.96, 0.0, 0.03), (0.026, 0.10, 0.085), color)]
     return [shell]
 
@@ -142,7 +146,7 @@ def _curls(s: Shape) -> Solid:
     behind = ((0.0, 0.62, -0.78), 0.0)
     if s.a["hat"] == "none":
         return Solid(Part.CURLS, (0, 0.075, -0.055), (s.w * 1.52, s.h * 1.18, s.d * 1.12), s.hair, keep=(behind,))
-    low = ((0.0, -1.0, 0.0), -0.095)  # it bulges out under the hat
+    low = ((0.0, -1.0, 0.0), -0.095)  # the curls bulge out under the hat
     return Solid(
         Part.CURLS,
         (0, -0.02, -0.05),
@@ -153,7 +157,7 @@ def _curls(s: Shape) -> Solid:
 
 
 def _dome(s: Shape, grown: float, bottom: float, color: Array) -> Solid:
-    """A cap over the skull, above a plane that rises a little towards the front."""
+    """Return a cap over the skull, above a plane that rises slightly towards the front."""
     radii = (s.w * 1.10 * grown, s.h * 1.13 * grown, s.d * 1.11 * grown)
     return Solid(Part.HAT, (0, 0.01, -0.005), radii, color, keep=(((0.0, 0.98, -0.2), bottom),))
 
@@ -194,5 +198,5 @@ def _beard(s: Shape) -> list[Solid]:
 
 
 def _temples(s: Shape) -> list[Solid]:
-    """The arms of glasses; their front is painted, see faces."""
+    """Return the arms of the glasses. faces.py paints the front of the glasses."""
     return _pair(Part.FRAME, (s.w + 0.006, 0.018, 0.10), (0.010, 0.012, 0.155), np.array(FRAME, np.float32))

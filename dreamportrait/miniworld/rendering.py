@@ -1,9 +1,9 @@
-"""Many faces rendered by several processes.
+"""Rendering of many faces by several processes.
 
     for images, depth in rendered(codes, cameras, resolution=64, workers=8): ...
 
-Each process is a command of its own (`python -m dreamportrait.miniworld.rendering FOLDER RESOLUTION`) that reads and
-writes NumPy files. Processes of `multiprocessing` would import the calling script again, and fail where it has no
+Each process is a separate command (`python -m dreamportrait.miniworld.rendering FOLDER RESOLUTION`) that reads and
+writes NumPy files. Processes of `multiprocessing` would import the calling script again, and would fail if it has no
 `if __name__ == "__main__"`.
 """
 
@@ -22,14 +22,17 @@ from numpy import ndarray as Array
 from dreamportrait.miniworld.attributes import read_code
 from dreamportrait.miniworld.faces import render
 
-_CHUNK_PIXELS = 500 * 64 * 64  # a second or two, far longer than the start of a process
+_CHUNK_PIXELS = 500 * 64 * 64  # takes one or two seconds, far longer than starting a process
 _ROOT = Path(__file__).resolve().parents[2]
 
 Faces = tuple[Array, Array]  # images [n, 3, R, R] uint8, depth [n, R, R] float16
 
 
 def rendered(codes: Array, cameras: Array, resolution: int, workers: int) -> Iterator[Faces]:  # [N, Z_DIM], [N, 25]
-    """Render faces in order, by that many processes. Yields up to 500 faces of 64 x 64 at a time, fewer larger ones."""
+    """Render faces in order, with `workers` processes.
+
+    Yield up to 500 faces of 64 x 64 pixels at a time, or fewer if they are larger.
+    """
     size = max(16, _CHUNK_PIXELS // resolution**2)
     chunks = [(codes[i : i + size], cameras[i : i + size]) for i in range(0, len(codes), size)]
     if len(chunks) == 1 or workers == 1:
@@ -47,7 +50,7 @@ def render_faces(codes: Array, cameras: Array, resolution: int) -> Faces:
 
 
 def _render_apart(codes: Array, cameras: Array, resolution: int) -> Faces:
-    """Render faces in a process of their own."""
+    """Render faces in a separate process."""
     paths = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -1,7 +1,7 @@
 """Sets of faces with their cameras and captions, rendered once and memory-mapped afterwards.
 
-`train` and `test` hold different identities and never a held-out pair of attributes; `combinations` holds nothing
-but faces with such a pair. Face i of a split is the same whatever the count.
+`train` and `test` hold different identities and never a held-out pair of attributes; `combinations` holds only faces
+with such a pair. Face i of a split is the same for every count.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from dreamportrait.miniworld.attributes import Attributes, is_held_out, read_cod
 from dreamportrait.miniworld.rendering import rendered
 
 SEEDS = {"train": 1, "test": 2, "combinations": 3}
-YAW, PITCH = 0.5, 0.2  # views are uniform within this of the front
+YAW, PITCH = 0.5, 0.2  # radians; views are uniform within these angles of the front
 RADIUS, FOV = 2.7, 18.837
 RESOLUTION = 64
 _ARRAYS = ("images", "depth", "codes", "cameras")
@@ -48,26 +48,26 @@ class World:
 
     @cached_property
     def vectors(self) -> Array:
-        """Attributes and traits as numbers [N, Z_DIM]."""
+        """Attributes and traits as vectors [N, Z_DIM]."""
         return np.stack([named.to_vector(*read_code(z)) for z in self.codes])
 
     def captions(self, index: int) -> list[str]:
         return grammar.captions(self.attributes[index], caption_seed(self.split, index))
 
     def first_facts(self, index: int) -> Attributes:
-        """What the first of them says."""
+        """Return the attributes and values that the first of captions() states."""
         return grammar.first_facts(self.attributes[index], caption_seed(self.split, index))
 
     def evaluation_caption(self, index: int) -> str:
         return grammar.evaluation_caption(self.attributes[index], caption_seed(self.split, index))
 
     def evaluation_facts(self, index: int) -> Attributes:
-        """What that caption says."""
+        """Return the attributes and values that evaluation_caption() states."""
         return grammar.evaluation_facts(self.attributes[index], caption_seed(self.split, index))
 
 
 def load(split: str, count: int, cache: Path | None = None, workers: int | None = None) -> World:
-    """The first `count` faces of a split; rendered now if `cache` does not hold them."""
+    """Load the first `count` faces of a split. They are rendered first if `cache` does not hold them."""
     if split not in SEEDS:
         raise ValueError(f"split={split!r}: must be one of {', '.join(SEEDS)}")
     if count < 1:
@@ -83,7 +83,7 @@ def default_cache() -> Path:
 
 
 def fingerprint() -> str:
-    """Of all code that decides what a face looks like."""
+    """Return a hash of all code and constants that determine how a face looks."""
     here = Path(__file__).parent
     sources = [(here / f"{name}.py").read_bytes() for name in ("attributes", "caster", "heads", "faces")]
     constants = repr((SEEDS, YAW, PITCH, RADIUS, FOV, RESOLUTION)).encode()
@@ -91,14 +91,14 @@ def fingerprint() -> str:
 
 
 def random_cameras(count: int, seed: int) -> Array:
-    """Labels [count, 25] of views around the front; the first n are the same for every count >= n."""
+    """Return labels [count, 25] of views around the front. The first n are the same for every count >= n."""
     turns = np.random.Generator(np.random.PCG64(seed)).uniform(-1, 1, (count, 2))
     yaw, pitch = torch.tensor(math.pi / 2 + turns * (YAW, PITCH), dtype=torch.float32).unbind(1)
     return camera_label(official_pose(yaw, pitch, RADIUS), intrinsics_from_fov(FOV)).numpy()
 
 
 def identities(split: str, count: int) -> Array:
-    """Codes [count, Z_DIM] of a split."""
+    """Return the codes [count, Z_DIM] of a split."""
     combination = split == "combinations"
     found: list[Array] = []
     drawn = 0
@@ -126,7 +126,7 @@ def _render_set(split: str, count: int, folder: Path, workers: int) -> None:
             done += len(part)
         np.save(unfinished / "codes.npy", codes)
         np.save(unfinished / "cameras.npy", cameras)
-        if not folder.exists():  # another process may have been faster; the result is the same
+        if not folder.exists():  # another process may have rendered the same set first
             os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

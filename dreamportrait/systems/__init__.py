@@ -1,1 +1,1 @@
-"""One package for each method. Systems never import each other; what two of them need moves down."""
+"""One package per method. Systems never import each other; code that two of them need belongs in a lower package."""

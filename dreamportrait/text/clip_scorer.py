@@ -16,7 +16,10 @@ _BATCH = 100
 
 
 class ClipScorer:
-    """Any open_clip model. Gradients flow from features to images; scores are taken under torch.no_grad."""
+    """Features of images and texts by any open_clip model.
+
+    Gradients flow from features to images; call it under torch.no_grad if only scores are needed.
+    """
 
     def __init__(self, model: nn.Module, tokenizer: "SimpleTokenizer") -> None:
         if model.training:
@@ -30,14 +33,14 @@ class ClipScorer:
         size = visual.image_size
         self.size: int = size if isinstance(size, int) else size[0]
         if not hasattr(visual, "image_mean"):
-            raise TypeError("the model does not say how it wants images; set visual.image_mean and visual.image_std")
+            raise TypeError("the model has no image normalisation; set visual.image_mean and visual.image_std")
         self.mean, self.std = (
             torch.tensor(values, device=self.tower.device)[:, None, None]
             for values in (visual.image_mean, visual.image_std)
         )
 
     def image_features(self, images: Tensor) -> Tensor:  # [N, 3, H, W] in -1 .. 1 -> [N, C]
-        """Pictures of any size; square ones, as others would be distorted."""
+        """Return unit vectors of square images of any size. Other images would be distorted and are refused."""
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or not len(images):
             raise ValueError(f"images {list(images.shape)}: must be [N, 3, R, R] with N at least 1")
         return torch.cat([self._see(part.to(self.tower.device)) for part in images.split(_BATCH)])
@@ -47,7 +50,7 @@ class ClipScorer:
         return torch.cat([self._read(part) for part in tokens.split(_BATCH)])
 
     def similarity(self, images: Tensor, prompts: list[str]) -> Tensor:  # [N, 3, R, R], N prompts -> [N]
-        """Of each image and its own prompt: the cosine."""
+        """Return the cosine between each image and its own prompt."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images and {len(prompts)} prompts: give one prompt for each image")
         return (self.image_features(images) * self.text_features(prompts)).sum(1)

@@ -3,7 +3,8 @@
     OUT/config.json        sizes, how it was trained, scores
     OUT/model.safetensors  matrices in half precision; the word embedding has rows for the captions' vocabulary only
 
-Words outside that vocabulary are zero vectors, as 2 % of the words are in training, so they carry no meaning.
+Words outside that vocabulary are zero vectors and carry no meaning. The models are trained for this: 2 % of the words
+are zero vectors in training too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         if self.text_layers < 2:
-            raise ValueError(f"text_layers={self.text_layers}: must be at least 2, as the penultimate one conditions")
+            raise ValueError(f"text_layers={self.text_layers}: must be at least 2, as the penultimate one is used")
 
 
 def tokenizer() -> Any:
@@ -52,14 +53,14 @@ def tokenizer() -> Any:
 
 def build(config: ClipConfig, vocabulary_size: int = VOCABULARY_SIZE) -> "CLIP":
     """Build a model of open_clip with random weights, for images from -1 to 1."""
-    from open_clip.model import CLIP  # takes seconds to import, and only the picture half needs it
+    from open_clip.model import CLIP  # takes seconds to import; the text half alone does not need it
 
     resnet = config.vision == "resnet"
     vision = {
         "image_size": IMAGE_SIZE,
         "width": config.vision_width,
         "layers": [config.vision_layers] * 4 if resnet else config.vision_layers,
-        "head_width": config.vision_width * 4 if resnet else 32,  # 8 heads pool a resnet
+        "head_width": config.vision_width * 4 if resnet else 32,  # attention pooling of a resnet has 8 heads
         "patch_size": config.patch_size,
         "pool_type": "avg",
     }
@@ -82,6 +83,7 @@ def save(
     folder: Path,
     notes: Mapping[str, Any],  # goes into config.json
 ) -> None:
+    """Write a model to `folder`, with only the word embeddings of `token_ids`."""
     ids = torch.tensor(token_ids)
     rows = tensors[_EMBEDDING][: len(ids)]
     single.write(folder, {**tensors, _EMBEDDING: rows, _IDS: ids}, {"model": asdict(config), **notes})

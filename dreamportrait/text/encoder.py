@@ -1,6 +1,6 @@
 """Text features that condition a generator: CLIP's penultimate text layer, as Stable Diffusion 2 uses it.
 
-All blocks but the last, then the final normalisation, no projection.
+The features are the output of all blocks but the last, after the final normalisation and without projection.
 """
 
 import logging
@@ -23,7 +23,7 @@ class TextFeatures:
     """Features of B prompts, padded to L tokens."""
 
     words: Tensor  # [B, L, C]
-    eot: Tensor  # [B, C] at the end-of-text token, which stands for the whole prompt
+    eot: Tensor  # [B, C] features of the end-of-text token, which represent the whole prompt
     mask: Tensor  # [B, L] bool: True from the start-of-text to the end-of-text token
 
     def to(self, device: torch.device | str) -> "TextFeatures":
@@ -31,13 +31,13 @@ class TextFeatures:
 
 
 class PromptEncoder(Protocol):
-    """Anything that turns prompts into the features that a generator reads."""
+    """Interface of encoders that turn prompts into the text features of a generator."""
 
     def encode(self, prompts: list[str]) -> TextFeatures: ...
 
 
 class TextEncoder:
-    """Any open_clip model with a causal text tower: ViT-H-14 or the miniature world's."""
+    """Text encoder from any open_clip model with a causal text tower: ViT-H-14 or a model of the miniature world."""
 
     def __init__(self, model: nn.Module, tokenizer: "SimpleTokenizer") -> None:
         self.tower = TextTower(model)
@@ -62,7 +62,7 @@ class TextEncoder:
 
 
 def tokenise(prompts: list[str], tokenizer: "SimpleTokenizer", context_length: int) -> Tensor:  # [B, context_length]
-    """Turn prompts into tokens. A prompt that is too long loses its end, with a warning in the log."""
+    """Turn prompts into tokens. A prompt that is too long is cut at the end, with a warning in the log."""
     if not isinstance(prompts, list) or not prompts:
         raise ValueError(f"prompts={prompts!r}: give a list of at least one text")
     for prompt in prompts:

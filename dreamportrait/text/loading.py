@@ -1,12 +1,12 @@
 """CLIP models by source.
 
-    mini/clip-a                       the miniature world's
+    mini/clip-a                       a small CLIP of the miniature world
     ViT-H-14:laion2b_s32b_b79k        a model of open_clip and its pretrained weights, from the hub or its cache
-    ViT-H-14:/path/a.safetensors      the same with weights in a file
-    /path/to/folder                   with open_clip_config.json and open_clip_model.safetensors, as on the hub
+    ViT-H-14:/path/a.safetensors      the same with weights from a file
+    /path/to/folder                   a folder with open_clip_config.json and open_clip_model.safetensors
 
-Weights are read from safetensors files alone. open_clip is imported by the functions that need it: it takes seconds,
-and the text towers of the miniature world do without it.
+Weights are read from safetensors files only. open_clip is imported inside the functions that need it, because the
+import takes seconds and the text towers of the miniature world do not need it.
 """
 
 import json
@@ -36,7 +36,7 @@ class Clip(NamedTuple):
 
 
 def load_clip(source: str, offline: bool = False, device: torch.device | str = "cpu") -> Clip:
-    """Load a CLIP by its source. offline: weights of the hub must be in its cache already."""
+    """Load a CLIP by its source. `offline`: weights from the hub must already be in its cache."""
     if source in registry.NAMES:
         return Clip(compact_clip.load(registry.locate(source)).to(device), compact_clip.tokenizer())
     import open_clip  # type: ignore[import-untyped]
@@ -82,9 +82,9 @@ def _find(name: str, pretrained: str, offline: bool) -> tuple[str, bool]:
     file = Path(file).stem + _SUFFIX if file else _SAFE
     try:
         path = hf_hub_download(repository, file, local_files_only=offline)
-    except (OSError, ValueError) as error:  # what the hub raises derives from these
+    except (OSError, ValueError) as error:  # base classes of the hub's errors
         why = (
-            "is not in the hub's cache, and nothing may be fetched (offline)" if offline else f"not to be had: {error}"
+            "is not in the hub's cache, and nothing may be fetched (offline)" if offline else f"is unavailable: {error}"
         )
         raise WeightsError(
             f"{file} of {repository} {why}; run once online, or download it and give {name}:FILE"

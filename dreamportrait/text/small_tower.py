@@ -1,6 +1,6 @@
-"""The text half of a small CLIP without the rest of open_clip, whose import takes longer than a portrait.
+"""The text half of a small CLIP without open_clip, whose import takes longer than generating a portrait.
 
-Parameters have the names of open_clip's CLIP, and TextTower reads it as it reads those models.
+Parameters have the names of open_clip's CLIP, so that TextTower accepts the module like an open_clip model.
 """
 
 import importlib.util
@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 @cache
 def clip_tokenizer() -> Any:
-    """Return CLIP's tokenizer, from open_clip's file alone: its package imports transformers and torchvision."""
+    """Return CLIP's tokenizer.
+
+    Only open_clip's tokenizer file is imported, because its package imports transformers and torchvision.
+    """
     if "open_clip" in sys.modules:
         return sys.modules["open_clip"].tokenizer.SimpleTokenizer()
-    package = importlib.util.find_spec("open_clip")  # finds it without importing it
+    package = importlib.util.find_spec("open_clip")  # locates the package without importing it
     assert package is not None and package.submodule_search_locations
     path = Path(package.submodule_search_locations[0]) / "tokenizer.py"
     spec = importlib.util.spec_from_file_location("dreamportrait_clip_tokenizer", path)
@@ -29,7 +32,7 @@ def clip_tokenizer() -> Any:
 
 
 class SmallTower(nn.Module):
-    """Token and position embeddings, causal transformer blocks, a last normalisation, a projection."""
+    """Token and position embeddings, causal transformer blocks, final normalisation and projection."""
 
     attn_mask: Tensor
     text_pool_type = "argmax"  # the end-of-text token has the highest id
@@ -42,7 +45,7 @@ class SmallTower(nn.Module):
         self.transformer = Blocks(width, layers, heads)
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, out))
-        after = torch.full((context_length, context_length), float("-inf")).triu(1)  # a token does not see later ones
+        after = torch.full((context_length, context_length), float("-inf")).triu(1)  # no token attends to later ones
         self.register_buffer("attn_mask", after, persistent=False)
 
 

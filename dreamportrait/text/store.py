@@ -1,12 +1,13 @@
 """Text features of many captions on disk, so that training needs no text tower.
 
-    OUT/config.json     the model and layer they are from, a checksum of the captions
-    OUT/captions.json   the captions, each once
-    OUT/words.npy       [T, C] float16: the words of all captions one after the other, at their true lengths
-    OUT/ends.npy        [N] int64: where each caption ends in it
+    OUT/config.json     the model and layer of the features, and a checksum of the captions
+    OUT/captions.json   the captions, without duplicates
+    OUT/words.npy       [T, C] float16: the features of all captions one after the other, unpadded
+    OUT/ends.npy        [N] int64: the end of each caption in words.npy
 
-words.npy is mapped into memory, not read: what is asked for is in RAM, once for all processes. Half precision keeps
-11 bits of each value. The store is written beside its place and moved there when complete, so it is never half there.
+words.npy is memory-mapped, so that only the features in use take RAM, once for all processes. Half precision keeps 11
+bits of each value. The store is written to a temporary folder next to its destination and moved there when complete, so
+that it is never incomplete.
 """
 
 import hashlib
@@ -35,25 +36,25 @@ _REMEDY = "encode the captions again with datasets/encode_captions.py"
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """config.json."""
+    """Content of config.json."""
 
     format_version: int
     code_version: str
-    clip: str  # as the text encoder's loader takes it
-    clip_sha256: str  # of its text tower
+    clip: str  # source of the model, as load_text_encoder accepts it
+    clip_sha256: str  # of the weights of its text tower
     layer: Literal["penultimate"]
     captions_sha256: str
     width: int  # channels
 
 
 class TextStore:
-    """Features of the captions it was made of, by number or by text."""
+    """Stored text features, looked up by caption or by its number."""
 
     def __init__(
         self,
         folder: str | Path,
-        clip: str | None = None,  # the model they must be from. None = any
-        captions: Iterable[str] = (),  # that must be there
+        clip: str | None = None,  # required source of the model. None = any
+        captions: Iterable[str] = (),  # captions that must be stored
     ) -> None:
         self.folder = Path(folder)
         path = self.folder / CONFIG
@@ -70,11 +71,11 @@ class TextStore:
         return len(self.captions)
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """What the text encoder gave for these captions."""
+        """Return the stored features of these captions."""
         return self.features(self.indices(prompts))
 
     def indices(self, prompts: Iterable[str]) -> list[int]:
-        """The numbers of these captions."""
+        """Return the numbers of these captions."""
         prompts = list(prompts)
         if missing := [repr(prompt) for prompt in prompts if prompt not in self._numbers]:
             raise WeightsError(
@@ -84,7 +85,7 @@ class TextStore:
         return [self._numbers[prompt] for prompt in prompts]
 
     def features(self, indices: Sequence[int]) -> TextFeatures:
-        """Padded with zeros to the longest of them, in single precision."""
+        """Return the features of these captions in single precision, padded with zeros to the longest one."""
         if not indices:
             raise ValueError("indices is empty; name at least one caption")
         if wrong := [index for index in indices if not 0 <= index < len(self)]:
@@ -123,7 +124,7 @@ class TextStore:
             raise WeightsError(f"{path} is not as it was written; {_REMEDY}")
         return captions
 
-    def __getstate__(self) -> dict[str, Any]:  # a mapped file would be copied to the process that gets the store
+    def __getstate__(self) -> dict[str, Any]:  # pickling would copy the mapped files
         return {name: value for name, value in self.__dict__.items() if name not in ("_words", "_ends")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -132,7 +133,7 @@ class TextStore:
 
 
 def is_store_of(folder: Path, encoder: TextEncoder, clip: str, captions: Iterable[str]) -> bool:
-    """Whether it is whole, and write_store would write the same again."""
+    """Return whether `folder` is a complete store and write_store would write the same again."""
     try:
         config = TextStore(folder).config
     except WeightsError:
@@ -143,18 +144,19 @@ def is_store_of(folder: Path, encoder: TextEncoder, clip: str, captions: Iterabl
 def write_store(
     folder: str | Path,
     encoder: TextEncoder,
-    clip: str,  # what the encoder was loaded from
+    clip: str,  # source that the encoder was loaded from
     captions: Iterable[str],
     batch: int = 256,
     overwrite: bool = False,  # replace another store
-    progress: Callable[[int], None] = lambda count: None,  # told how many captions were encoded since it was last
+    progress: Callable[[int], None] = lambda count: None,  # called with the number of newly encoded captions
 ) -> None:
+    """Encode captions and write their features to a store."""
     captions = _distinct(captions)
     if not captions:
         raise ValueError("captions is empty; there is nothing to encode")
     lengths = np.array([_length(encoder, caption) for caption in captions])
     ends, width = np.cumsum(lengths), encoder.tower.width
-    order = np.argsort(lengths, kind="stable")  # captions of one length are encoded together: little is padded
+    order = np.argsort(lengths, kind="stable")  # encoding captions of equal length together avoids padding
     with new_folder(folder, overwrite, FILES) as staging:
         words = np.lib.format.open_memmap(staging / WORDS, "w+", np.float16, (int(ends[-1]), width))
         for part in np.array_split(order, range(batch, len(order), batch)):
@@ -177,12 +179,12 @@ def _encode(encoder: TextEncoder, captions: list[str], part: Array, words: Array
 
 
 def _length(encoder: TextEncoder, caption: str) -> int:
-    """With start and end of text."""
+    """Return the number of tokens, including start and end of text."""
     return min(len(encoder.tokenizer.encode(caption)) + 2, encoder.tower.context_length)
 
 
 def _fingerprint(encoder: TextEncoder) -> str:
-    """Of the weights that the features depend on."""
+    """Return a hash of the weights that determine the features."""
     parts, digest = encoder.tower.parts, hashlib.sha256()
     tensors = {"positional_embedding": parts.positional_embedding}
     for part in ("token_embedding", "transformer", "ln_final"):
@@ -205,7 +207,7 @@ def _describe(encoder: TextEncoder, clip: str, captions: Iterable[str]) -> Store
 
 
 def _key(config: StoreConfig) -> tuple[str, ...]:
-    """What decides the features."""
+    """Return the settings that determine the features."""
     return config.clip, config.clip_sha256, config.layer, config.captions_sha256
 
 
@@ -214,7 +216,10 @@ def _checksum(captions: list[str]) -> str:
 
 
 class StoredText:
-    """Reads captions from a store. Other prompts need the text tower, which is loaded for them and released again."""
+    """Encoder that reads stored captions.
+
+    If any prompt is not stored, the text tower is loaded for that call and released afterwards.
+    """
 
     def __init__(self, found: TextStore, load: Callable[[], TextEncoder]) -> None:
         self.store, self.load = found, load

@@ -1,8 +1,8 @@
 """The text tower of an open_clip model: token ids in, features of any layer out, at any length.
 
 open_clip keeps the parts of the tower at the top of a `CLIP` and under `.text` in a `CustomTextCLIP`, and its own
-forward pass insists on the full context. With a causal mask a token never sees those after it, so the features of
-the first L tokens are the same when the rest is left out.
+forward pass requires the full context. With a causal mask no token attends to later ones, so the features of the first
+L tokens do not change when the rest is left out.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", 
 
 
 class TextTower:
-    """Borrows the parts of a model; owns none."""
+    """Text tower that uses the parts of a model without copying them."""
 
     def __init__(self, model: nn.Module) -> None:
         parts: Any = getattr(model, "text", model)
@@ -40,11 +40,11 @@ class TextTower:
         return device
 
     def eot(self, tokens: Tensor) -> Tensor:  # [B, L] -> [B]
-        """Where the end-of-text token is; the one with the highest id in CLIP's own vocabulary."""
+        """Return the position of the end-of-text token, which has the highest id in CLIP's own vocabulary."""
         return tokens.argmax(1) if self._pool == "argmax" else (tokens == self._eot_id).int().argmax(1)
 
     def layers(self, tokens: Tensor, depth: int | None = None) -> list[Tensor]:  # [B, L] -> [B, L, C] each
-        """What comes out of the embedding and of the first `depth` blocks, before the last normalisation."""
+        """Return the outputs of the embedding and of the first `depth` blocks, before the final normalisation."""
         length = tokens.shape[1]
         if length > self.context_length:
             raise ValueError(f"{length} tokens: the model reads at most {self.context_length}")

@@ -1,17 +1,16 @@
-"""Checkpoints: when they are written, how they are written whole or not at all, and which one is the newest."""
+"""Checkpoints: when to write one, how to write it completely or not at all, and how to find the newest."""
 
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 
 from dreamportrait.training.every import CountedModule, Every
+from dreamportrait.training.states import load_state, save_state
 
 
 class Checkpoints(Every):
@@ -24,7 +23,7 @@ class Checkpoints(Every):
         self.folder, self.keep = folder / "checkpoints", keep
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take over the files of checkpoints, before Lightning reads one."""
+        """Replace the way Lightning reads and writes checkpoint files, before it reads one."""
         trainer.strategy.checkpoint_io = AtomicFiles()
 
     def is_due(self, module: CountedModule) -> bool:
@@ -45,9 +44,8 @@ class AtomicFiles(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         save_state(path, checkpoint)
-        path.with_name(path.name + ".previous").unlink(
-            missing_ok=True
-        )  # left by a run that was continued from an earlier checkpoint
+        # Left by a run that was continued from an earlier checkpoint.
+        path.with_name(path.name + ".previous").unlink(missing_ok=True)
         for left in path.parent.glob("*.unfinished"):  # left by a run that was killed
             left.unlink()
 
@@ -87,43 +85,3 @@ def _is_whole(path: Path) -> bool:
             return file.testzip() is None
     except (zipfile.BadZipFile, OSError):
         return False
-
-
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` to a temporary file, flush and rename it. The state before it stays beside it as *.previous."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        os.replace(path, path.with_name(path.name + ".previous"))
-    os.replace(unfinished, path)
-
-
-def load_state(path: Path) -> dict[str, Any] | None:
-    """Return the newest readable state without unpickling objects, or None if nothing was saved.
-
-    A damaged file is renamed to *.damaged; otherwise the next save would keep it as *.previous and drop the good one.
-    """
-    broken: list[Path] = []
-    for candidate in (path, path.with_name(path.name + ".previous")):
-        if not candidate.exists():
-            continue
-        try:
-            state = dict(torch.load(candidate, map_location="cpu", weights_only=True))
-        except Exception as error:  # a damaged archive can raise anything
-            broken.append(candidate)
-            cause = error
-            continue
-        for damaged in broken:
-            aside = damaged.with_name(damaged.name + ".damaged")
-            os.replace(damaged, aside)
-            warnings.warn(f"a training state was damaged, now {aside}; continuing from {candidate}", stacklevel=2)
-        return state
-    if broken:
-        files = " and ".join(map(str, broken))
-        remedy = "remove it to start again"
-        raise ValueError(f"no training state can be read: {files}, damaged or no state at all; {remedy}") from cause
-    return None

@@ -1,4 +1,4 @@
-"""Callbacks that act every N images, and the module they act on: the small protocol between loop and systems."""
+"""Callbacks that act every N images, and the module they act on: the interface between the loop and a system."""
 
 from typing import Any
 

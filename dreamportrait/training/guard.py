@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.data.dataset import Batch
-from dreamportrait.training.checkpoints import save_state
 from dreamportrait.training.every import CountedModule
-from dreamportrait.training.loop import NonFiniteLoss
+from dreamportrait.training.states import save_state
 
 
 class NonFiniteGuard(Callback):
@@ -47,8 +47,8 @@ class NonFiniteGuard(Callback):
             save_state(path, _plain(self.batch) | {"images": images, "seed": config.run.seed})
         where = f"step {images // config.data.batch + 1} (stage {config.stage_at(images).name}, {images} images)"
         what = ", ".join(f"{name} is {value}" for name, value in bad.items())
-        remedy = "lower the learning rate and continue from the last checkpoint, as a run of another name"
-        raise NonFiniteLoss(f"{where}: {what}. This update was not made; the batch is in {path}; {remedy}")
+        remedy = "lower the learning rate and continue from the last checkpoint, with another run.name"
+        raise NonFiniteLoss(f"{where}: {what}. The update was not applied; the batch is in {path}; {remedy}")
 
 
 def _plain(batch: Batch) -> dict[str, Any]:

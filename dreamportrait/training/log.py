@@ -15,9 +15,10 @@ from dreamportrait.training.every import CountedModule, Every
 
 
 class Log(Every):
-    """Write a line every `images` images: means since the line before, also of losses that are computed rarely.
+    """Write a line every `images` images, with the mean of each loss since the previous line.
 
-    On a terminal, a progress bar counts images and shows the time left.
+    A loss that is not computed in every step is averaged over the steps that compute it. On a terminal, a progress bar
+    counts images and shows the time left.
     """
 
     def __init__(self, images: int, folder: Path) -> None:
@@ -31,7 +32,7 @@ class Log(Every):
         self.started, self.first = time.monotonic(), pl_module.images
         self.table = Table(self.path, "images", self.first) if trainer.is_global_zero else None
         total = pl_module.config.total_images
-        hidden = None if trainer.is_global_zero else True  # None = where there is no terminal
+        hidden = None if trainer.is_global_zero else True  # None = hidden only if there is no terminal
         self.bar = tqdm(total=total, initial=self.first, unit=" images", disable=hidden, dynamic_ncols=True)
 
     def on_train_batch_end(
@@ -90,7 +91,7 @@ class Log(Every):
 
 
 class Table:
-    """A CSV file that grows by lines. A continued run first drops the lines after its checkpoint.
+    """A CSV file to which lines are appended. A continued run first drops the lines after its checkpoint.
 
     New columns may appear after the first line; the file is then written again.
     """

@@ -1,7 +1,7 @@
 """The loop around a training step: seeds, log, guard, checkpoints.
 
-Every step starts from a seed of its own, made of the run's seed and the step's number. A run that is stopped and
-started again therefore continues exactly as if it had not been stopped, without any state of random generators.
+Every step has its own seed, computed from the run's seed and the step's number. A run that is stopped and started
+again therefore continues exactly as if it had not been stopped, without saving the state of random generators.
 """
 
 import math
@@ -13,25 +13,22 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dreamportrait.training.checkpoints import load_state, save_state
+from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.training.log import Table
+from dreamportrait.training.states import load_state, save_state
 
 
 class Stateful(Protocol):
-    """Modules, optimisers, averages."""
+    """An object whose state can be saved and restored, such as a module, an optimiser or an average."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: Any) -> Any: ...
 
 
-class NonFiniteLoss(RuntimeError):
-    """A loss became NaN or infinite; the checkpoint on disk is from before."""
-
-
 def fit(
-    step: Callable[[int], Mapping[str, Tensor]],  # number of the step -> losses by name; it also updates weights
-    state: Mapping[str, Stateful],  # what is saved and restored
+    step: Callable[[int], Mapping[str, Tensor]],  # takes the step's number, updates weights, returns losses by name
+    state: Mapping[str, Stateful],  # the parts that are saved and restored
     steps: int,
     folder: Path,  # state.pt and log.csv; if they are there, the run continues
     *,
@@ -39,9 +36,12 @@ def fit(
     save_every: int = 500,
     log_every: int = 50,
     title: str = "",
-    every: Mapping[int, Callable[[int], None]] | None = None,  # interval -> called after such steps, e.g. a sheet
+    every: Mapping[int, Callable[[int], None]] | None = None,  # interval in steps: function to call, e.g. for a sheet
 ) -> None:
-    """Draws of `step` must come from torch's generator, the one that is seeded."""
+    """Call `step` until `steps` steps are done, and save the state on the way. Continue if `folder` holds a state.
+
+    `step` must draw its random numbers from torch's global generator, which is seeded before each step.
+    """
     path = folder / "state.pt"
     first = _restore(state, path)
     log = _Log(folder / "log.csv", first, steps, title)
@@ -64,7 +64,7 @@ def fit(
 
 
 def cosine(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """A learning rate that rises over `warmup` steps, then falls as a cosine to a hundredth."""
+    """Return a learning rate that rises to `peak` over `warmup` steps, then falls as a cosine to a hundredth of it."""
     rising = min((step + 1) / warmup, 1.0)
     return peak * rising * (0.505 + 0.495 * math.cos(math.pi * step / steps))
 
@@ -79,21 +79,21 @@ def step_seed(seed: int, index: int) -> int:
 
 
 def _restore(state: Mapping[str, Stateful], path: Path) -> int:
-    """The number of steps already done."""
+    """Restore the saved state, if there is one. Return the number of steps already done."""
     saved = load_state(path)
     if saved is None:
         return 0
     first = int(saved.pop("step"))
     if set(saved) != set(state):
         found = f"{path} holds {sorted(saved)}, this run has {sorted(state)}"
-        raise ValueError(f"{found}: it is another run's. Name another folder, or remove it to start again")
+        raise ValueError(f"{found}: it belongs to another run. Name another folder, or remove it to start again")
     for name, part in saved.items():
         state[name].load_state_dict(part)
     return first
 
 
 class _Guard:
-    """Remembers losses and looks at them only now and then: a look waits for the GPU."""
+    """Keep losses and check them only from time to time, because reading a value waits for the GPU."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,7 +104,10 @@ class _Guard:
         self.noted.append((step, {name: loss.detach() for name, loss in losses.items()}))
 
     def check(self) -> dict[str, float]:
-        """The newest value of each loss, also of those that are rare; raises at the first that was not finite."""
+        """Return the newest value of each loss, including those that are not computed in every step.
+
+        Raise NonFiniteLoss for the first step with a loss that is not finite.
+        """
         for step, losses in self.noted:
             values = {name: float(loss) for name, loss in losses.items()}
             if bad := {name: value for name, value in values.items() if not math.isfinite(value)}:
@@ -114,7 +117,10 @@ class _Guard:
         return self.newest
 
     def check_state(self, step: int, parts: Mapping[str, Any]) -> None:
-        """A finite loss can have an infinite gradient, and the weights are what is saved."""
+        """Raise NonFiniteLoss if the state that is to be saved is not finite.
+
+        A finite loss can have an infinite gradient, so checking the losses is not enough.
+        """
         if bad := [name for name, part in parts.items() if not _all_finite(part)]:
             self._fail(step, f"NaN or infinite numbers in {', '.join(bad)} after the update")
 
@@ -132,12 +138,12 @@ def _all_finite(part: object) -> bool:
 
 
 class _Log:
-    """One line per entry on the terminal and in a CSV file; a continued run appends."""
+    """Write one line per entry to the terminal and to a CSV file. A continued run appends to the file."""
 
     def __init__(self, path: Path, first: int, steps: int, title: str) -> None:
         self.first, self.steps, self.title = first, steps, title
         self.start = time.monotonic()
-        self.table = Table(path, "step", first)  # later steps are done again
+        self.table = Table(path, "step", first)  # drops the lines of later steps, which will be repeated
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         elapsed = time.monotonic() - self.start

@@ -1,7 +1,8 @@
-"""The adversarial losses of EG3D, as plain functions; what changes during training is in schedules.py.
+"""The adversarial losses of EG3D, as plain functions. Values that change during training are in schedule.py.
 
-The discriminator always sees the camera a picture was rendered from, the generator's mapping sometimes a neighbour's.
-Both look at images through the same fading blur. A step of each, as the official code takes it:
+The discriminator is always given the camera that a picture was rendered from. The generator's mapping is sometimes
+given the camera of a neighbour in the batch. Both losses apply the same fading blur to the images. One step of the
+generator and one of the discriminator, as in the official code:
 
     planes = G.synthesize_planes(G.map(z, swapped(camera, p, torch.rand(len(z), 1))), noise="random")
     fake = G.render(planes, camera, w=w, draws="random")
@@ -23,18 +24,21 @@ from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from eg3d_ops import filter2d
 from eg3d_ops._checks import check_number, check_shape, check_tensor
 
-# Of the published FFHQ training; each regulariser's loss is multiplied by its interval, as it comes that much rarer.
+# Values of the published FFHQ training. A regulariser that is computed every k steps has its loss multiplied by k.
 DENSITY_WEIGHT, DENSITY_EVERY = 0.25, 4
 R1_GAMMA, R1_EVERY = 1.0, 16
 
 Discriminator = Callable[[Tensor, Tensor, Tensor], Tensor]  # image, raw image, camera -> logits [N, 1]
 
 
-# What the discriminator is shown.
+# Inputs of the networks.
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:  # [N, C, H, W] -> [N, C, H, W]
-    """Separable, zeros outside. A tap at distance k weighs 2^-(k / sigma)^2: base 2, so wider than a Gaussian's e."""
+    """Blur images with a separable filter. Pixels outside the image count as zero.
+
+    The tap at distance k has the weight 2^-(k / sigma)^2. The base is 2, so the blur is wider than with base e.
+    """
     check_tensor("images", images, 4, "[N, C, H, W]")
     if check_number("sigma", sigma) < 0:
         raise ValueError(f"sigma={sigma}: a blur's width in pixels cannot be negative; 0 leaves images as they are")
@@ -46,10 +50,12 @@ def blur(images: Tensor, sigma: float) -> Tensor:  # [N, C, H, W] -> [N, C, H, W
 
 
 def swapped(camera: Tensor, probability: float | None, draws: Tensor, other: Tensor | None = None) -> Tensor:
-    """The labels that condition the identity: each another one where its draw is below `probability`.
+    """Return the cameras that condition the identity. A camera is replaced where its draw is below `probability`.
 
-    camera [N, 25], draws [N, 1] from 0 .. 1, or [] for one decision for all (the density regulariser's way).
-    None = trained without conditioning: zeros. other [N, 25]: the labels to take. None = the neighbour's.
+    camera: [N, 25].
+    probability: None = trained without conditioning; the result is zeros.
+    draws: [N, 1] from 0 .. 1, or [] for one decision for the whole batch (as in the official density regularisation).
+    other: [N, 25], the replacements. None = the cameras of the neighbours in the batch.
     """
     if probability is None:
         return torch.zeros_like(camera)
@@ -64,27 +70,29 @@ def swapped(camera: Tensor, probability: float | None, draws: Tensor, other: Ten
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Logits [N, 1] of generated pictures -> mean of softplus(-D)."""
+    """Return the mean of softplus(-D) over the logits [N, 1] of generated pictures."""
     return F.softplus(-fake).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Logits [N, 1] of both kinds -> mean of softplus(-D(real)) + mean of softplus(D(fake))."""
+    """Return the mean of softplus(-D(real)) plus the mean of softplus(D(fake)), from logits [N, 1] of both."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def mismatch_loss(mismatched: Tensor) -> Tensor:
-    """Logits [N, 1] of real pictures with others' prompts -> half the mean of softplus(D).
+    """Return half the mean of softplus(D) over the logits [N, 1] of real pictures with prompts of other pictures.
 
-    Reed et al. 2016 (GAN-CLS): what does not belong together is refused, however real, and counts half beside fakes.
+    As in Reed et al. 2016 (GAN-CLS), a picture that does not match its prompt counts as fake even if it is real, with
+    half the weight of a generated picture.
     """
     return F.softplus(mismatched).mean() / 2
 
 
 def r1_penalty(discriminator: Discriminator, image: Tensor, raw: Tensor, camera: Tensor) -> Tensor:  # [N]
-    """Squared slope of the logit at real pictures, over both images; the loss is gamma / 2 times its mean.
+    """Return the squared gradient of the logit at real pictures, summed over both images.
 
-    Give the pictures as the discriminator sees them: officially the slope is taken after the blur, not before.
+    The loss is gamma / 2 times its mean. Pass the pictures as the discriminator sees them: the official code takes the
+    gradient with respect to the blurred pictures, not those before the blur.
     """
     image, raw = image.detach().requires_grad_(), raw.detach().requires_grad_()
     logits = discriminator(image, raw, camera)
@@ -95,13 +103,16 @@ def r1_penalty(discriminator: Discriminator, image: Tensor, raw: Tensor, camera:
 def density_points(
     batch: int, count: int = 1000, distance: float = 0.004, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:  # [N, count, 3] each
-    """Random points of [-1, 1]^3, whatever the box's size, and for each a neighbour about `distance` away."""
+    """Draw random points of [-1, 1]^3, for any size of the box, and for each a neighbour about `distance` away."""
     points = torch.rand(batch, count, 3, device=device) * 2 - 1
     return points, points + torch.randn_like(points) * distance
 
 
 def density_regularization(generator: TriPlaneGenerator, planes: Tensor, points: Tensor, neighbours: Tensor) -> Tensor:
-    """Mean difference of the density (before its activation) between neighbours; DENSITY_WEIGHT belongs before it."""
+    """Return the mean absolute difference of the density between neighbours, before the density's activation.
+
+    The result is not yet multiplied by DENSITY_WEIGHT.
+    """
     both = torch.cat([points, neighbours], 1)  # [N, 2 M, 3]
     density, _ = generator.sample_density_and_color(both, planes)
     here, there = density.chunk(2, 1)

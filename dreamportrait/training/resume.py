@@ -1,6 +1,6 @@
-"""Resume: which checkpoint a run continues from, and which settings may differ from the start before.
+"""Resume: which checkpoint a run continues from, and which settings may differ from the previous start.
 
-The same command continues a run. Settings that change the result must stay as they were.
+The command that started a run also continues it. Settings that change the result must stay the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from dreamportrait.training.run_folder import CHECKPOINTS, CONFIG
 
 
 def find_checkpoint(config: RunConfig, resume: str, look_only: bool = False) -> tuple[Path | None, list[Problem]]:
-    """Return the checkpoint to resume from (None = start anew) and the problems that prevent resuming.
+    """Return the checkpoint to resume from (None = start from the beginning) and the problems that prevent resuming.
 
     resume: "auto", "none", a checkpoint, or the folder of a run.
     look_only: do not check files for damage, and rename none.
@@ -26,7 +26,7 @@ def find_checkpoint(config: RunConfig, resume: str, look_only: bool = False) -> 
     folder = config.folder
     if resume not in ("auto", "none"):
         return _named_checkpoint(config, Path(resume), newest)
-    if not is_first_process():  # the first one judges the folder, and may be making it just now
+    if not is_first_process():  # only the first process checks the folder, which it may be creating right now
         return newest(folder / CHECKPOINTS) if resume == "auto" else None, []
     if _is_free(folder):
         return None, []
@@ -35,7 +35,7 @@ def find_checkpoint(config: RunConfig, resume: str, look_only: bool = False) -> 
     if resume == "none":
         remedy = "continue it with --resume auto, or choose another name"
         return None, [Problem(("run.name",), f"{folder} holds a run, which is never overwritten; {remedy}")]
-    remedy = "set it back, or choose another run.name, with --resume CHECKPOINT to begin from one of that run"
+    remedy = "set it back, or choose another run.name, with --resume CHECKPOINT to begin from that run's checkpoint"
     return newest(folder / CHECKPOINTS), _differences(
         config, folder / CONFIG, partial(_may_differ, config.FREE), remedy
     )
@@ -68,7 +68,7 @@ def _is_free(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-Allowed = Callable[[str, Mapping[str, Any], Mapping[str, Any]], bool]  # key, values before and now
+Allowed = Callable[[str, Mapping[str, Any], Mapping[str, Any]], bool]  # arguments: key, old values, new values
 
 
 def _differences(config: RunConfig, path: Path, allowed: Allowed, remedy: str) -> list[Problem]:

@@ -6,7 +6,7 @@
     FOLDER/log.csv, samples/    losses and sheets of pictures
     FOLDER/portrait/            the result, at the end
 
-resume.py says when a run is continued.
+resume.py decides whether a run is continued.
 """
 
 import json

@@ -14,17 +14,17 @@ BLUR_START = 10.0  # pixels
 
 
 def blur_fade(batch: int) -> float:
-    """Images until the blur is gone: 6250 batches."""
+    """Return the number of images until the blur is gone: 6250 batches."""
     return batch * 200_000 / 32
 
 
 def blur_sigma(images: float, fade: float, start: float = BLUR_START) -> float:
-    """Width of the blur through which the discriminator looks. Networks that continue are shown no blur: start 0."""
+    """Return the width of the blur before the discriminator. For pretrained networks, start=0 turns the blur off."""
     return start * (1 - _progress(images, fade))
 
 
 def swap_probability(images: float, final: float | None, fade: float) -> float | None:
-    """How often a neighbour's camera conditions the mapping. None = trained without conditioning."""
+    """Return the probability that the mapping gets a neighbour's camera. None = trained without conditioning."""
     if final is None:
         return None
     progress = _progress(images, fade)
@@ -32,7 +32,7 @@ def swap_probability(images: float, final: float | None, fade: float) -> float |
 
 
 def raw_resolution(images: float, first: int, final: int | None, fade: float) -> int:
-    """Of rendered images. None = stays as it is."""
+    """Return the resolution of rendered images, before super-resolution. final=None: it stays at `first`."""
     if final is None:
         return first
     progress = _progress(images, fade)
@@ -40,10 +40,10 @@ def raw_resolution(images: float, first: int, final: int | None, fade: float) ->
 
 
 def ema_beta(images: float, batch: int, half: float | None = None, rampup: float | None = 0.05) -> float:
-    """Of the running average; `images` is counted before the batch.
+    """Return beta of the running average. `images` are those seen before the batch.
 
-    half: images after which a weight's share has halved. None = the published 10 000 for a batch of 32.
-    rampup: never longer than this part of the training so far. None = no such limit, for networks that continue.
+    half: images after which a weight's share has halved. None = 10 000 per 32 images of a batch, as published.
+    rampup: `half` is at most this share of `images`. None = no such limit, for pretrained networks.
     """
     half = batch * 10_000 / 32 if half is None else half
     return half_life(batch, half if rampup is None else min(half, images * rampup))
@@ -61,26 +61,31 @@ DISCRIMINATOR_ADAM = AdamSettings(0.002, (0.0, 0.99))
 
 
 def lazy(settings: AdamSettings, interval: int) -> AdamSettings:
-    """For an optimiser that also takes a regulariser's step, every `interval` steps: as if all were one step."""
+    """Correct the settings of an optimiser that makes an extra update for a regulariser every `interval` steps.
+
+    interval + 1 updates then have the learning rate and decay of `interval` updates with the given settings.
+    """
     if interval < 1:
-        raise ValueError(f"interval={interval}: the regulariser comes every so many steps, at least 1")
+        raise ValueError(f"interval={interval}: steps from one regularisation to the next, must be at least 1")
     ratio = interval / (interval + 1)
     first, second = settings.betas
     return AdamSettings(settings.lr * ratio, (first**ratio, second**ratio), settings.eps)
 
 
 def _progress(images: float, fade: float) -> float:
-    """0 at the start, 1 from `fade` images on; a fade of 0 is over at once."""
+    """Return the progress of a fade: 0 at the start, 1 from `fade` images on. With fade=0 it is always 1."""
     return min(images / fade, 1.0) if fade > 0 else 1.0
 
 
 class Ema:
+    """A running average of the weights of a module."""
+
     def __init__(self, module: nn.Module) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, source: nn.Module, beta: float) -> None:
-        """average <- beta * average + (1 - beta) * weights; buffers are copied."""
+        """Set the average to beta * average + (1 - beta) * weights, and copy the buffers."""
         for average, weight in zip(self.module.parameters(), source.parameters(), strict=True):
             average.copy_(weight.lerp(average, beta))
         for kept, value in zip(self.module.buffers(), source.buffers(), strict=True):
@@ -94,5 +99,5 @@ class Ema:
 
 
 def half_life(batch: int, images: float) -> float:
-    """The beta with which a weight's share halves after that many images."""
+    """Return the beta with which a weight's share halves after `images` images."""
     return float(0.5 ** (batch / max(images, 1e-8)))

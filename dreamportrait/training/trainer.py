@@ -1,8 +1,8 @@
-"""Lightning's trainer for a run that counts images: processes, devices, loggers, and a run from start to result.
+"""The Lightning trainer for runs that count images: processes, devices, loggers, and a run from start to result.
 
 Each process computes a share of the batch, and gradients are averaged once, just before an update. This replaces
 DDP's wrapper: two networks are updated in turn, by several backward passes each, some of them through gradients, and a
-wrapper would have to know for each pass whether it is the last and which parameters take part.
+wrapper would have to know for each pass whether it is the last and which parameters it uses.
 """
 
 import logging
@@ -22,14 +22,14 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from dreamportrait.core.config import RunConfig
+from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.core.processes import is_first_process
 from dreamportrait.data.loader import Loader
 from dreamportrait.training.every import CountedModule
-from dreamportrait.training.loop import NonFiniteLoss
 
 
 class SharedBatch(DDPStrategy):
-    """Lightning's processes without DDP's wrapper. All of them start with the weights of the first."""
+    """Lightning's processes without DDP's wrapper. All processes start with the weights of the first."""
 
     def configure_ddp(self) -> None:
         assert self.model is not None
@@ -80,7 +80,7 @@ class TrainingRun:
         """Train to the end of the last stage. Return the folder of the result, in the first process."""
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # between Lightning and PyTorch
+                warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # used by Lightning
                 self.trainer.fit(self.module, self.loader, ckpt_path=self.checkpoint)
         except NonFiniteLoss as error:
             raise click.ClickException(str(error)) from error
@@ -90,13 +90,13 @@ class TrainingRun:
 
 
 class Continuation(Callback):
-    """Continue the data where the checkpoint left them. Lightning's own counters start again: here, images count."""
+    """Continue the data after the checkpoint's last image. Lightning's own counters start at 0 and are not used."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint.pop("loops", None)  # Lightning would count a finished loop as finished even if the run is longer now
+        checkpoint.pop("loops", None)  # otherwise a finished run that was made longer would not continue
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, CountedModule)
@@ -127,7 +127,7 @@ def make_trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
 
 
 def make_logger(config: RunConfig) -> Logger | None:
-    """Make the logger besides the CSV file. A continued run continues its page on the server."""
+    """Make the logger that is used in addition to the CSV file. A continued run continues its page on the server."""
     mode = config.logging.wandb
     if mode == "off":
         return None

@@ -1,1 +1,1 @@
-"""Weights on disk: where they lie, whether they are complete, and how untrusted files are read. No networks here."""
+"""Weights on disk: finding them, checking that they are complete, reading untrusted files. No networks are here."""

@@ -1,8 +1,8 @@
-"""The layout of a Stable Diffusion folder of diffusers: what must be in it, read without loading a weight.
+"""Checks that a folder has the layout of a Stable Diffusion model of diffusers, without loading weights.
 
 FOLDER/unet/ vae/                config.json, diffusion_pytorch_model.safetensors
 FOLDER/scheduler/                scheduler_config.json
-FOLDER/text_encoder/ tokenizer/  or config.json naming the model whose words the UNet reads (the miniature one)
+FOLDER/text_encoder/ tokenizer/  or a config.json that names the model that embeds prompts (miniature model)
 """
 
 import json
@@ -16,27 +16,27 @@ from dreamportrait.core.errors import WeightsError, shown
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-VARIANTS = (None, "fp16")  # None = full precision, preferred; the other is cast when loaded
+VARIANTS = (None, "fp16")  # None = full precision, which is preferred; half precision is cast when loaded
 CONVERT = "convert it with diffusers: from_single_file(...) or from_pretrained(...), then save_pretrained(FOLDER)"
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
 class LayoutError(WeightsError):
-    """A folder is no Stable Diffusion folder of diffusers; the message lists everything that is missing or wrong."""
+    """A folder is not a Stable Diffusion folder of diffusers; the message lists everything that is missing or wrong."""
 
 
 @dataclass(frozen=True)
 class Layout:
     folder: Path
-    variants: dict[str, str | None]  # of the weights of each part
+    variants: dict[str, str | None]  # file variant of the weights of each part
     words: str | None  # the model that embeds prompts. None = the folder's own text encoder
-    text_width: int  # of the words that the UNet reads
-    sample_size: int  # of latents
+    text_width: int  # size of the token embeddings that the UNet reads
+    sample_size: int  # height and width of latents
     prediction: str
 
 
 def read_layout(folder: Path) -> Layout:
-    """Raises with all problems at once."""
+    """Read and check the layout of a folder. Raise LayoutError with all problems at once."""
     if folder.is_file():
         raise LayoutError(f"{folder} is a file; a folder of diffusers is needed: {CONVERT}")
     if not folder.is_dir():

@@ -1,10 +1,10 @@
-"""Folders of diffusion models, from this machine or from the mirrors of the Hugging Face hub.
+"""Finds folders of diffusion models, on this machine or in mirrors on the Hugging Face hub.
 
     locate_diffusion("sd-2.0-base")     a known model: the first mirror that has it
     locate_diffusion("owner/name")      a repository of the hub
     locate_diffusion("./folder")        a folder on this machine
 
-A complete copy on this machine is used without the network, whichever mirror it came from.
+A complete copy on this machine, from any of the mirrors, is used without the network.
 """
 
 import logging
@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 
 
 class HubModel(NamedTuple):
-    """The repositories that hold a model, in the order they are tried, and the settings that identify it."""
+    """The repositories that hold a model, in the order in which they are tried, and the settings that identify it."""
 
     repositories: tuple[str, ...]
     text_width: int
     prediction: str
-    sample_size: int = 64  # of latents
+    sample_size: int = 64  # height and width of latents
 
 
 # The original publishers have withdrawn these models, so mirrors come first.
@@ -58,7 +58,7 @@ DIFFUSION = {
         prediction="epsilon",
     ),
 }
-_FILES = (  # of a repository: what a folder needs, in full precision, and no pickles
+_FILES = (  # the files of a repository that a folder needs, in full precision, without pickles
     "scheduler/scheduler_config.json",
     "tokenizer/*",
     *(f"{part}/config.json" for part in ("text_encoder", "unet", "vae")),
@@ -69,14 +69,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class SourceError(WeightsError):
-    """A model is nowhere to be had; the message lists what was tried."""
-
-
-# Diffusion models.
+    """A model was not found anywhere; the message lists what was tried."""
 
 
 def locate_diffusion(source: str, offline: bool = False) -> Path:
-    """A folder with the layout of dreamportrait.weights.diffusion; `offline`: nothing is asked of a network."""
+    """Return a folder with the layout of dreamportrait.weights.diffusion. offline: do not use the network."""
     if repositories := diffusion_repositories(source):
         return _from_hub(source, repositories, offline)
     folder = locate(source) if source == "mini/diffusion" else Path(source).expanduser()
@@ -85,7 +82,10 @@ def locate_diffusion(source: str, offline: bool = False) -> Path:
 
 
 def diffusion_repositories(source: str) -> tuple[str, ...]:
-    """Of the hub, in the order that is tried; none for a folder. What can be neither is refused; no network needed."""
+    """Return the hub repositories to try, in order, or () for a local folder. Does not use the network.
+
+    Raise SourceError if `source` can be neither.
+    """
     if source in DIFFUSION:
         return DIFFUSION[source].repositories
     if source == "mini/diffusion" or (source and Path(source).expanduser().exists()):
@@ -106,34 +106,36 @@ def _from_hub(source: str, repositories: tuple[str, ...], offline: bool) -> Path
             try:
                 folder = _fetch(repository, cached)
                 _check_diffusion(source, folder)
-            except Exception as error:  # every version of the hub's client raises kinds of its own
+            except Exception as error:  # each version of the hub's client raises different exceptions
                 tried.append(f"{repository}: {_first_line(error)}")
                 if not cached:
-                    _log.warning("%s is not to be had from %s", source, tried[-1])
+                    _log.warning("%s could not be read from %s", source, tried[-1])
             else:
                 _log.info("%s is read from %s", source, folder)
                 return folder
     remedy = (
-        "offline, only complete copies on this machine are looked for: run once without it, or name a local folder"
+        "offline, only complete copies on this machine are used: run once online, or name a local folder"
         if offline
         else "check the connection, or name a local folder or another repository (owner/name)"
     )
-    raise SourceError(f"{shown(source)} is nowhere to be had; tried in this order: {'; '.join(tried)}. {remedy}")
+    raise SourceError(f"{shown(source)} was not found; tried in this order: {'; '.join(tried)}. {remedy}")
 
 
 def _fetch(repository: str, cached: bool) -> Path:
-    """The folder of a repository's files; `cached`: only if they are on this machine."""
+    """Return the folder with a repository's files. cached: use only files on this machine, download nothing."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(repository, allow_patterns=list(_FILES), local_files_only=cached))
 
 
 def _check_diffusion(source: str, folder: Path) -> None:
-    """That a mirror holds the model it is named for."""
+    """Raise LayoutError unless the folder of a mirror holds the model that was asked for."""
     layout = read_layout(folder)
     found = (layout.text_width, layout.prediction, layout.sample_size)
     if source in DIFFUSION and found != DIFFUSION[source][1:]:
-        raise LayoutError(f"text width, prediction and latent size are {found}, of {source} {DIFFUSION[source][1:]}")
+        raise LayoutError(
+            f"text width, prediction and latent size are {found}, but {source} has {DIFFUSION[source][1:]}"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamportrait.core.errors import WeightsError, listed, shown
-from dreamportrait.core.files import new_folder
+from dreamportrait.core.files import honour_umask, new_folder
 
 FORMAT_VERSION = 1
 CONFIG = "config.json"
@@ -25,7 +25,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_empty(kind: Callable[[Config], Network], config: Config, where: str) -> Network:
-    """Build a network without storage, which has names and shapes of tensors but no values."""
+    """Build a network on the meta device: its tensors have names and shapes, but no values."""
     try:
         with torch.device("meta"):
             return kind(config)
@@ -88,8 +88,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(plain, path, metadata={"format": "pt"})
+    honour_umask(path)
+
+
 def read_json(path: Path, origin: str) -> object:
-    """Read JSON and check its format_version. `origin` says in errors what writes such files."""
+    """Read JSON and check its format_version. origin: says, in the error for a missing file, what writes such files."""
     try:
         values: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -107,10 +114,10 @@ def write_folder(
     config: Any,  # a dataclass
     tensors: dict[str, dict[str, Tensor]],
     overwrite: bool,
-    files: Collection[str],  # that a folder which is replaced may hold
+    files: Collection[str],  # an existing folder is only replaced if it holds nothing else
     finish: Callable[[Path], None] | None = None,  # called with the folder before it is moved to its place
 ) -> None:
-    """Write config.json and one safetensors file for each network, all of it or nothing."""
+    """Write config.json and one safetensors file for each network, completely or not at all."""
     with new_folder(folder, overwrite, files) as staging:
         _write_files(staging, config, tensors)
         if finish is not None:
@@ -119,7 +126,6 @@ def write_folder(
 
 def _write_files(folder: Path, config: Any, tensors: dict[str, dict[str, Tensor]]) -> None:
     for name, values in tensors.items():
-        plain = {key: value.detach().cpu().contiguous() for key, value in values.items()}
-        save_file(plain, folder / name, metadata={"format": "pt"})
+        write_tensors(folder / name, values)
     text = json.dumps(asdict(config), indent=2, allow_nan=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")

@@ -1,13 +1,13 @@
-"""Reads pickles without running them.
+"""Reads pickles without executing them.
 
-A pickle is a program for a small stack machine. Python's own machine imports whatever a program names, and calls it.
-The one here is written from the other end: it knows the instructions and the names that some kind of file needs, and
-nothing else. A name becomes a `Name`, an inert pair of strings. "Call" and "create" are answered by functions of ours
-that a `Vocabulary` lists, and only stand-ins of ours take a state. Nothing in the file is looked up, imported or
-compiled, and no method of a value is called but those of dict, list and set.
+A pickle is a program for a small stack machine. Python's own machine imports and calls whatever a program names. This
+reader allows only the instructions and names that one kind of file needs. A name becomes a `Name`, an inert pair of
+strings. The instructions "call" and "create" run only functions of this package that a `Vocabulary` lists, and only
+`StandIn` objects of this package take a state. Nothing in the file is looked up, imported or compiled, and no methods
+of values are called except those of dict, list and set.
 
-What a program may cost is bounded too: every instruction makes at most one value and is paid out of a `Budget`,
-lengths are compared with what is left of the file before anything is taken, and bytes are views, not copies.
+The cost of a program is bounded too: each instruction makes at most one value and is counted against a `Budget`,
+lengths are compared with the rest of the file before anything is read, and bytes are views, not copies.
 """
 
 import struct
@@ -19,14 +19,14 @@ from dreamportrait.core.errors import SnapshotError, UnsafePickleError, shown
 
 MAX_MARKS = 500  # open brackets; official snapshots nest about 30 deep
 MAX_INTEGER = 16  # bytes; the largest legitimate one is torch's 10-byte magic number
-MAX_NAME = 200  # characters of a module or class name
+MAX_NAME = 200  # bytes of a module or class name
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Name:
-    """A global that a pickle mentions. It is never resolved."""
+    """The name of a global that a pickle mentions. It is never resolved."""
 
     module: str
     name: str
@@ -36,7 +36,7 @@ class Name:
 
 
 class StandIn:
-    """What may receive a state from the pickle (its BUILD instruction)."""
+    """Base class of the objects that may receive a state from a pickle (its BUILD instruction)."""
 
     def set_state(self, state: object) -> None:
         raise UnsafePickleError(f"a state for a {type(self).__name__}, which takes none")
@@ -44,19 +44,19 @@ class StandIn:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All that a kind of pickle may mention, and what stands for it here. Functions check their arguments."""
+    """The names that one kind of pickle may mention, and their replacements. Functions check their arguments."""
 
     calls: Mapping[Name, Callable[[tuple], object]] = field(default_factory=dict)
     classes: Mapping[Name, Callable[[], object]] = field(default_factory=dict)  # created without arguments
-    mentions: frozenset[Name] = frozenset()  # may be passed around, neither called nor created
-    persistent: Callable[[object], object] | None = None  # answers persistent ids. None = there are none
+    mentions: frozenset[Name] = frozenset()  # may be arguments, but are neither called nor instantiated
+    persistent: Callable[[object], object] | None = None  # resolves persistent ids. None = none are allowed
 
     def __contains__(self, name: Name) -> bool:
         return name in self.calls or name in self.classes or name in self.mentions
 
 
 class Budget:
-    """Instructions that may still be executed, by one pickle and all that it contains."""
+    """The number of instructions that one pickle, with all pickles inside it, may still execute."""
 
     def __init__(self, instructions: int) -> None:
         self.left = instructions
@@ -68,13 +68,13 @@ class Budget:
 
 
 class PickleReader:
-    """Executes one pickle at the start of `data`; `position` is then where it ended."""
+    """Reads one pickle at the start of `data`. Afterwards, `position` is the end of the pickle."""
 
     def __init__(self, data: memoryview, vocabulary: Vocabulary, budget: Budget) -> None:
         self.data, self.vocabulary, self.budget = data, vocabulary, budget
         self.position = 0
         self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []  # what lay on the stack below each open bracket
+        self.outer: list[list[Any]] = []  # the stack below each open bracket
         self.memo: dict[int, object] = {}
 
     def load(self) -> object:
@@ -95,7 +95,7 @@ class PickleReader:
             raise self._damaged("values are left over at the end")
         return value
 
-    # What instructions are made of.
+    # Parts of instructions.
 
     def _damaged(self, what: str) -> SnapshotError:
         return SnapshotError(f"the pickle is damaged at byte {self.position}: {what}")
@@ -140,14 +140,14 @@ class PickleReader:
         return value
 
     def _pop_bracket(self) -> list[Any]:
-        """All values since the innermost open bracket."""
+        """Close the innermost open bracket and return its values."""
         if not self.outer:
             raise self._damaged("a bracket was never opened")
         values, self.stack = self.stack, self.outer.pop()
         return values
 
     def _top(self, kind: type[T]) -> T:
-        """The value that an instruction adds to; only plain containers are ever added to."""
+        """Return the container on top of the stack that an instruction adds to. Only a plain `kind` is accepted."""
         if not self.stack:
             raise self._damaged("a value is missing")
         if type(self.stack[-1]) is not kind:
@@ -257,12 +257,15 @@ class PickleReader:
 
 
 def _kind(value: object) -> str:
-    """A value in a message: names in full, of everything else only the type, as printing it might never end."""
+    """Describe a value for a message: a name in full, other values by type only, as printing them might never end."""
     return str(value) if isinstance(value, Name) else f"a {type(value).__name__}"
 
 
 def _key(value: object) -> str | int:
-    """Keys are text or small integers: nested tuples would recurse, large integers can be made to clash."""
+    """Return a key that is text or a small integer, and refuse others.
+
+    Hashing nested tuples would recurse, and large integers can be chosen to collide.
+    """
     if isinstance(value, str) or (type(value) is int and abs(value) < 2**32):
         return value
     raise UnsafePickleError(f"a key that is {_kind(value)}, not text or a small integer")
@@ -286,7 +289,7 @@ def _bytes(layout: str) -> Callable[[PickleReader], None]:
 
 _STOP = ord(".")
 
-# Everything that Python's pickler of protocols 2 to 5 writes for plain values, objects and recurring values.
+# All instructions that Python's pickler, with protocols 2 to 5, writes for plain, repeated and object values.
 _INSTRUCTIONS: dict[int, Callable[[PickleReader], None]] = {
     0x80: PickleReader.protocol,
     0x95: PickleReader.frame,
@@ -332,7 +335,7 @@ _INSTRUCTIONS: dict[int, Callable[[PickleReader], None]] = {
     ord("Q"): PickleReader.persistent,
 }
 
-# Only for messages: what else the language has that does more than make a plain value.
+# The other instructions that do more than make a plain value. They are refused; the names are only for messages.
 _REFUSED = {
     ord("i"): "INST",
     ord("o"): "OBJ",

@@ -1,10 +1,10 @@
-"""Folders of the models that come with the package, by name.
+"""Finds the folders of the models that come with the package, by name.
 
     locate("mini/clip-a")      the CLIP that conditions generators
-    locate("mini/clip-b")      the CLIP that judges
+    locate("mini/clip-b")      the CLIP that scores results
     locate("mini/diffusion")   UNet, VAE and noise schedule of diffusers
     locate("mini/eg3d")        generator and discriminator
-    locate("mini/oracle")      reads attributes from pictures
+    locate("mini/oracle")      classifier of attributes in pictures
 
 This module only finds and verifies folders. The package that owns a kind of model loads it; mini.from_pretrained
 loads any of them by name.
@@ -32,5 +32,5 @@ def locate(name: str) -> Path:
 
 
 def shipped_folder(name: str) -> Path:
-    """Return where the weights named "mini/..." lie in the package."""
+    """Return the folder in the package for the weights named "mini/..."."""
     return Path(str(resources.files("dreamportrait"))) / "mini" / "weights" / name.removeprefix("mini/")

@@ -1,4 +1,4 @@
-"""Seals: a files.json with the size and SHA-256 of every other file in a folder, which tells whether it is complete."""
+"""Seals of folders: files.json lists size and SHA-256 of all other files, so that missing or changed ones are found."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def _read_seal(path: Path, remedy: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WeightsError(f"{path} is not there, so the weights beside it cannot be checked; {remedy}") from None
+        raise WeightsError(f"{path} is not there, so the weights next to it cannot be checked; {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is no JSON: {error}; {remedy}") from None
     if isinstance(values, dict) and isinstance(files := values.get("files"), dict):
@@ -50,7 +50,7 @@ def _read_seal(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Return size and SHA-256 of every file but the seal, by its path in the folder."""
+    """Return size and SHA-256 of every file except the seal. The keys are paths relative to the folder."""
     found: dict[str, dict[str, int | str]] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path != folder / SEAL:

@@ -6,28 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dreamportrait.core.errors import WeightsError
-from dreamportrait.weights.folder import check_finite
+from dreamportrait.weights.folder import check_finite, write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write the folder. Vectors keep their precision: they are small, and statistics and gains need it."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    halved = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in plain.items()}
+    """Write the folder. Vectors keep their precision, because they are small and statistics and gains need it."""
+    halved = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(halved, folder / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS, halved)
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, allow_nan=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors, in single precision and checked to be finite, and the configuration."""
+    """Return the tensors, in single precision, and the configuration. Check that the tensors are finite."""
     config, path = _read_config(folder / CONFIG), folder / WEIGHTS
     try:
         tensors = load_file(path)

@@ -1,7 +1,7 @@
-"""Tensors inside pickles: torch.save's older stream format, read as views of the file.
+"""Reads tensors inside pickles, in torch.save's older stream format, as views of the file.
 
-A storage is a stream of its own: four pickles (magic number, protocol, facts about the writing machine, a persistent
-id that describes the storage), a fifth with the list of storage keys, then the count of elements and the raw data.
+A storage is a separate stream: four pickles (magic number, protocol, facts about the writing machine, a persistent id
+that describes the storage), a fifth with the list of storage keys, then the number of elements and the raw data.
 """
 
 import re
@@ -44,7 +44,7 @@ class Storage(StandIn):
 
 @dataclass(frozen=True)
 class TensorView(StandIn):
-    """A tensor not made yet; that it lies inside its storage has been checked."""
+    """A description of a tensor that is not created yet. The tensor was checked to lie inside its storage."""
 
     dtype: torch.dtype
     data: memoryview  # from its first element to its last
@@ -52,16 +52,16 @@ class TensorView(StandIn):
     stride: tuple[int, ...]
 
     def tensor(self) -> Tensor:
-        """A contiguous copy."""
+        """Return a contiguous copy."""
         if 0 in self.shape:
             return torch.empty(self.shape, dtype=self.dtype)
-        flat = torch.frombuffer(bytearray(self.data), dtype=self.dtype)  # a copy is aligned, the file may not be
+        flat = torch.frombuffer(bytearray(self.data), dtype=self.dtype)  # the copy is aligned; the file may not be
         return flat.as_strided(self.shape, self.stride).contiguous()
 
 
 @dataclass(frozen=True)
 class _Description:
-    """A storage as its persistent id gives it."""
+    """A storage as described by its persistent id."""
 
     dtype: torch.dtype
     key: str
@@ -73,7 +73,7 @@ def _describe(persistent_id: object) -> _Description:
         case ("storage", Name() as kind, str(key), str(location), int(count), None) if (
             type(persistent_id) is tuple
             and kind in STORAGE_CLASSES
-            and re.fullmatch(r"cpu|cuda(:\d{1,3})?", location)  # where it once was; it is read into main memory
+            and re.fullmatch(r"cpu|cuda(:\d{1,3})?", location)  # its former device; it is read into main memory
             and count >= 0
         ):
             return _Description(STORAGE_CLASSES[kind], key, count)
@@ -85,7 +85,7 @@ _DESCRIPTION = Vocabulary(mentions=frozenset(STORAGE_CLASSES), persistent=_descr
 
 
 def read_storage(data: memoryview, budget: Budget) -> Storage:
-    """What torch.storage._load_from_bytes would return."""
+    """Return the storage in `data`. Replaces torch.storage._load_from_bytes."""
 
     def load(vocabulary: Vocabulary = _NOTHING) -> object:
         nonlocal data
@@ -105,26 +105,26 @@ def read_storage(data: memoryview, budget: Budget) -> Storage:
     keys = load()
     if not (isinstance(keys, list) and len(keys) == 1 and isinstance(keys[0], str) and keys[0] == described.key):
         raise SnapshotError("a storage's list of keys does not name that storage alone")
-    size = 8 + described.count * described.dtype.itemsize  # the count once more, then the data
+    size = 8 + described.count * described.dtype.itemsize  # the count again, then the data
     if len(data) != size or data[:8] != struct.pack("<q", described.count):
         raise SnapshotError(
-            f"a storage of {described.count} elements needs {size} bytes and has {len(data)}, or recounts"
+            f"a storage of {described.count} elements needs {size} bytes and has {len(data)}, or repeats another count"
         )
     return Storage(described.dtype, data[8:])
 
 
 def rebuild_tensor(arguments: tuple) -> TensorView:
-    """What torch._utils._rebuild_tensor_v2 would return."""
+    """Return a view of a tensor in its storage. Replaces torch._utils._rebuild_tensor_v2."""
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(stride), bool(), dict(), *metadata) if (
-            metadata in ([], [None], [{}])  # more would say that the stored numbers are to be conjugated or negated
+            metadata in ([], [None], [{}])  # other metadata would request conjugated or negated numbers
         ):
             return _view(storage, offset, shape, stride)
     raise SnapshotError("a tensor is not described by storage, offset, size, stride, requires_grad and hooks")
 
 
 def rebuild_parameter(arguments: tuple) -> TensorView:
-    """What torch._utils._rebuild_parameter would return."""
+    """Return the view of a parameter's tensor. Replaces torch._utils._rebuild_parameter."""
     match arguments:
         case (TensorView() as view, bool(), dict()):
             return view
@@ -134,7 +134,9 @@ def rebuild_parameter(arguments: tuple) -> TensorView:
 def _view(storage: Storage, offset: int, shape: tuple, stride: tuple) -> TensorView:
     numbers = (offset, *shape, *stride)
     if len(shape) != len(stride) or len(shape) > MAX_RANK or not all(type(n) is int and n >= 0 for n in numbers):
-        raise SnapshotError("a tensor's offset, size or stride is not of non-negative integers, as many each")
+        raise SnapshotError(
+            "a tensor's offset, size and stride must be non-negative integers, one stride per size, few dimensions"
+        )
     if 0 in shape:
         return TensorView(storage.dtype, storage.data[:0], shape, stride)
     steps = [(s, n) for n, s in zip(shape, stride, strict=True) if n > 1]

@@ -1,4 +1,4 @@
-// What the bindings of either device ask about a tensor's place in memory.
+// Checks and conversions of tensor layouts, shared by the CPU and CUDA bindings.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -16,7 +16,8 @@ inline void check_same_shape(const char* name, const Tensor& a, const Tensor& b)
   STD_TORCH_CHECK(same, name, ": shapes differ");
 }
 
-// `t` itself if its elements lie where those of `like` do, else a copy that does; `like` must be dense.
+// Returns `t` itself if its elements lie in memory like those of `like`, otherwise a copy that does. `like` must be
+// dense.
 inline Tensor in_layout_of(const Tensor& like, const Tensor& t) {
   bool same = true;
   for (int64_t d = 0; d < t.dim(); ++d) same &= t.size(d) == 1 || t.stride(d) == like.stride(d);
@@ -26,7 +27,7 @@ inline Tensor in_layout_of(const Tensor& like, const Tensor& t) {
   return moved;
 }
 
-// [N, C, H, W] with C fastest, and not also contiguous in the usual order.
+// Returns whether `t` is [N, C, H, W] with channels innermost in memory, and not also contiguous in the usual order.
 inline bool only_channels_last(const Tensor& t) {
   if (t.dim() != 4 || t.numel() == 0 || t.is_contiguous()) return false;
   int64_t expected = 1;

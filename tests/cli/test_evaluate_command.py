@@ -1,4 +1,4 @@
-"""`dreamportrait evaluate` and eval/fid_msc_rp.py, on models of the smallest size."""
+"""Tests of `dreamportrait evaluate` and eval/fid_msc_rp.py, on tiny models."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ QUIET = ("samples.prompts=[]", "trainer.save_every_images=8")
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """A portrait, its CLIP and pictures."""
+    """Return a folder with a portrait model, its CLIP and pictures."""
     folder = tmp_path_factory.mktemp("places")
     write_portrait(folder / "portrait")
     write_faces(folder / "faces")
@@ -77,7 +77,7 @@ def test_the_report(places, tmp_path):
 def test_a_report_stays(places, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "scores.json").write_text("mine")
-    refused = evaluate(places, tmp_path / "out", checkpoint="/no/such/model")  # before a model is looked for
+    refused = evaluate(places, tmp_path / "out", checkpoint="/no/such/model")  # refused before the model is looked up
     assert refused.exit_code == 1 and "exists and is not empty" in refused.output
     assert evaluate(places, tmp_path / "out", "--overwrite").exit_code == 0
     assert (tmp_path / "out" / "scores.json").read_text() != "mine"
@@ -92,7 +92,7 @@ def test_options_reach_the_protocol(places, tmp_path):
     expected = {"count": 6, "seed": 3, "truncation": 0.5, "region": "face", "batch": 2, "prompts_for_diversity": 6}
     assert found["protocol"] | expected == found["protocol"]
     assert found["dataset"]["captions"] == str(tmp_path / "fixed.json")
-    assert found["scores"]["r_precision"]["value"] == 0.25  # all captions are the same, so each of 4 is as good
+    assert found["scores"]["r_precision"]["value"] == 0.25  # all captions are equal, so the 4 candidates tie
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_pictures_of_another_size(places, tmp_path):
     assert done.exit_code == 1 and "pictures are 32 x 32, the generator's 16 x 16" in done.output
 
 
-# In training.
+# Measuring during training.
 
 
 def train(folder: Path, monkeypatch, *changes: str):
-    """A whole run in this process. -> its folder, the scores that were taken on the way"""
+    """Run a whole training in this process. Return its folder and the scores measured on the way."""
     found = []
     whole = callbacks.evaluate
     monkeypatch.setattr(callbacks, "evaluate", lambda *given: found.append(whole(*given)) or found[-1])
@@ -137,11 +137,12 @@ def train(folder: Path, monkeypatch, *changes: str):
     return folder / "runs" / "test", found
 
 
+@pytest.mark.lengthy
 def test_training_and_the_command_find_the_same(tmp_path, monkeypatch):
     clip = tmp_path / "sources" / "CLIP"
     changes = ("trainer.measure_every_images=8", "measure.count=10", "measure.num_candidates=4")
     run, found = train(tmp_path, monkeypatch, *changes, f"measure.clip={clip}", f"measure.extractor=clip:{clip}")
-    assert len(found) == 3  # of 24 images
+    assert len(found) == 3  # one per 8 of 24 images
     assert (run / "log.csv").read_text().splitlines()[0].count("msc") == 1
     saved = sorted((run / "checkpoints").iterdir())
     places = run.parent.parent / "sources"
@@ -160,14 +161,14 @@ def test_training_and_the_command_find_the_same(tmp_path, monkeypatch):
 
 
 def damaged(checkpoint: Path, places: Path, tmp_path: Path) -> None:
-    """A message, and a file that stays where it is."""
+    """A damaged checkpoint must give a message and stay in place; a run without checkpoints must give a message."""
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     done = evaluate(places, tmp_path / "none", checkpoint=checkpoint, dataset=places / "FACES")
-    assert done.exit_code == 1 and f"{checkpoint} is no checkpoint of a training, or is damaged" in done.output
+    assert done.exit_code == 1 and f"{checkpoint} is not a checkpoint of a training, or is damaged" in done.output
     assert checkpoint.is_file()
     shutil.rmtree(checkpoint.parent)
     done = evaluate(places, tmp_path / "none", checkpoint=checkpoint.parent.parent, dataset=places / "FACES")
-    assert done.exit_code == 1 and "holds no checkpoint; train on" in done.output
+    assert done.exit_code == 1 and "holds no checkpoint; continue the training" in done.output
 
 
 def flat(values: dict, place: str = "") -> dict[str, float]:
@@ -203,7 +204,7 @@ def test_wrong_settings(tmp_path, change, message):
 
 
 def by_processes(count: int, script: Path, given: list[str], cache: Path) -> str:
-    """What they say together."""
+    """Run a script with `count` processes and return their output."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] if count > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DREAMPORTRAIT_CACHE": str(cache)}
     command = [sys.executable, *launcher, str(script), *given]
@@ -214,7 +215,7 @@ def by_processes(count: int, script: Path, given: list[str], cache: Path) -> str
 
 @pytest.mark.slow
 def test_training_by_two_processes(tmp_path):
-    """They measure together; the command, alone, finds the same."""
+    """Two processes measure together during training; the command in one process must find the same scores."""
     sources = write_sources(tmp_path / "sources")
     clip = sources / "CLIP"
     measure = ("trainer.measure_every_images=8", "measure.count=9", "measure.num_candidates=4")
@@ -234,7 +235,7 @@ def test_training_by_two_processes(tmp_path):
 
 @pytest.mark.slow
 def test_processes_change_nothing(places, tmp_path):
-    """Three share ten samples unequally."""
+    """Three processes that share ten samples unequally must find the scores of one process."""
     found = {}
     for count in (1, 3):
         out, cache = tmp_path / f"by{count}", tmp_path / f"cache{count}"
@@ -244,5 +245,5 @@ def test_processes_change_nothing(places, tmp_path):
         assert found[count]["machine"]["processes"] == count
         assert len(list((cache / "statistics").iterdir())) == 2
     assert found[1]["dataset"] == found[3]["dataset"]
-    # Batches are other ones: sums in another order, and colours that they move across a rounding.
+    # The batches differ, so sums have another order, and some colours are rounded to a neighbouring value.
     assert flat(found[3]["scores"]) == pytest.approx(flat(found[1]["scores"]), rel=2e-4, abs=2e-5)

@@ -1,4 +1,4 @@
-"""`dreamportrait sample`, on a model of the smallest size."""
+"""Tests of `dreamportrait sample`, on a tiny model."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_depth(model: Path, tmp_path: Path) -> None:
 def test_an_existing_sheet_stays(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     out.write_bytes(b"mine")
-    refused = sample("a man", "--model", "/no/such/model", "--out", out)  # refused before a model is looked for
+    refused = sample("a man", "--model", "/no/such/model", "--out", out)  # refused before the model is looked up
     assert refused.exit_code == 1 and "sheet.png exists" in refused.output and out.read_bytes() == b"mine"
     done = sample("a man", "--model", model, "--out", out, "--overwrite")
     assert done.exit_code == 0 and out.read_bytes() != b"mine"

@@ -1,4 +1,4 @@
-"""Which of several processes writes what is written once."""
+"""Tests of is_first_process: one of several processes writes the shared files."""
 
 import pytest
 
@@ -10,8 +10,8 @@ from dreamportrait.core.processes import is_first_process
     [
         ({}, True),
         ({"RANK": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # of the second machine
-        ({"RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun counts
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # the first process of the second machine
+        ({"RANK": "0", "SLURM_PROCID": "1"}, True),  # torchrun takes precedence
         ({"LOCAL_RANK": "1"}, False),
         ({"NODE_RANK": "1"}, False),
         ({"SLURM_PROCID": "3"}, False),

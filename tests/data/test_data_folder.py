@@ -1,4 +1,4 @@
-"""Data sets on disk: what is written is read back, in folders and zip files; what is damaged is named."""
+"""Tests of data sets on disk, in folders and zip files: reading back what was written, and errors that name damage."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def check(item, expected: Sample) -> None:
     assert item.captions == expected.captions
 
 
-# What is written is read.
+# Reading back what was written.
 
 
 def test_round_trip(written):
@@ -123,11 +123,11 @@ def test_each_process_opens_a_zip_file_itself(tmp_path, monkeypatch):
     opened = data._files._zip()
     assert data._files._zip() is opened
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert data._files._zip() is not opened  # a position shared after a fork would garble both
+    assert data._files._zip() is not opened  # a file position shared after a fork would corrupt both
     check(data[3], sample(3))
 
 
-# Reading what is damaged.
+# Damaged data sets.
 
 
 def edit(path: Path, change: Callable[[str], str]) -> None:
@@ -153,8 +153,11 @@ def edit_line(folder: Path, index: int, **changes: object) -> None:
         (lambda rows: rows.append(["../x.png", rows[0][1]]), r"a label but no image for '\.\./x\.png'"),
         (lambda rows: rows.append(rows[0]), "6 labels for 5 files"),
         (lambda rows: rows[1][1].pop(), r"a label is a list of 25 numbers; 00000/img00000001\.png has 24$"),
-        (lambda rows: rows[1][1].__setitem__(3, "1.0"), r"img00000001\.png has what is no number"),
-        (lambda rows: rows[1][1].__setitem__(3, float("nan")), r"img00000001\.png has what is no number"),
+        (lambda rows: rows[1][1].__setitem__(3, "1.0"), r"img00000001\.png has a value that is not a finite"),
+        (
+            lambda rows: rows[1][1].__setitem__(3, float("nan")),
+            r"img00000001\.png has a value that is not a finite",
+        ),
         (lambda rows: rows[1].__setitem__(1, None), r"img00000001\.png has 'None'"),
         (lambda rows: rows[3][1].__setitem__(0, 2.0), r"camera 3 of 5: the pose must be a rotation.*order of file"),
         (lambda rows: rows.append("x"), r'must be \{"labels": \[\[file, \[25 numbers\]\], \.\.\.\]\}'),

@@ -1,4 +1,4 @@
-"""The loader: an order that only the seed decides, shares that make up the whole, and exact continuation."""
+"""Tests of the loader: an order that depends only on the seed, shares that add up to the whole, continuation."""
 
 import itertools
 
@@ -19,7 +19,7 @@ def make(count: int = COUNT, **options) -> Loader:
 
 
 def numbers(batch: Batch) -> list[int]:
-    """Which pictures are in it."""
+    """Return the numbers of the pictures in a batch."""
     return (batch.image[:, 0, 0, 0] * 127.5 + 127.5).round().int().tolist()
 
 
@@ -70,7 +70,7 @@ def test_the_order_does_not_depend_on_what_else_draws():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     assert_same(first, list(make()))
-    assert torch.equal(before, torch.get_rng_state())  # and takes nothing from the others' generator
+    assert torch.equal(before, torch.get_rng_state())  # the global generator is not advanced
 
 
 # Shares.
@@ -103,7 +103,7 @@ def test_parts_of_a_share_are_strided_as_shares_are():
     assert numbers(part) == numbers(other)
 
 
-# Going on.
+# Continuation.
 
 
 @pytest.mark.parametrize("stop", range(7))
@@ -119,6 +119,7 @@ def test_a_loader_continues_exactly_where_another_stopped(stop):
     assert_same(whole, begun + list(second))
 
 
+@pytest.mark.lengthy
 def test_what_workers_read_ahead_is_not_counted():
     loader = make(workers=1)
     begun = list(itertools.islice(loader, 2))
@@ -143,7 +144,7 @@ def test_a_finished_run_has_nothing_left():
     assert list(loader) == []
 
 
-# What is refused.
+# Rejected settings.
 
 
 def test_bad_settings_are_named():

@@ -1,4 +1,4 @@
-"""What training reads: pictures, cameras and captions from folders and from the miniature world."""
+"""Tests of the training data: pictures, cameras and captions from folders and from the miniature world."""
 
 import json
 import pickle
@@ -87,7 +87,7 @@ def test_the_miniature_world_is_the_one_of_world_load(tmp_path):
         assert np.array_equal(found.cameras[i].numpy(), expected.cameras[i])
         assert found.captions(i) == expected.captions(i)
         assert found.evaluation_caption(i) == expected.evaluation_caption(i)
-    assert list(tmp_path.iterdir())  # the cache is where it was asked for
+    assert list(tmp_path.iterdir())  # the cache is in the given folder
 
 
 def test_other_processes_open_the_miniature_world_themselves(tmp_path):

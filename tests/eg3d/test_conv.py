@@ -1,4 +1,4 @@
-"""Convolutions with resampling and modulation against the official numbers, and against their definitions."""
+"""Tests of convolutions with resampling and modulation against official values and against their definitions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from torch.testing import assert_close
 from dreamportrait.eg3d.conv import conv2d_resample, minibatch_std, modulated_conv2d, normalize_2nd_moment
 from eg3d_ops import downsample2d, upsample2d
 
-# Sums of up to 150 float32 products of size 1, in another order than the reference's: a few times 1e-6.
+# Sums of up to 150 float32 products of size 1 in another order than the reference's differ by a few times 1e-6.
 VALUE = {"rtol": 1e-5, "atol": 1e-5}
-# Gradients of weights add up every pixel as well: values of size 10 to 100, whose round-off is larger.
+# Gradients of weights also sum over every pixel: values of size 10 to 100, whose round-off is larger.
 GRADIENT = {"rtol": 1e-5, "atol": 1e-4}
 # The same sums in float64, where round-off is 1e-16 of values up to 1000.
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -27,7 +27,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def check_golden(case: OpCase, op: Callable[..., Tensor], names: Sequence[str]) -> None:
-    """The value, its gradients with respect to `names`, and the gradients of those."""
+    """Check the value, its gradients with respect to `names`, and the gradients of those gradients."""
     golden = case.tensors
     inputs = {name: golden[name].clone().requires_grad_() for name in names}
     y = op(**inputs)
@@ -92,7 +92,7 @@ def test_conv2d_resample_is_upsample_convolve_downsample(
     flips: tuple[bool, bool],
     seed: int,
 ) -> None:
-    """On an image that goes on as zeros for ever, the three steps in turn give the same."""
+    """conv2d_resample equals the three steps in turn on an image with a wide border of zeros."""
     (up, down), (kh, kw), (flip_weight, flip_filter) = factors, kernel, flips
     torch.manual_seed(seed)
     x = torch.randn(2, 4, 6, 12, dtype=torch.float64)  # sizes and border are multiples of every `down`
@@ -116,7 +116,7 @@ def test_conv2d_resample_by_hand() -> None:
     x, w = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[1.0, 10.0, 100.0]]]])
     assert conv2d_resample(x, w, padding=[1, 1, 0, 0]).tolist() == [[[[210.0, 21.0]]]]
     assert conv2d_resample(x, w, padding=[1, 1, 0, 0], flip_weight=False).tolist() == [[[[12.0, 120.0]]]]
-    # Upsampled with a filter of one tap: 0 1 0 2 in the lower row, times 4 to make up for the zeros.
+    # Upsampling with a filter of one tap gives 0 1 0 2 in the lower row, times 4 to compensate for the zeros.
     up = conv2d_resample(x, w, torch.ones(1, 1), up=2, padding=[1, 1, 0, 0])
     assert up.tolist() == [[[[0.0, 0.0, 0.0, 0.0], [400.0, 40.0, 804.0, 80.0]]]]
 
@@ -150,7 +150,7 @@ def test_half_precision_does_not_overflow(fused: bool) -> None:
     expected = modulated_conv2d(x, weight, styles, padding=1)
     got = modulated_conv2d(x.half(), weight, styles, padding=1, fused_modconv=fused)
     assert got.dtype == torch.float16
-    # 576 products of values with 11-bit mantissas, results of size 1: errors add up like noise, 24 * 2^-12.
+    # 576 products of values with 11-bit mantissas, results of size 1: errors add up like noise to 24 * 2^-12.
     assert_close(got.float(), expected, rtol=0, atol=24 / 2**12)
 
 
@@ -159,7 +159,7 @@ def test_half_precision_of_zeros() -> None:
     x, weight, styles = torch.ones(2, 4, 3, 3), torch.ones(2, 4, 1, 1), torch.ones(2, 4)
     weight[0], styles[0] = 0, 0
     y = modulated_conv2d(x.half(), weight, styles)
-    # Sample 1, channel 1 is 4 ones over their norm, 2.
+    # Sample 1, channel 1 is the sum of 4 ones divided by their norm, 2.
     assert y[:, :, 0, 0].tolist() == [[0.0, 0.0], [0.0, 2.0]]
 
 

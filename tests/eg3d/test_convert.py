@@ -1,6 +1,6 @@
-"""Official snapshots become folders, and folders networks that compute the same numbers. Built from tiny networks.
+"""Tests of converting official snapshots to folders, and of loading the folders. The networks are tiny.
 
-Hostile files are in test_hostile_pickles.py.
+The loaded networks compute the same numbers. Hostile files are in test_hostile_pickles.py.
 """
 
 import copy
@@ -49,7 +49,7 @@ def rendered(generator):
 
 @pytest.fixture
 def entries(generator, discriminator):
-    """A snapshot's content, for a test to change before it is written."""
+    """Return the content of a snapshot, which a test may change before writing it."""
     return official_pickles.snapshot(
         official_pickles.official(generator, arguments(G_NAME)),
         official_pickles.official(discriminator, arguments(D_NAME)),
@@ -58,7 +58,7 @@ def entries(generator, discriminator):
 
 @pytest.fixture(scope="module")
 def snapshot(generator, discriminator, tmp_path_factory) -> Path:
-    """An unchanged one."""
+    """Write an unchanged snapshot and return its path."""
     g = official_pickles.official(generator, arguments(G_NAME))
     d = official_pickles.official(discriminator, arguments(D_NAME))
     path = tmp_path_factory.mktemp("snapshot") / "network-snapshot-025000.pkl"
@@ -68,13 +68,13 @@ def snapshot(generator, discriminator, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(snapshot) -> Path:
-    """What it is converted to."""
+    """Return the folder that the unchanged snapshot is converted to."""
     convert_eg3d(snapshot, snapshot.parent / "converted")
     return snapshot.parent / "converted"
 
 
 def converted(entries: dict, tmp_path: Path, **options):
-    """The folder that a changed snapshot becomes."""
+    """Convert changed content of a snapshot and return the folder."""
     (tmp_path / "s.pkl").write_bytes(official_pickles.dumps(entries))
     convert_eg3d(tmp_path / "s.pkl", tmp_path / "out", **options)
     return tmp_path / "out"
@@ -92,11 +92,11 @@ def render(generator: nn.Module):
         return generator(given["z"], given["c"], resolution=8)
 
 
-# What is converted.
+# Conversion.
 
 
 def test_layout_of_the_made_up_snapshots(entries):
-    """They have the modules and attributes that names.json lists, in the place it gives as example."""
+    """The made-up snapshots have the modules and attributes that names.json lists, at the places of its examples."""
     assert len(official_pickles.CLASSES) == 21
     for described, about in official_pickles.CLASSES.items():
         root, _, path = about["example"].partition(".")
@@ -104,12 +104,12 @@ def test_layout_of_the_made_up_snapshots(entries):
         name = described.removesuffix(" (plain, by reference)")
         plain = f"{type(module).__module__}.{type(module).__qualname__}"
         assert getattr(module, "made_as", plain) == name
-        hooks = {key for key in (*vars(module), *about["state_keys"]) if "hook" in key}  # vary with the version
+        hooks = {key for key in (*vars(module), *about["state_keys"]) if "hook" in key}  # they vary with the version
         assert set(vars(module)) - hooks - {"made_as"} == set(about["state_keys"]) - hooks, described
 
 
 def test_names_in_the_made_up_snapshots(snapshot, monkeypatch):
-    """They mention the globals that names.json saw in official ones, no more and no less."""
+    """The made-up snapshots mention exactly the globals that names.json lists for official ones."""
     mentioned, original = set(), PickleReader._mention
 
     def record(reader, module, name):
@@ -207,7 +207,7 @@ def test_which_generator(entries, generator, tmp_path):
 
 
 def test_plane_axes_are_read_from_the_renderer(entries, tmp_path):
-    """A network whose planes were mended before training converts to what it was trained with."""
+    """A network that was trained with corrected plane axes keeps them when it is converted."""
     entries["G_ema"].renderer.plane_axes = torch.eye(3)[torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]])]
     assert load_eg3d_config(converted(entries, tmp_path)).generator.plane_axes == "xy_yz_zx"
     entries["G_ema"].renderer.plane_axes[2] = -entries["G_ema"].renderer.plane_axes[2]
@@ -222,7 +222,7 @@ def test_weights_in_another_memory_order(entries, generator, tmp_path):
     assert_same_state(load_generator(converted(entries, tmp_path)), generator)
 
 
-# Snapshots that are not as they should be.
+# Broken snapshots.
 
 
 def rename(entries, old, new):
@@ -322,8 +322,9 @@ def test_command(snapshot, folder, tmp_path):
     assert again.output.startswith("Error: ") and len(again.output.splitlines()) == 1
 
 
+@pytest.mark.lengthy
 def test_command_fails_with_one_message(tmp_path):
-    """As a process: nothing but the message, and help without PyTorch."""
+    """A failing process prints nothing but the message. Importing the command line does not import PyTorch."""
     page = tmp_path / "ffhq512-128.pkl"
     page.write_text("<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head>")
     command = [sys.executable, "-m", "dreamportrait", "convert", "eg3d", str(page), str(tmp_path / "out")]

@@ -1,8 +1,8 @@
-"""The tri-plane generator against the official one: every stored intermediate, output and gradient.
+"""Tests of the tri-plane generator against the official one: every stored intermediate, output and gradient.
 
-Tolerances are relative to the largest value of each tensor. Both sides are float32 in another order of operations;
-behind importance sampling, where rounding moves samples, errors grow. The reference data suggests 1e-5 for
-backbones, 1e-4 for images, 1e-3 for gradients; what is asserted is a few times what is seen here.
+Tolerances are relative to the largest value of each tensor. Both sides compute in float32 in different orders;
+errors grow after importance sampling, where rounding moves samples. The reference data suggests 1e-5 for
+backbones, 1e-4 for images, 1e-3 for gradients; the asserted tolerances are a few times the measured errors.
 """
 
 import copy
@@ -48,7 +48,7 @@ def inputs(name: str) -> dict[str, Tensor]:
 
 
 def half_draws(generator: TriPlaneGenerator, batch: int, resolution: int) -> tuple[Tensor, Tensor]:
-    """Every draw 0.5: what most of the reference data was made with."""
+    """Return draws that are all 0.5, which most of the reference data was made with."""
     counts = (generator.config.num_coarse, generator.config.num_fine)
     coarse, fine = (torch.full((batch, resolution**2, count), 0.5) for count in counts)
     return coarse, fine
@@ -56,7 +56,7 @@ def half_draws(generator: TriPlaneGenerator, batch: int, resolution: int) -> tup
 
 @contextmanager
 def recorded(generator: TriPlaneGenerator) -> Iterator[dict[str, Tensor]]:
-    """Outputs of every synthesis block of one pass."""
+    """Record the outputs of every synthesis block during one pass."""
     blocks = {
         f"backbone.b{r}": b
         for r, b in zip(generator.backbone.synthesis.resolutions, generator.backbone.synthesis.blocks(), strict=True)
@@ -88,7 +88,7 @@ RAW_SLICE = {
 
 
 def assert_stored(name: str, key: str, value: Tensor, limit: float) -> None:
-    """Compares with `key`, or with the slice of it that is stored, and with the norm where that is."""
+    """Compare with the stored tensor `key` or with its stored slice, and with its norm if that is stored."""
     expected, stats = outputs(name), load(name).info["stats"].get(key, {})
     if key in expected:
         assert relative(value, expected[key]) <= limit, key
@@ -106,6 +106,7 @@ def render_half(generator, planes, camera, w, size, impl="auto"):
 
 @pytest.mark.parametrize("impl", ["reference", "auto"])
 @torch.no_grad()
+@pytest.mark.lengthy
 def test_every_block_and_output(case, impl):
     name, generator = case
     given, size = inputs(name), load(name).info["neural_rendering_resolution"]
@@ -129,7 +130,7 @@ def test_every_block_and_output(case, impl):
 
 @torch.no_grad()
 def test_inside_the_renderer(tiny):
-    """Sample depths, coarse weights and rendered features, from the parts the twin is made of."""
+    """The parts of the reference renderer give the official sample depths, coarse weights and features."""
     given, expected, c = inputs("generator_tiny"), outputs("generator_tiny"), tiny.config
     planes = tiny.synthesize_planes(tiny.map(given["z"], given["c"]))
     origins, directions = rays_from_label(given["c"], 16)
@@ -177,7 +178,7 @@ def test_other_views_and_resolutions(tiny):
 @pytest.mark.parametrize(("name", "size"), [("generator_tiny", 64), ("generator_4x", 128)])
 @torch.no_grad()
 def test_raw_image_with_and_without_first_block(name, size):
-    """At the resolution super-resolution starts from, the official raw image contains its first block's colours."""
+    """At the input resolution of super-resolution, the official raw image contains its first block's colours."""
     generator, given = golden_generator(name), inputs(name)
     w = generator.map(given["z"], given["c"])
     planes = generator.synthesize_planes(w)
@@ -218,7 +219,7 @@ def load_config(name):
 
 
 def test_missing_camera_scale_is_zero():
-    """As the official code reads it: a checkpoint without the setting was trained without conditioning."""
+    """A missing c_scale counts as 0, as in the official code: the checkpoint was trained without conditioning."""
     arguments = copy.deepcopy(load("generator_tiny").info["init_kwargs"])
     del arguments["rendering_kwargs"]["c_scale"]
     assert generator_from_official(arguments).config.camera_scale == 0
@@ -234,6 +235,7 @@ def test_density_and_color_at_points(tiny):
 
 
 @pytest.mark.parametrize("impl", ["reference", "auto"])
+@pytest.mark.lengthy
 def test_gradients(impl):
     name = "generator_tiny"
     generator, given, info = golden_generator(name), inputs(name), load(name).info
@@ -281,7 +283,7 @@ def test_noise_modes(tiny):
 
 @pytest.mark.parametrize("config", ["ffhq512", "afhq512", "shapenet128"])
 def test_names_and_shapes_at_full_size(config):
-    """On the meta device: nothing is computed or stored."""
+    """Names and shapes match at full size. On the meta device nothing is computed or stored."""
     configs = load("names").info["configs"]
     official = configs[config]
     if isinstance(official["G_state_dict"], str):  # "identical ... to ffhq512"

@@ -1,6 +1,6 @@
-"""Files that are no official snapshots are refused with one clear message, and nothing in them is executed.
+"""Tests that files other than official snapshots are rejected with one clear message, and never executed.
 
-Nothing else may come of them either: no other exception, no recursion, no memory or time out of proportion.
+They must not cause any other exception, a recursion, or an excessive use of memory or time.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ from dreamportrait.weights.pickle_reader import _INSTRUCTIONS
 
 
 def assert_refused(data: bytes, message: str, folder: Path) -> None:
-    """By the reader and by the command, which leaves nothing behind."""
+    """Check that the reader and the command reject the file, and that the command leaves nothing behind."""
     path = folder / "hostile.pkl"
     path.write_bytes(data)
     before = sorted(folder.iterdir())
@@ -56,7 +56,7 @@ def assert_refused(data: bytes, message: str, folder: Path) -> None:
 
 @pytest.fixture
 def canary(tmp_path, monkeypatch) -> Path:
-    """A file that hostile pickles make, if they can. A module of the same name makes it when imported."""
+    """Return the path of a file that hostile pickles try to create. A module of that name creates it when imported."""
     folder = tmp_path / "modules"
     folder.mkdir()
     canary = tmp_path / "a_module_with_a_canary"
@@ -77,13 +77,14 @@ def test_nothing_is_executed(canary, tmp_path, case):
 
 
 @pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.lengthy
 def test_refused(tmp_path, case):
     data, message = REFUSED[case]
     assert_refused(data, message, tmp_path)
 
 
 def test_the_hand_assembled_parts_are_right(tmp_path):
-    """Else everything made of them would be refused for the wrong reason."""
+    """The hand-assembled parts are valid; otherwise files made of them would be rejected for the wrong reason."""
     path = tmp_path / "s.pkl"
     path.write_bytes(entry(tensor(1, (3,), (1,), more=b"}")))
     view = read_snapshot(path).entries["G_ema"]
@@ -112,7 +113,8 @@ def test_lengths_are_checked_before_anything_is_allocated(tmp_path):
         assert peak < 2**20, case
 
 
-# Values inside values, each taken from the memo by the next: deep without one open bracket. -> one more level.
+# Instructions that add one level of nesting. Each value takes the previous one from the memo, so that values nest
+# deeply without an open bracket.
 LEVELS = {
     "lists": b"]h\x00aq\x00",
     "tuples": b"h\x00\x85q\x00",
@@ -129,8 +131,9 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("kind", LEVELS)
+@pytest.mark.lengthy
 def test_deep_nesting(tmp_path, kind):
-    """Fifty thousand levels neither exhaust the stack when read, nor when walked, shown or freed."""
+    """Reading, walking, showing and freeing fifty thousand levels does not exhaust the stack."""
     levels = text("junk") + b"(Nq\x00" + LEVELS[kind] * 50_000 + b"ts"
 
     def nested_in(value: bytes) -> bytes:
@@ -144,7 +147,7 @@ def test_deep_nesting(tmp_path, kind):
 
 
 def doubled(levels: int) -> list:
-    """A list that is small in memory and would have 2^levels items if written out."""
+    """Return a list that is small in memory but would have 2^levels items if written out."""
     value: list = []
     for _ in range(levels):
         value = [value, value]
@@ -152,7 +155,7 @@ def doubled(levels: int) -> list:
 
 
 def small_network(**children: nn.Module) -> official_pickles.Persistent:
-    """As little as can be found in a snapshot."""
+    """Return the smallest network that can be found in a snapshot."""
     network = official_pickles.Persistent(
         "TriPlaneGenerator", {"z_dim": 32, "mapping_kwargs": official_pickles.EasyDict(a=1.5)}
     )
@@ -186,7 +189,7 @@ def test_small_files_that_stand_for_endless_networks(tmp_path):
 
 
 def test_tensors_that_share_storage(tmp_path):
-    """A file of one gigabyte must not stand for five hundred."""
+    """Tensors that share storage are rejected: a file of one gigabyte must not expand to five hundred."""
     generator = official_pickles.golden("generator_tiny")
     shared = torch.zeros(max(parameter.numel() for parameter in generator.parameters()))
     once = shared._typed_storage()
@@ -204,7 +207,7 @@ def test_tensors_that_share_storage(tmp_path):
     assert_refused(data, "tensors that share storage", tmp_path)
 
 
-# Files that are something else.
+# Files of other formats.
 
 OTHER_FILES = {
     "empty": (b"", "the file is empty, the download failed"),
@@ -237,18 +240,18 @@ def test_no_regular_files(tmp_path):
     with pytest.raises(SnapshotError, match="this is not a regular file"):
         convert_eg3d(tmp_path, tmp_path / "out")
     with (tmp_path / "huge.pkl").open("wb") as file:
-        file.truncate(2**31 + 1)  # takes no space
+        file.truncate(2**31 + 1)  # a sparse file takes no disk space
     with pytest.raises(SnapshotError, match="2147483649 bytes; official snapshots have about"):
         convert_eg3d(tmp_path / "huge.pkl", tmp_path / "out")
 
 
-# Valid snapshots, damaged.
+# Valid snapshots that were damaged.
 
 SMALL = official_pickles.dumps(official_pickles.snapshot(small_network(decoder=nn.Sequential(nn.Softplus()))))
 
 
 def examine(path: Path) -> None:
-    """Everything that is done to a file before the network it describes is built."""
+    """Do everything that is done to a file before the network that it describes is built."""
     snapshot = read_snapshot(path)
     network = find_network(snapshot, "G_ema", "TriPlaneGenerator", ("rendering_kwargs",))
     for view in network.tensors.values():
@@ -269,7 +272,7 @@ def test_truncated(tmp_path):
             examine(path)
 
 
-# A few milliseconds each; how many is a matter of patience.
+# Each example takes a few milliseconds; only the run time limits their number.
 MUTATIONS = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -282,6 +285,7 @@ def assert_read_or_refused(data: bytes, folder: Path) -> None:
 
 @MUTATIONS
 @given(changes=st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@pytest.mark.lengthy
 def test_changed_bytes(tmp_path, changes):
     data = bytearray(SMALL)
     for position, value in changes:
@@ -289,12 +293,13 @@ def test_changed_bytes(tmp_path, changes):
     assert_read_or_refused(bytes(data), tmp_path)
 
 
-# Every instruction that the reader knows, and values for them to meet.
+# Every instruction that the reader knows, and values for the instructions to work on.
 PARTS = [bytes([code]) for code in _INSTRUCTIONS]
 PARTS += [b"K\x05", b"(", b"h\x00", b"q\x00", text("x"), SOFTPLUS, tensor(), persistent(b"}")]
 
 
 @MUTATIONS
 @given(st.lists(st.sampled_from(PARTS), max_size=30))
+@pytest.mark.lengthy
 def test_random_programs(tmp_path, parts):
     assert_read_or_refused(b"\x80\x04" + b"".join(parts) + b".", tmp_path)

@@ -1,7 +1,7 @@
-"""float16 and bfloat16 against float32: the same network, with its highest resolutions in lower precision.
+"""Tests of float16 and bfloat16 against float32: the same network, with its highest resolutions in lower precision.
 
-Tolerances are relative L2 errors of whole images. A float16 has 11 bits (half a unit: 2.4e-4), a bfloat16 8 (2e-3);
-some ten layers of it lie behind each number. Seen here: 5e-4 and 5e-3.
+Tolerances are relative L2 errors of whole images. float16 has 11 bits (half a unit: 2.4e-4), bfloat16 has 8 (2e-3),
+and each number passes through some ten such layers. The measured errors are 5e-4 and 5e-3.
 """
 
 from dataclasses import replace
@@ -41,7 +41,7 @@ def test_generator(precision):
     for r, block in zip(low.backbone.synthesis.resolutions, low.backbone.synthesis.blocks(), strict=True):
         block.register_forward_hook(lambda _, __, out, r=r: seen.update({r: out[0].dtype}))
     a, b = (g(given["z"][:1], given["c"][:1], resolution=16) for g in (low, full))
-    # The three highest resolutions and nothing below.
+    # Only the three highest resolutions are in low precision.
     assert seen == {r: DTYPES[precision] if r >= 64 else torch.float32 for r in (4, 8, 16, 32, 64, 128, 256)}
     assert a.image.dtype == a.image_raw.dtype == torch.float32
     for name in ("image", "image_raw", "depth"):
@@ -49,6 +49,7 @@ def test_generator(precision):
 
 
 @pytest.mark.parametrize("precision", LIMITS)
+@pytest.mark.lengthy
 def test_gradients(precision):
     given = load("generator_tiny").group("in")
     gradients = []
@@ -57,7 +58,7 @@ def test_gradients(precision):
         g(given["z"][:1], given["c"][:1], resolution=16).image.square().mean().backward()
         gradients.append(torch.cat([q.grad.flatten() for q in g.parameters() if q.grad is not None]))
     assert gradients[0].isfinite().all()
-    assert 0 < error(*gradients) <= 5 * LIMITS[precision]  # the backward pass rounds as often again, and cancels
+    assert 0 < error(*gradients) <= 5 * LIMITS[precision]  # the backward pass rounds as often again; its sums cancel
 
 
 @pytest.mark.parametrize("precision", LIMITS)
@@ -77,12 +78,12 @@ def test_discriminator(precision):
 
 @torch.no_grad()
 def test_half_precision_survives_large_weights():
-    """Demodulation cancels any scale; computed naively these sums would exceed 65504, the largest float16."""
+    """Demodulation cancels any scale of the weights; naive sums would exceed 65504, the largest float16."""
     layer = SynthesisLayer(64, 8, 16, 8)
     layer.weight.mul_(300)
     layer.affine = FullyConnected(16, 64, bias_init=300.0)
     x, w = torch.randn(1, 64, 8, 8) * 8, torch.randn(1, 16)
-    for fused in (1, 2):  # samples: one takes the fused path
+    for fused in (1, 2):  # batch size; a batch of one takes the fused path
         args = (x.expand(fused, -1, -1, -1), w.expand(fused, -1), "none")
         half, full = layer(args[0].half(), *args[1:]), layer(*args)
         assert half.isfinite().all()

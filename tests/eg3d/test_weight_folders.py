@@ -1,4 +1,4 @@
-"""Folders of weights: written completely or not at all, replaced only when asked, read strictly."""
+"""Tests of weight folders: written completely or not at all, replaced only on request, read strictly."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_overwriting(generator, tmp_path):
 @pytest.mark.parametrize("step", ["save_file", "os.fsync", "Path.rename"])
 @pytest.mark.parametrize("existing", [False, True])
 def test_nothing_is_ever_half_written(generator, tmp_path, monkeypatch, step, existing):
-    """A full disk, at each kind of step: what was there before is there after, and nothing else."""
+    """If the disk is full, at each kind of step, the previous content stays and nothing else is left behind."""
     out, rename = tmp_path / "out", Path.rename
     if existing:
         save_generator(generator, out, licence="old")
@@ -118,7 +118,7 @@ def test_nothing_is_ever_half_written(generator, tmp_path, monkeypatch, step, ex
 
 @pytest.fixture
 def copied(folder, tmp_path) -> Path:
-    """For a test to damage."""
+    """Return a copy of the folder, which a test may damage."""
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path

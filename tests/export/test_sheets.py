@@ -1,4 +1,4 @@
-"""Sheets of portraits, pixel by pixel, and how they get to disk."""
+"""Tests of sheets of portraits: their pixels, their text, and writing them to disk."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ TEXT = "a woman with red hair and glasses who looks at the camera, on a white ba
 
 
 def plain(*values: float, size: int = 64) -> Tensor:
-    """Pictures of one grey each."""
+    """Return pictures of one uniform grey each."""
     return torch.tensor(values)[:, None, None, None].expand(-1, 3, size, size)
 
 
@@ -99,7 +99,7 @@ def test_sheets_beside_each_other() -> None:
     assert np.array_equal(whole[top:, : 192 + 256], np.asarray(first))
     assert np.array_equal(whole[top:, -256:], np.asarray(second))
     assert (whole[:, 192 + 256 : -256] == 255).all()
-    ink = (whole[:top] < 128).any((0, 2)).nonzero()[0]  # of both titles, each in the middle of its pictures
+    ink = (whole[:top] < 128).any((0, 2)).nonzero()[0]  # of both titles, each centred above its pictures
     for left, right in ((192, 448), (448 + gap, 704 + gap)):
         title = ink[(ink >= left) & (ink < right)]
         assert len(title) and abs((title[0] + title[-1]) / 2 - (left + right) / 2) <= 3
@@ -113,7 +113,7 @@ def test_lines_hold_all_words_and_are_not_too_long() -> None:
     lines = wrapped(TEXT, FONT, 100, lines=20).split("\n")
     assert " ".join(lines) == TEXT and len(lines) > 3
     assert all(FONT.getlength(line) <= 100 for line in lines)
-    # As long as can be: the next word would not have fitted.
+    # Each line is as long as possible: the next word would not have fitted.
     after = [line.split()[0] for line in lines[1:]]
     assert all(FONT.getlength(f"{line} {word}") > 100 for line, word in zip(lines[:-1], after, strict=True))
 
@@ -196,7 +196,7 @@ def test_sheets_of_portraits(tmp_path: Path) -> None:
     sheet = np.asarray(portraits.sheet())
     assert sheet.shape == (256, 192 + 3 * 128, 3)
     shown = Image.fromarray(sheet[128:256, 192 + 128 : 192 + 256]).resize((16, 16), Image.Resampling.BOX)
-    assert np.abs(np.asarray(shown).astype(int) - portraits.images[1, 1]).mean() < 12  # enlarged smoothly, and back
+    assert np.abs(np.asarray(shown).astype(int) - portraits.images[1, 1]).mean() < 12  # enlarged smoothly, then reduced
 
     deep = np.asarray(portraits.sheet(depth=True))
     assert deep.shape == (512, 192 + 3 * 128, 3) and np.array_equal(deep[:128], sheet[:128])

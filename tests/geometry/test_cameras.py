@@ -1,4 +1,4 @@
-"""Camera poses, intrinsics and labels: official numbers, the convention, and what is refused."""
+"""Tests of camera poses, intrinsics and labels: official values, the convention, and rejected inputs."""
 
 import math
 
@@ -17,7 +17,7 @@ from dreamportrait.geometry.cameras import (
 from dreamportrait.geometry.rays import rays_from_label
 
 GOLDEN = load("camera").info
-# float32 trigonometry of numbers up to 3: a few units in the last place.
+# Float32 trigonometry of numbers up to 3 is off by a few units in the last place.
 CLOSE = {"rtol": 0, "atol": 2e-6}
 
 
@@ -34,13 +34,13 @@ def test_look_at(case):
 @pytest.mark.parametrize("case", GOLDEN["gaussian_std0"] + GOLDEN["uniform_std0"])
 def test_poses_without_spread(case):
     found = official_pose(case["h"], case["v"], case["radius"])
-    # At the clamped poles the position nearly meets the up axis, and rounding grows to 1e-5.
+    # At the clamped poles the position is nearly on the up axis, which amplifies rounding to 1e-5.
     torch.testing.assert_close(found, matrix(case), rtol=0, atol=2e-6 if 0.1 < case["v"] < 3 else 5e-5)
 
 
 @pytest.mark.parametrize("case", GOLDEN["with_draws"])
 def test_poses_with_draws(case, monkeypatch):
-    """The angles of the given draws, h first, through `random_angles`."""
+    """`random_angles` turns the given draws, h first, into the angles of the official poses."""
     draws = iter([case["draw_h"], case["draw_v"]])
     for name in ("rand", "randn"):
         monkeypatch.setattr(torch, name, lambda count, **_: torch.full((count,), next(draws)))
@@ -62,18 +62,18 @@ def label_at(yaw=math.pi / 2, pitch=math.pi / 2, target=(0.0, 0.0, 0.0)):
 
 
 def test_the_convention():
-    """A known point lands where the words of `cameras` say: x right, y down, z forward, world y up."""
+    """Rays follow the convention that `cameras` documents: x right, y down, z forward, world y up."""
     label = label_at()
     origins, directions = rays_from_label(label, 64)
     assert torch.allclose(origins[0, 0], torch.tensor([0.0, 0.0, 2.7]), atol=1e-6)  # in front of the face
     grid = directions.reshape(64, 64, 3)
     assert (grid[..., 2] < 0).all()  # looking back at the origin
-    assert grid[0, :, 1].min() > 0 > grid[-1, :, 1].max()  # the first row sees up
-    assert grid[:, 0, 0].max() < 0 < grid[:, -1, 0].min()  # the first column sees -x
+    assert grid[0, :, 1].min() > 0 > grid[-1, :, 1].max()  # the first row looks up
+    assert grid[:, 0, 0].max() < 0 < grid[:, -1, 0].min()  # the first column looks towards -x
 
 
 def test_points_project_back_onto_their_pixels():
-    """Along each pixel's ray to a point, then through pose and intrinsics back to the pixel."""
+    """Points along each pixel's ray project through pose and intrinsics back onto the pixel."""
     label = label_at(yaw=torch.tensor([1.2, 2.0]), pitch=torch.tensor([1.4, 1.7]), target=(0.0, 0.1, 0.2)).double()
     origins, directions = rays_from_label(label, 8)
     points = origins + directions * torch.linspace(2.2, 3.3, 64, dtype=torch.float64)[:, None]

@@ -1,4 +1,4 @@
-"""Known points through the cameras, both ways, against the miniature world's exact renderer."""
+"""Tests of projection in both directions against the miniature world's exact renderer."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_a_point_on_a_ray_is_seen_at_its_pixel(cameras: torch.Tensor) -> None:
     place, distance = project(points_at(depth, cameras), cameras)
     centres = (torch.arange(SIZE) + 0.5) / SIZE
     v, u = torch.meshgrid(centres, centres, indexing="ij")
-    # float32 coordinates of about 3, a few operations: 1e-6 of them.
+    # A few operations on float32 coordinates of about 3 have errors of 1e-6 of them.
     torch.testing.assert_close(place, torch.stack([u, v], -1).reshape(1, -1, 2).expand_as(place), rtol=0, atol=1e-5)
     torch.testing.assert_close(distance, depth.flatten(1), rtol=0, atol=1e-5)
 
@@ -40,7 +40,7 @@ def test_the_face_renderer_sees_small_balls_where_they_are_projected(cameras: to
         for point, uv, far in zip(points, place.numpy(), distance, strict=True):
             hits = cast([Solid(0, tuple(point), (0.01, 0.01, 0.01), np.zeros(3))], eye)
             rows, columns = np.nonzero(hits.solid == 0)
-            # The middle of about a thousand pixels, in pixels; perspective moves it by less than half of one.
+            # The centre of about a thousand pixels; perspective moves it by less than half a pixel.
             assert abs((columns.mean() + 0.5) - uv[0] * 1024) < 0.5
             assert abs((rows.mean() + 0.5) - uv[1] * 1024) < 0.5
             lengths = np.sqrt((eye.directions() ** 2).sum(-1))
@@ -49,7 +49,7 @@ def test_the_face_renderer_sees_small_balls_where_they_are_projected(cameras: to
 
 
 def test_face_pictures_and_eg3d_rays_agree_on_the_depth() -> None:
-    """Points reached along EG3D's rays by the renderer's depth lie on the ellipsoid that was drawn."""
+    """Points on EG3D's rays at the renderer's depth lie on the ellipsoid that was drawn."""
     label = camera_label(official_pose(math.pi / 2 + 0.3, math.pi / 2 - 0.1), intrinsics_from_fov(18.837))
     eye = Camera.from_label(label[0].numpy(), SIZE)
     center, radii = np.array([0.02, -0.03, 0.01]), np.array([0.2, 0.1, 0.15])
@@ -59,7 +59,7 @@ def test_face_pictures_and_eg3d_rays_agree_on_the_depth() -> None:
     points = (origins[0] + torch.from_numpy(depth).reshape(-1, 1) * directions[0]).numpy()[hits.solid.ravel() == 0]
     level = (((points - center) / radii) ** 2).sum(1)
     assert len(points) > 300
-    # The surface is |.|^2 = 1; float32 distances of 2.7 are good to 3e-7, divided by a radius of 0.1.
+    # The surface is |.|^2 = 1; float32 distances of 2.7 are accurate to 3e-7, divided by a radius of 0.1.
     np.testing.assert_allclose(level, 1, atol=2e-4)
 
 
@@ -75,7 +75,7 @@ def test_exact_pictures_are_consistent_and_moved_ones_are_not() -> None:
     shifted = (views[1][0].roll(6, -1), views[1][1].roll(6, -1), views[1][2])
     wrong = reprojection_error(views[0], shifted, nearer_than=3.0, tolerance=0.02)
     assert exact.seen > 0.8
-    # Light stays with the head, so colours agree up to the resampling of edges.
+    # The light is fixed to the head, so colours agree except where edges are resampled.
     assert exact.color < 0.06
     assert exact.depth < 0.008
     assert wrong.color > 2 * exact.color
@@ -87,6 +87,6 @@ def test_pictures_do_not_depend_on_the_resolution_beyond_its_pixels() -> None:
     large = render(face, np.zeros(16), label, 128)
     small = render(face, np.zeros(16), label, 64)
     halved = large.image.reshape(64, 2, 64, 2, 3).mean((1, 3))
-    # Twice the rays per pixel: pixels on edges differ, the mean does not.
+    # The large picture has twice the rays along each side: pixels on edges differ, the mean does not.
     assert np.abs(halved - small.image).mean() < 3
     assert (large.mask[::2, ::2] == small.mask).mean() > 0.97

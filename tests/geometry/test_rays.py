@@ -1,4 +1,4 @@
-"""Rays of a camera against the official numbers and by hand."""
+"""Tests of camera rays against official values and values computed by hand."""
 
 import pytest
 import torch
@@ -19,14 +19,14 @@ def label_of(cam2world: list[list[float]], intrinsics: list[list[float]]) -> Ten
 def test_golden(case: dict) -> None:
     label = label_of(case["c2w"], case["intrinsics"])
     origins, directions = rays_from_label(label, case["resolution"])
-    # Sums of three float32 numbers of size 1 to 3: a few units in the last place.
+    # Sums of three float32 numbers of size 1 to 3 are off by a few units in the last place.
     close = {"rtol": 0, "atol": 1e-6}
     assert_close(directions, torch.tensor(case["directions"])[None], **close)
     assert_close(origins, torch.tensor(case["origins"])[None].expand_as(directions), **close)
 
 
 def test_by_hand() -> None:
-    """At the origin, looking along z with focal length 1: pixel centres at -1/4 and 1/4, row by row."""
+    """A camera at the origin that looks along z, with focal length 1, has pixel centres at -1/4 and 1/4, row by row."""
     label = label_of(torch.eye(4).tolist(), [[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
     origins, directions = rays_from_label(label, 2)
     corners = torch.tensor([[[-0.25, -0.25, 1.0], [0.25, -0.25, 1.0], [-0.25, 0.25, 1.0], [0.25, 0.25, 1.0]]])

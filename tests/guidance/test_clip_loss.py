@@ -1,4 +1,4 @@
-"""The CLIP loss, with features that are known and with a CLIP."""
+"""Tests of the CLIP loss, with known features and with a real CLIP."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from dreamportrait.text.clip_scorer import ClipScorer
 
 
 class Known:
-    """Sees a picture's three mean colours; reads three numbers."""
+    """A scorer whose image features are the three mean colours and whose text features are the three numbers given."""
 
     def image_features(self, images: Tensor) -> Tensor:
         return torch.nn.functional.normalize(images.mean((2, 3)), dim=1)
@@ -35,7 +35,7 @@ def test_by_hand(images: Tensor) -> None:
     torch.testing.assert_close(loss, torch.tensor((0 + 2 + 0.4) / 3))
     loss.backward()
     assert images.grad is not None
-    # The third: d(1 - cos) / d colour = -(u - cos v) / |colour|, a quarter of it for each of 4 pixels, over 3 images.
+    # The third image: d(1 - cos) / d colour = -(u - cos v) / |colour|, divided by its 4 pixels and by the 3 images.
     expected = -(torch.tensor([1.0, 0, 0]) - 0.6 * torch.tensor([0.6, 0.8, 0])) / 0.5 / 4 / 3
     torch.testing.assert_close(images.grad[2, :, 0, 0], expected)
 

@@ -1,4 +1,4 @@
-"""Score distillation against gradients derived by hand, with a linear auto-encoder and a linear denoiser."""
+"""Tests of score distillation against gradients derived by hand, for a linear auto-encoder and denoiser."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ WEIGHTS = {
 
 
 class Linear:
-    """x' = A x and eps_phi(x_t; y, t) = B x_t + t C y, in double precision; y is the first word."""
+    """A prior with x' = A x and eps_phi(x_t; y, t) = B x_t + t C y, in double precision; y is the first word."""
 
     latent_shape = LATENT
     alphas_cumprod = SCHEDULE
@@ -42,7 +42,7 @@ class Linear:
 
 
 class Knowing(Linear):
-    """Knows that there is one picture only: the noise is what is left."""
+    """The ideal denoiser if only one picture exists: the noise is the rest after subtracting that picture."""
 
     def __init__(self, mean: Tensor) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def slope(loss: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
 
 def by_hand(prior: Linear, batch: dict[str, Tensor], i: int, scale: float, weighting: str, rescale: float) -> Tensor:
-    """Sample i's gradient for its latents, g, from the paper's symbols."""
+    """Return the gradient g of sample i with respect to its latents, written in the paper's symbols."""
     A, B, C = (matrix.detach() for matrix in (prior.A, prior.B, prior.C))
     t, eps = int(batch["t"][i]), batch["noise"][i].flatten()
     a = float(SCHEDULE[t])
@@ -87,7 +87,7 @@ def by_hand(prior: Linear, batch: dict[str, Tensor], i: int, scale: float, weigh
 @pytest.mark.parametrize("weighting", WEIGHTS)
 @pytest.mark.parametrize(("scale", "rescale"), [(1.0, 0.0), (7.5, 0.0), (7.5, 0.4), (30.0, 1.0)])
 def test_the_gradient_is_the_one_derived_by_hand(batch, weighting, scale, rescale) -> None:
-    """A^T w(t) (eps_hat - eps) / N: the encoder's Jacobian A, and not the denoiser's B."""
+    """The gradient is A^T w(t) (eps_hat - eps) / N: it has the encoder's Jacobian A but not the denoiser's B."""
     prior = Linear()
     loss = d_sds_loss(prior, **batch, scale=scale, weighting=weighting, rescale=rescale)
     g = [by_hand(prior, batch, i, scale, weighting, rescale) for i in range(N)]
@@ -109,7 +109,7 @@ def test_no_gradient_reaches_the_denoiser(batch) -> None:
 
 
 def test_each_sample_has_its_own_step_noise_and_prompt(batch) -> None:
-    """What changes for one sample changes nothing for another."""
+    """Changing the step, noise or prompt of one sample does not change the gradient of another."""
 
     def slopes(**changed: Tensor) -> Tensor:
         used = {**batch, **changed}
@@ -146,7 +146,7 @@ def test_accumulated_parts_add_up_to_the_batch(batch) -> None:
 
 
 def test_pictures_go_where_the_denoiser_wants_them(batch) -> None:
-    """With one picture in the world, every draw of noise pulls straight towards it."""
+    """If only one picture exists, a gradient step moves straight towards it for every draw of noise."""
     mean = torch.randn(LATENT).double()
     latents, t = torch.randn(N, *LATENT).double(), batch["t"]
     prior = Knowing(mean)
@@ -158,7 +158,7 @@ def test_pictures_go_where_the_denoiser_wants_them(batch) -> None:
     torch.testing.assert_close(g, SCHEDULE[t].sqrt()[:, None, None, None] * (latents - mean), rtol=1e-9, atol=1e-9)
 
 
-# The parts.
+# Parts of the loss.
 
 
 def test_rescaling_by_hand() -> None:
@@ -218,7 +218,10 @@ def test_draws() -> None:
 
 
 def test_sjc_is_the_difference_of_states_over_sigma(batch) -> None:
-    """A^T (y - D(y + sigma n; sigma)) / sigma / N, with D(z; sigma) = z - sigma eps(z / sqrt(1 + sigma^2))."""
+    """The gradient is A^T (y - D(y + sigma n; sigma)) / sigma / N.
+
+    The denoiser is D(z; sigma) = z - sigma eps(z / sqrt(1 + sigma^2)).
+    """
     prior = Linear()
     A, B, C = (matrix.detach() for matrix in (prior.A, prior.B, prior.C))
     rows = []
@@ -236,7 +239,7 @@ def test_sjc_is_the_difference_of_states_over_sigma(batch) -> None:
 def test_sjc_of_one_picture_in_the_world(batch) -> None:
     prior = Knowing(torch.randn(LATENT).double())
     sigma = (1 / SCHEDULE[batch["t"]] - 1).sqrt()[:, None, None, None]
-    g = (prior.encode(batch["images"].detach()) - prior.mean) / sigma  # D is that picture
+    g = (prior.encode(batch["images"].detach()) - prior.mean) / sigma  # D returns that picture
     loss = sjc_loss(prior, **batch, scale=1.0)
     torch.testing.assert_close(loss, g.square().sum() / 2 / N, rtol=1e-9, atol=0)
 

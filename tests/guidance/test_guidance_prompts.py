@@ -1,4 +1,4 @@
-"""The words a diffusion model reads: of its own text encoder, and of the miniature world's CLIP."""
+"""Tests of a diffusion model's text features: from its own text encoder and from the miniature world's CLIP."""
 
 import logging
 from pathlib import Path
@@ -26,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_own(tmp_path_factory.mktemp("own"))
 
 
+@pytest.mark.lengthy
 def test_words_are_those_of_diffusers_pipeline(folder: Path) -> None:
     prior = load_stable_diffusion(str(folder))
     long = "a man " * 60
@@ -36,7 +37,7 @@ def test_words_are_those_of_diffusers_pipeline(folder: Path) -> None:
 
 
 def test_its_tokens_are_those_of_the_conditioning(folder: Path) -> None:
-    """Of open_clip's tokenizer, for what captions say."""
+    """For the words of captions, the tokens equal those of open_clip's tokenizer, which the conditioning uses."""
     texts = captions(make_attributes(), 0) + ["A woman's face, with long red hair; she wears glasses.", "", "naïve 😀"]
     embed: Any = load_stable_diffusion(str(folder)).embed
     assert torch.equal(embed.tokenise(texts), compact_clip.tokenizer()(texts, context_length=77))

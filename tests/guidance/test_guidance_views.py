@@ -1,4 +1,4 @@
-"""Views from camera labels."""
+"""Tests of view names from camera labels."""
 
 import math
 
@@ -10,7 +10,7 @@ from dreamportrait.guidance.views import azimuth, views, with_views
 
 
 def cameras(*degrees: float, pitch: float = math.pi / 2, radius: float = 2.7) -> torch.Tensor:
-    """Turned that far from the front."""
+    """Return cameras that are turned from the front by these angles."""
     yaws = torch.tensor([math.pi / 2 + math.radians(angle) for angle in degrees])
     return camera_label(official_pose(yaws, pitch, radius), intrinsics_from_fov(18.837))
 

@@ -1,4 +1,4 @@
-"""The adapter around diffusers: what it loads, encodes and predicts."""
+"""Tests of the adapter around diffusers: predicting, encoding, half precision, loading."""
 
 import shutil
 import socket
@@ -48,7 +48,7 @@ def tiny(unet: Any = None, vae: Any = None, prediction: str = "epsilon", **optio
 
 
 class Stub(nn.Module):
-    """Stands for a UNet: its output is a function of noisy latents, steps and words."""
+    """A stand-in for a UNet whose output is a function of noisy latents, steps and words."""
 
     config = make_unet(WIDTH, (8, 16)).config
     dtype, device = torch.float32, torch.device("cpu")
@@ -99,7 +99,7 @@ def test_without_guidance_the_unet_sees_each_sample_once(noisy: dict[str, Tensor
 
 
 def test_v_prediction_is_the_same_noise(noisy: dict[str, Tensor]) -> None:
-    """Of one network that says noise, and one that says v = sqrt(a) noise - sqrt(1 - a) picture of the same."""
+    """Predicting v = sqrt(a) noise - sqrt(1 - a) picture gives the same noise as predicting the noise itself."""
 
     def says_noise(x: Tensor, t: Tensor, words: Tensor) -> Tensor:
         return torch.sin(x + t[:, None, None, None] / 100) * words.mean((1, 2))[:, None, None, None]
@@ -208,7 +208,7 @@ MIB = 2**20
     ],
 )
 def test_memory_of_the_real_vae(dtype: torch.dtype, checkpoint: bool, kept: int, peak: int) -> None:
-    """For one picture of 512 x 512, MiB, weights apart: kept for the backward pass, and the most at any time."""
+    """Check the memory in MiB for a picture of 512 x 512, without weights: kept for the backward pass, and the peak."""
     unet = make_unet(WIDTH, (8, 16))
     unet.register_to_config(sample_size=64)
     with FakeTensorMode():
@@ -261,7 +261,7 @@ def test_half_precision_gives_nearly_the_same_gradient(folder: Path, precision: 
 
 
 def test_the_vae_does_not_overflow_where_float16_would() -> None:
-    """Activations of 1e6 inside, which the next normalisation takes back, as those of real encoders."""
+    """Activations reach 1e6 inside, and the next normalisation rescales them, as in real encoders."""
     vae = make_vae((4, 6, 8))
     vae.encoder.conv_in.weight.data *= 1e6
     images = torch.rand(1, 3, 64, 64).requires_grad_()
@@ -289,10 +289,11 @@ def test_a_folder_is_loaded_without_a_network(folder: Path, monkeypatch: pytest.
     prior = load_stable_diffusion(str(folder), offline=True)
     assert prior.origin == str(folder) and prior.prediction == "epsilon"
     assert prior.latent_shape == (4, 16, 16) and prior.embed(PROMPTS).shape == (2, 77, WIDTH)
-    torch.testing.assert_close(prior.alphas_cumprod, SCHEDULE)  # of another scheduler with the same noise
+    torch.testing.assert_close(prior.alphas_cumprod, SCHEDULE)  # from another scheduler with the same noise
     assert not any(network.training for network in (prior.unet, prior.vae))
 
 
+@pytest.mark.lengthy
 def test_half_precision_files_are_cast(folder: Path, written: Path) -> None:
     for part in ("unet", "vae"):
         weights = folder / part / "diffusion_pytorch_model.safetensors"
@@ -327,7 +328,7 @@ def test_other_kinds_of_model_are_refused_with_all_reasons() -> None:
     vae.register_to_config(shift_factor=0.1)
     message = (
         r"9 channels in and 4 out, the VAE's latents 4; models for inpainting .*"
-        r"wants more than text \(addition_embed_type\).*shifts its latents \(shift_factor\).*prediction='sample'"
+        r"needs more than text \(addition_embed_type\).*shifts its latents \(shift_factor\).*prediction='sample'"
     )
     with pytest.raises(ValueError, match=message):
         StableDiffusion(unet, vae, SCHEDULE, "sample", lambda p: words(1))

@@ -1,4 +1,4 @@
-"""How much portraits differ, worked out by hand."""
+"""Tests of how much portraits differ, against cases computed by hand."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ def test_colors_by_hand() -> None:
     images[0, 1], images[0, 2] = 0.3, -0.5
     torch.testing.assert_close(color_difference(images), torch.tensor([(0.3 + 0.5 + 0.8) / 3, 0.0]))
     beyond = color_difference(images * 10)[0]
-    assert beyond == pytest.approx(4 / 3, rel=1e-5)  # colours beyond white and black are not seen
+    assert beyond == pytest.approx(4 / 3, rel=1e-5)  # colours beyond white and black are clipped
 
 
 def test_features_by_hand() -> None:
@@ -22,7 +22,7 @@ def test_features_by_hand() -> None:
 
 
 def test_a_collapsed_generator() -> None:
-    """One face for each prompt: nothing within a prompt, something across prompts."""
+    """A generator with one face per prompt must have no diversity within a prompt, but some across prompts."""
     features = torch.eye(3)[:, None].expand(3, 4, 3)
     images = torch.tensor([-0.5, 0.0, 0.5])[:, None, None, None, None].expand(3, 4, 3, 8, 8)
     assert within(features, images) == (0, 0)

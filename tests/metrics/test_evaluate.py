@@ -1,4 +1,4 @@
-"""All scores of a generator of the smallest size, against a plain loop over its samples and hand-made cases."""
+"""Tests of all scores of a tiny generator, against a plain loop over its samples and hand-made cases."""
 
 from dataclasses import asdict, replace
 
@@ -30,7 +30,7 @@ def scores(judge):
 
 
 def flat(scores):
-    """All numbers, by name."""
+    """Return all numbers by their dotted names."""
     found, todo = {}, [("", scores.as_dict())]
     while todo:
         place, values = todo.pop()
@@ -43,7 +43,7 @@ def flat(scores):
 
 
 def test_against_a_plain_loop(judge, scores):
-    """One sample at a time, as eight-bit pictures, with nothing shared between the views."""
+    """Compute the scores one sample at a time, from eight-bit pictures, and share nothing between the views."""
     made, pictures = generator(), Pictures()
     front = orbit([0.0], 0.0, made.config.camera_radius, made.config.camera_pivot)
     cosines, placed, raw, seen, words = [], [], [], [], []
@@ -90,7 +90,7 @@ def test_diversity_against_a_plain_loop(judge, scores):
 
 @pytest.mark.parametrize("batch", [1, 3, 10])
 def test_the_batch_changes_nothing(judge, scores, batch):
-    """Beyond sums in another order, of float32 and, where they move a colour across a rounding, of one part in 255."""
+    """The batch size may only change the order of float32 sums, which can change a rounded colour by 1/255."""
     found, expected = flat(measured(judge, replace(PROTOCOL, batch=batch))), flat(scores)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -105,8 +105,8 @@ def test_a_sample_depends_on_its_number_alone():
 
 def test_again_and_with_another_seed(judge, scores):
     state = torch.get_rng_state()
-    assert flat(measured(judge)) == flat(scores)  # to the last bit
-    assert torch.equal(torch.get_rng_state(), state)  # training may be measured between two steps
+    assert flat(measured(judge)) == flat(scores)  # bit for bit
+    assert torch.equal(torch.get_rng_state(), state)  # so training can be measured between two steps
     assert flat(measured(judge, replace(PROTOCOL, seed=1))) != flat(scores)
 
 
@@ -128,7 +128,7 @@ def test_truncation_reaches_the_generator(judge, scores):
 
 
 class Says:
-    """Sees a hat where red is bright, and hair always."""
+    """An oracle with fixed answers: it confirms hats of odd samples and hair of samples 0 to 4, and knows no beard."""
 
     names = ("hat", "hair", "beard")
 
@@ -139,7 +139,7 @@ class Says:
 
 def test_the_oracle(judge):
     found = measured(judge, oracle=Says()).oracle
-    assert found.by_attribute == {"hat": 1.0, "hair": 0.5}  # nobody speaks of a beard
+    assert found.by_attribute == {"hat": 1.0, "hair": 0.5}  # no caption names a beard
     assert found.share == pytest.approx(10 / 15) and found.complete == 0.5 and found.count == 10
 
 
@@ -166,17 +166,17 @@ def test_scores_of_faces(judge, scores):
     class Cropped(Pictures):
         def image(self, index):
             image = super().image(index).clone()
-            image[:, region.inside(SIZE) == 0] = 0  # what is there does not matter
+            image[:, region.inside(SIZE) == 0] = 0  # pixels outside of the face do not matter
             return image
 
     protocol = replace(PROTOCOL, region="face")
     found = measured(judge, protocol)
     assert found.fid != scores.fid and found.msc != scores.msc
-    assert found.consistency == scores.consistency  # of whole pictures
+    assert found.consistency == scores.consistency  # measured on whole pictures
     assert measured(judge, protocol, pictures=Cropped()).fid == found.fid
 
 
-# What is wrong.
+# Errors.
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_hand_computed_diagonal_case() -> None:
 
 
 def test_against_a_matrix_root_by_iteration() -> None:
-    """Correlated features; the root of C1 C2 by Denman-Beavers iteration."""
+    """Use correlated features, and take the root of C1 C2 by Denman-Beavers iteration."""
     torch.manual_seed(0)
     a, b = (Moments.of(torch.randn(500, 6) @ torch.randn(6, 6) + torch.randn(6)) for _ in range(2))
     y, z = a.covariance @ b.covariance, torch.eye(6).double()
@@ -38,14 +38,14 @@ def test_zero_for_equal_sets_and_symmetric() -> None:
 
 
 def test_fewer_rows_than_features_is_fine() -> None:
-    """The covariance is singular then, and its root is still real."""
+    """The covariance is then singular, but its root is still real."""
     torch.manual_seed(0)
     a, b = torch.randn(5, 16), torch.randn(6, 16)
     assert frechet_distance(Moments.of(a), Moments.of(b)) > 0
 
 
 def test_parts_in_any_size_and_order() -> None:
-    """Far from the origin, where sums of squares would cancel."""
+    """Parts must add up to the whole, also far from the origin, where sums of squares would cancel."""
     torch.manual_seed(0)
     features = torch.randn(300, 6) + 1000
     whole = Moments.of(features)
@@ -57,7 +57,7 @@ def test_parts_in_any_size_and_order() -> None:
 
 
 def test_against_torchmetrics() -> None:
-    """Its whole metric, with a network of our own in place of Inception."""
+    """Compare with the whole metric of torchmetrics, with a small network in place of Inception."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -74,7 +74,7 @@ def test_against_torchmetrics() -> None:
     metric.update(real.double(), real=True)
     metric.update(made.double(), real=False)
     ours = frechet_distance(*(Moments.of(Means()(images.double())) for images in (real, made)))
-    assert math.isclose(ours, float(metric.compute()), rel_tol=1e-6)  # it takes roots of eigenvalues in one go
+    assert math.isclose(ours, float(metric.compute()), rel_tol=1e-6)  # torchmetrics takes roots of C1 C2's eigenvalues
 
 
 @pytest.mark.parametrize(

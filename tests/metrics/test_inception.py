@@ -1,4 +1,4 @@
-"""FID's Inception without its weights: structure, pooling, resizing, and the file that is asked for."""
+"""Tests of FID's Inception without its real weights: structure, pooling, resizing, and loading of the file."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ from dreamportrait.metrics.inception import FILES, InceptionExtractor, build, lo
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """Weights of the right names and sizes."""
+    """Return a file of weights with the right names and sizes."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / FILES[0]
     torch.save(build().state_dict(), path)
@@ -22,14 +22,14 @@ def file(tmp_path_factory):
 
 
 def test_names_and_sizes():
-    """Those of torchvision's without its second classifier, and with the 1008 classes of 2015."""
+    """Names and sizes must be torchvision's without its second classifier, and with the 1008 classes of 2015."""
     ours, theirs = build().state_dict(), torchvisions.Inception3(aux_logits=False, init_weights=False).state_dict()
     shapes = {name: list(x.shape) for name, x in theirs.items()} | {"fc.weight": [1008, 2048], "fc.bias": [1008]}
     assert {name: list(x.shape) for name, x in ours.items()} == shapes
 
 
 def test_pooling_does_not_count_what_is_outside():
-    """Of a picture of one colour the mean is that colour, at the edges too."""
+    """The mean of a picture of one colour must be that colour, also at the edges."""
     flat = torch.ones(1, 192, 5, 5)
     for ours, expected in ((inception._A(192, 32), True), (torchvisions.InceptionA(192, 32), False)):
         made = ours.eval()._forward(flat)[-1]  # [1, 32, 5, 5]
@@ -58,7 +58,7 @@ def test_other_branches_are_torchvisions():
 
 
 def test_resizing_by_hand():
-    """Four pixels for two: the corners stay where they are, and the last two have nothing to their right."""
+    """Resize two pixels to four: the first keeps its place, and the last two have no pixel to their right."""
     row = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
     expected = [[1, 2, 3, 3], [3, 4, 5, 5], [5, 6, 7, 7], [5, 6, 7, 7]]
     assert resized(row, 4).tolist() == [[expected]]
@@ -69,6 +69,7 @@ def test_resizing_by_hand():
     assert math.isclose(found[1, 2, 0, 3], 0.8 * x[1, 2, 0, 4] + 0.2 * x[1, 2, 0, 5], rel_tol=1e-5)
 
 
+@pytest.mark.lengthy
 def test_features(file, monkeypatch):
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     monkeypatch.setattr(inception, "SHA256_START", digest[:8])

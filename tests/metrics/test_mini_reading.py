@@ -1,4 +1,4 @@
-"""Whether pictures show what captions say, with oracles that answer what they are told to."""
+"""Tests of the oracle that checks whether pictures show what captions state, mostly with given attributes."""
 
 import math
 
@@ -23,9 +23,9 @@ class Told:
 def test_by_hand():
     face = make_attributes(gender="man", hat="cap", hat_color="red", hair_style="bald", facial_hair="none")
     facts = [
-        {"gender": "man", "hat": "cap", "hat_color": "blue"},  # another colour
-        {"gender": "woman", "eyewear": "glasses"},  # neither
-        {"hair_color": face["hair_color"]},  # the right one, but nobody sees the hair of a bald man
+        {"gender": "man", "hat": "cap", "hat_color": "blue"},  # the colour is wrong
+        {"gender": "woman", "eyewear": "glasses"},  # both are wrong
+        {"hair_color": face["hair_color"]},  # correct, but a bald man shows no hair
     ]
     oracle = WorldOracle(Told([face] * 3), facts.__getitem__)
     shown = oracle.judge(torch.zeros(3, 3, 8, 8), [0, 1, 2])
@@ -42,7 +42,7 @@ def pictures(tmp_path_factory):
 
 
 def test_real_faces_show_what_their_captions_say(pictures):
-    """By the exact attributes everything; by the trained oracle, which sees pictures, nearly everything."""
+    """Exact attributes must confirm all that captions state; the trained oracle, which sees pictures, nearly all."""
     faces = [read_code(code)[0] for code in world.identities("test", 12)]
     assert pictures.evaluation_facts(3) == captions.evaluation_facts(faces[3], world.caption_seed("test", 3))
     images = torch.stack([pictures.image(i) for i in range(12)]).float() / 127.5 - 1

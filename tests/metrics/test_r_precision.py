@@ -1,4 +1,4 @@
-"""R-Precision against cases worked out by hand."""
+"""Tests of R-Precision, against cases computed by hand."""
 
 import math
 
@@ -12,28 +12,28 @@ def test_first_places() -> None:
     similarity = torch.tensor(
         [
             [0.9, 0.1, 0.2],  # first: 1
-            [0.5, 0.6, 0.1],  # beaten: 0
-            [0.7, 0.7, 0.2],  # one of two: 1/2
-            [0.3, 0.3, 0.3],  # one of three: 1/3
-            [0.3, 0.3, 0.4],  # tied, but both are beaten: 0
+            [0.5, 0.6, 0.1],  # another is higher: 0
+            [0.7, 0.7, 0.2],  # one of two equal ones: 1/2
+            [0.3, 0.3, 0.3],  # one of three equal ones: 1/3
+            [0.3, 0.3, 0.4],  # one of two equal ones, but the third is higher: 0
         ]
     )
     torch.testing.assert_close(first_places(similarity), torch.tensor([1, 0, 1 / 2, 1 / 3, 0]))
 
 
 def test_both_directions_of_a_case_by_hand() -> None:
-    """Each image against all four captions, then each caption against all four images."""
+    """Compare each image with all four captions, then each caption with all four images."""
     images = torch.eye(4)
     # similarity[i, j] = captions[j, i]; the rows below are captions
     captions = torch.tensor([[0.8, 0.0, 0.0, 0.6], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0.0, 0.0, 0.8, 0.6]])
-    # image 0 sees .8 .6 0 0: hit; 1 sees 0 .8 0 0: hit; 2 sees 0 0 1 .8: hit; 3 sees .6 0 0 .6: half
+    # image 0 has .8 .6 0 0: hit; 1 has 0 .8 0 0: hit; 2 has 0 0 1 .8: hit; 3 has .6 0 0 .6: half
     assert r_precision(images, captions, num_candidates=4).value == pytest.approx(3.5 / 4)
     # captions: .8 first, .8 first, 1 first, .6 behind .8
     assert r_precision(captions, images, num_candidates=4).value == pytest.approx(3 / 4)
 
 
 def test_equal_captions_share_the_place() -> None:
-    """Bit-equal candidates tie whatever their place among the others; all 300 images have the same caption."""
+    """Bit-equal candidates must tie wherever they stand; here all 300 images have the same caption."""
     torch.manual_seed(0)
     images = torch.nn.functional.normalize(torch.randn(300, 64), dim=1)
     caption = torch.nn.functional.normalize(torch.randn(64), dim=0).expand(300, 64)
@@ -46,7 +46,7 @@ def test_chance_level_and_seed() -> None:
     first, again, other = (r_precision(a, b, 10, seed) for seed in (0, 0, 1))
     assert first == again
     assert first.value != other.value
-    assert first.low < 0.1 < first.high  # with this seed; by chance it fails for 5 % of all
+    assert first.low < 0.1 < first.high  # holds for this seed; 5 % of seeds fail by chance
     assert (first.count, first.candidates) == (2000, 10)
 
 

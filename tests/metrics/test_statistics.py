@@ -1,4 +1,4 @@
-"""Moments of real pictures and their cache; fingerprints; data sets by name."""
+"""Tests of moments of real pictures and their cache, of fingerprints, and of data sets and extractors by name."""
 
 import json
 
@@ -33,7 +33,7 @@ def judge(tmp_path_factory):
 
 
 class Counting:
-    """The extractor, and how many pictures it saw."""
+    """An extractor that counts the pictures it is given."""
 
     def __init__(self, judge, name="FID(counting)"):
         self.inner, self.name, self.weights, self.seen = ClipExtractor(judge), name, "abc", 0
@@ -60,12 +60,12 @@ def test_computed_once(judge, tmp_path):
     first = Counting(judge)
     made = make(first, tmp_path)
     moments = made.moments(SIZE), made.moments(SIZE), made.moments(8)
-    assert first.seen == 16  # at two sizes
+    assert first.seen == 16  # 8 pictures at two sizes
     second = Counting(judge)
     found = make(second, tmp_path)
     assert second.seen == 0 and torch.equal(found.moments(SIZE).covariance, moments[0].covariance)
     assert torch.equal(found.moments(8).mean, moments[2].mean) and second.seen == 0
-    assert len(list((tmp_path / "statistics").iterdir())) == 2  # nothing unfinished stays
+    assert len(list((tmp_path / "statistics").iterdir())) == 2  # no unfinished file is left
 
 
 @pytest.mark.parametrize("change", [{"count": 9}, {"shown": "face"}, {"content": "of others"}])
@@ -123,7 +123,7 @@ def test_the_folder_of_the_cache(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path
 
 
-# Sources.
+# Data sets and extractors by name.
 
 
 def test_a_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""The mini CLIPs: vocabulary, weights on disk, a training step, continued runs."""
+"""Tests of the mini CLIPs: vocabulary, weights on disk, training steps, continued runs."""
 
 import json
 from dataclasses import replace
@@ -59,7 +59,10 @@ def test_every_caption_is_made_of_known_tokens() -> None:
 
 
 def test_the_saved_model_is_the_trained_one(saved: Path) -> None:
-    """Up to half precision of the weights, and though one holds few rows of the embedding, the other all."""
+    """The loaded model must equal the trained one, up to half precision of the weights.
+
+    The trained model holds few rows of the token embedding, the loaded one holds all.
+    """
     run = training()
     model = run.model.eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -107,6 +110,7 @@ def test_words_are_made_unknown_but_never_the_ends() -> None:
     assert (places[:, 0] == last - 1).all()  # start of text
 
 
+@pytest.mark.lengthy
 def test_the_unknown_row_stays_zero() -> None:
     run = training()
     before = run.model.token_embedding.weight.clone()
@@ -117,8 +121,9 @@ def test_the_unknown_row_stays_zero() -> None:
 
 
 @pytest.mark.parametrize("variant", ["a", "b"])
-def test_training_learns_a_few_faces(variant: str) -> None:
-    """Eight pictures and their captions, new ones in every step; the loss of guessing is ln 8 = 2.08."""
+@pytest.mark.lengthy
+def test_training_learns_a_few_faces(variant: str, single_precision: None) -> None:
+    """Train on eight pictures, with new captions in every step. The loss of guessing is ln 8 = 2.08."""
     run = training(variant, steps=1000)
     losses = []
     for index in range(90):
@@ -129,6 +134,7 @@ def test_training_learns_a_few_faces(variant: str) -> None:
         assert sum(row[name] for row in losses[-10:]) < 17
 
 
+@pytest.mark.lengthy
 def test_a_stopped_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = random_world(100)
     whole, part = tmp_path / "whole", tmp_path / "part"
@@ -163,7 +169,7 @@ def test_a_stopped_run_continues_exactly(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_contrastive_loss_by_hand() -> None:
     seen, read = torch.eye(2), torch.eye(2)
-    # logits 2 on the diagonal, 0 beside it: -ln(e^2 / (e^2 + 1))
+    # logits are 2 on the diagonal and 0 elsewhere: -ln(e^2 / (e^2 + 1))
     loss = contrastive(seen, read, torch.tensor(2.0))
     torch.testing.assert_close(loss, torch.tensor(2.0).neg().exp().log1p())
 
@@ -176,7 +182,7 @@ def test_augmented_pictures_stay_pictures() -> None:
     assert changed.min() >= -1 and changed.max() <= 1
     assert not torch.equal(changed, images)
     gray = torch.zeros(16, 3, 64, 64)
-    plain = augment(gray, noise=0, colour=0)  # moving, flipping and blurring do nothing to one colour
+    plain = augment(gray, noise=0, colour=0)  # moving, flipping and blurring do not change one colour
     torch.testing.assert_close(plain, gray, rtol=0, atol=1e-6)
 
 

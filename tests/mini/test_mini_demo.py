@@ -1,4 +1,4 @@
-"""`make demo` on toy networks: table, sheet, continuation, and what it refuses before any work."""
+"""Tests of `make demo` on toy networks: table, sheet, continuation, and input that it refuses before any work."""
 
 import json
 import os
@@ -28,6 +28,8 @@ from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 
+pytestmark = pytest.mark.lengthy
+
 NAMES = ["before", "after stage 1 (adapt)", "after stage 2 (align)"]
 QUIET = ("samples.prompts=[]", "trainer.log_every_images=24")
 
@@ -45,7 +47,7 @@ def cache(tmp_path_factory):
 
 
 def words(sources: Path, runs: Path, *changes: str) -> list[str]:
-    """One process, ten samples, the tiny CLIP as the judge; `changes` come last and win."""
+    """Return arguments for one process, ten samples and the tiny CLIP as the judge; `changes` override them."""
     clip = sources / "CLIP"
     measure = "measure.count=10", "measure.num_candidates=4", f"measure.clip={clip}", f"measure.extractor=clip:{clip}"
     return arguments(sources, runs, "trainer.devices=1", *QUIET, *measure, *changes)
@@ -55,12 +57,12 @@ def show(sources: Path, runs: Path, *changes: str) -> Result:
     return CliRunner().invoke(demo.main, words(sources, runs, *changes))
 
 
-# From the beginning to the end.
+# A whole demo.
 
 
 @pytest.fixture(scope="module")
 def shown(sources, cache, tmp_path_factory) -> tuple[str, Path]:
-    """What a demo says, and its folder. It was stopped after the first stage."""
+    """Return the output of a demo and its folder. The demo continues a run that was stopped in the second stage."""
     runs = tmp_path_factory.mktemp("runs")
     part = CliRunner().invoke(train.main, words(sources, runs, "stages.1.images=4"))
     assert part.exit_code == 0, part.output
@@ -71,7 +73,7 @@ def shown(sources, cache, tmp_path_factory) -> tuple[str, Path]:
 
 def test_it_says_what_it_does(shown, sources) -> None:
     text, folder = shown
-    assert f"1. measure {sources / 'PRETRAINED'}, which knows faces but no words" in text
+    assert f"1. measure {sources / 'PRETRAINED'}, a generator without text conditioning" in text
     assert "2. train stage adapt: 8 images\n" in text and "3. train stage align: 16 images\n" in text
     assert "12 of 24 images were trained before." in text and "About 1 min." in text
     assert all(f"measuring {name}: 10 samples" in text for name in NAMES)
@@ -91,7 +93,7 @@ def test_the_table(shown) -> None:
     assert table in text and table in (folder / demo_report.MARKDOWN).read_text()
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert head == ["score", *NAMES, "better"]
-    assert [row[0] for row in rows][:2] == ["R-Precision, 1 of 4", "MSC"] and len(rows) == 4  # no oracle here
+    assert [row[0] for row in rows][:2] == ["R-Precision, 1 of 4", "MSC"] and len(rows) == 4  # without an oracle
     assert [row[4] for row in rows] == ["higher", "higher", "lower", "not near 0"]
     for i, name in enumerate(NAMES):
         scores = reports[name]["scores"]
@@ -100,7 +102,8 @@ def test_the_table(shown) -> None:
         assert float(rows[2][i + 1]) == pytest.approx(scores["fid"], abs=5e-5)
         assert float(rows[3][i + 1]) == pytest.approx(scores["prompt_diversity"]["features"], abs=5e-5)
     text = (folder / demo_report.MARKDOWN).read_text()
-    assert "\n10 captions of " in text and "by chance 25 %" in text  # those of the training pictures are not unseen
+    # Captions of training pictures must not be called unseen.
+    assert "\n10 captions of " in text and "by chance 25 %" in text
 
 
 def test_which_generators_were_measured(shown, sources) -> None:
@@ -128,7 +131,7 @@ def test_two_processes(sources, cache, tmp_path) -> None:
     assert about["variables"]["OMP_NUM_THREADS"] and load_config(tmp_path / "test/config.yaml").trainer.devices == 2
 
 
-# What it refuses.
+# Refused input.
 
 
 @pytest.mark.parametrize(
@@ -166,12 +169,12 @@ def test_the_repository_is_needed(monkeypatch, tmp_path) -> None:
     assert result.exit_code == 1 and "needs the whole repository" in result.output
 
 
-# The process that trains.
+# The training process.
 
 
 @pytest.fixture
 def script(monkeypatch, tmp_path) -> Path:
-    """In place of train.py: writes how it was started, and fails."""
+    """Replace train.py by a script that writes how it was started and fails. Return its path."""
     path = tmp_path / "script.py"
     path.write_text(
         "import json, os, pathlib, sys\n"
@@ -222,11 +225,11 @@ def test_told_to_end_it_ends_the_training() -> None:
     assert process.returncode == -signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
 
 
-# Portraits.
+# Sheet and prompts.
 
 
 def test_the_sheet(tmp_path) -> None:
-    """What it shows of a prompt is what `dreamportrait sample` draws of it."""
+    """The sheet must show for each prompt what `dreamportrait sample` draws."""
     folders = {name: write_portrait(tmp_path / name) for name in ("one", "two")}
     sheet = np.asarray(demo_report.draw(folders, offline=True))
     pipe = DreamPortraitPipeline.from_pretrained(folders["one"])
@@ -234,8 +237,8 @@ def test_the_sheet(tmp_path) -> None:
     size, top = 128, sheet.shape[0] - 128 * len(PROMPTS)
     drawn = np.asarray(portraits.sheet())[:, -3 * size :]
     for pictures in (sheet[top:, 192 : 192 + 3 * size], sheet[top:, -3 * size :]):
-        assert abs(pictures.astype(int) - drawn).max() <= 2  # the batch differs, so sums are rounded otherwise
-    assert len(np.unique(portraits.images.reshape(len(PROMPTS), -1), axis=0)) == len(PROMPTS)  # it listens
+        assert abs(pictures.astype(int) - drawn).max() <= 2  # the batch differs, so sums are rounded differently
+    assert len(np.unique(portraits.images.reshape(len(PROMPTS), -1), axis=0)) == len(PROMPTS)  # prompts differ
 
 
 def test_prompts_are_unseen() -> None:

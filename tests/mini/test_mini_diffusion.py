@@ -1,4 +1,4 @@
-"""The mini diffusion model, at sizes that run in seconds."""
+"""Tests of the mini diffusion model, at sizes that run in seconds."""
 
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +34,7 @@ SMALL = (8, 16)
 
 
 def embed(prompts: list[str]) -> Tensor:
-    """Stands for a text tower: features that depend on the prompt alone."""
+    """Return features that depend on the prompt alone, in place of a text tower."""
     seeds = [sum(prompt.encode()) for prompt in prompts]
     return torch.stack([torch.randn(LENGTH, WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
@@ -94,6 +94,7 @@ def test_encode_all_mirrors(world: World) -> None:
     assert not torch.equal(encode_all(vae, world.images), expected)
 
 
+@pytest.mark.lengthy
 def test_a_stopped_vae_training_continues_exactly(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +124,7 @@ def test_a_unet_that_predicts_zero_has_loss_one() -> None:
 
 
 def test_examples_pair_latents_with_words_and_drop_a_tenth() -> None:
-    latents = np.arange(10.0, dtype=np.float16).reshape(2, 5, 1, 1, 1)  # number 5 and above: mirrored
+    latents = np.arange(10.0, dtype=np.float16).reshape(2, 5, 1, 1, 1)  # numbers 5 and above are mirrored
     words = (10 + np.arange(10.0, dtype=np.float16)).reshape(5, 2, 1, 1)  # two captions of each face
     drawn, told = (x.flatten() for x in Examples(latents, words, torch.full((1, 1, 1), -1.0)).draw(4000))
     assert set(drawn.tolist()) == set(range(10))
@@ -147,6 +148,7 @@ def test_examples_are_kept_for_the_same_weights_only(world: World, tmp_path: Pat
     assert not np.array_equal(first.latents, second.latents)
 
 
+@pytest.mark.lengthy
 def test_a_stopped_unet_training_continues_exactly(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +172,7 @@ def test_a_stopped_unet_training_continues_exactly(
 
 
 class Oracle(torch.nn.Module):
-    """Knows the picture: the noise is what is left."""
+    """A denoiser that knows the clean latents and returns the remaining noise."""
 
     def __init__(self, clean: Tensor, told: Tensor) -> None:
         super().__init__()
@@ -187,7 +189,7 @@ class Oracle(torch.nn.Module):
 
 @pytest.mark.parametrize(("guidance_scale", "expected"), [(1.0, 2.0), (3.0, 4.0)])
 def test_an_oracle_is_sampled_back(guidance_scale: float, expected: float) -> None:
-    """With guidance, the clean latents that the two predictions extrapolate to: 1 + scale * (2 - 1)."""
+    """Sampling must return the clean latents; guidance extrapolates from both predictions: 1 + scale * (2 - 1)."""
     pattern = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     oracle = Oracle(pattern, 2 * pattern)
     words, null = torch.ones(2, LENGTH, WIDTH), torch.zeros(1, LENGTH, WIDTH)
@@ -234,7 +236,7 @@ def test_diffusers_itself_loads_the_folder(folder: Path) -> None:
 
 
 def test_its_pipeline_draws_the_same_pictures(folder: Path) -> None:
-    """In Stable Diffusion's own pipeline, fed with the features of the prompts."""
+    """Stable Diffusion's own pipeline must draw the same pictures from the features of the prompts."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, text_encoder=None, tokenizer=None)
     pipe.set_progress_bar_config(disable=True)
     words, null = embed(["red", "blue"]), embed([""])
@@ -262,7 +264,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
 
 
 class Judge:
-    """Sees how bright a picture is; reads the number in a caption."""
+    """A judge whose features are the brightness of a picture and the number in a caption."""
 
     def image_features(self, images: Tensor) -> Tensor:
         return torch.eye(100)[(images.mean((1, 2, 3)) * 100).round().long()]
@@ -272,7 +274,7 @@ class Judge:
 
 
 class Order:
-    """Finds that picture i and caption i belong together."""
+    """A judge for which picture i always matches caption i."""
 
     def image_features(self, images: Tensor) -> Tensor:
         return torch.eye(100)[: len(images)]
@@ -285,9 +287,9 @@ def test_retrieval_in_both_directions() -> None:
     order = list(range(100))
     pictures = (torch.tensor(order) / 100)[:, None, None, None].expand(-1, 3, 2, 2)
     judge: Any = Judge()
-    captions = [str(i) for i in [1, 0, *order[2:]]]  # two exchanged
+    captions = [str(i) for i in [1, 0, *order[2:]]]  # two captions are swapped
     assert retrieval(judge, pictures, captions) == Retrieval(0.98, 0.98)
-    captions = [str(i) for i in [1, *order[1:]]]  # picture 0 matches none: one of 100 by chance
+    captions = [str(i) for i in [1, *order[1:]]]  # picture 0 ties with 100 captions, picture 1 with 2
     assert retrieval(judge, pictures, captions) == Retrieval(caption_to_image=0.99, image_to_caption=0.9851)
 
 
@@ -320,7 +322,7 @@ class Stopped(Exception):
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, module: ModuleType, saved: int) -> None:
-    """Lets trainings of a module end by force one step after their state at step `saved` is on disk."""
+    """Make trainings of a module raise Stopped one step after they save their state at step `saved`."""
 
     def stop(done: int) -> None:
         raise Stopped

@@ -1,4 +1,4 @@
-"""The stages of the miniature EG3D on a much smaller one: they run, learn, and continue exactly."""
+"""Tests of the training stages of the miniature EG3D on a smaller network: they run, learn and continue exactly."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +52,7 @@ def assert_same(first: Path, second: Path) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.lengthy
 def test_regression_lowers_the_error_on_its_faces(world: World, tmp_path: Path) -> None:
     def error(s: warm.Student) -> float:
         torch.manual_seed(0)
@@ -74,7 +75,7 @@ def test_regression_continues_exactly(world: World, tmp_path: Path) -> None:
 
 
 def _interrupted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Stops after two of four steps: the whole run's state, put back to step 2 by running it again from nothing."""
+    """Stop a run right after it saves its state at step 2 of 4, then start it again from that state."""
     from dreamportrait.training import loop
     from dreamportrait.training.checkpoints import save_state
 
@@ -104,16 +105,18 @@ def _interrupted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     assert saves == [2, 4]
 
 
+@pytest.mark.lengthy
 def test_the_mapping_learns_the_code(tmp_path: Path) -> None:
     s = student()
     with torch.no_grad():
-        s.mapper.out.weight *= 20  # as far from the mean as trained ones are
+        s.mapper.out.weight *= 20  # w is then as far from its mean as after training
     explained = mapping.train(tmp_path, s.generator, s.mapper, steps=1000, pairs=4000)
-    assert explained > 0.05  # 0 would be the mean
+    assert explained > 0.05  # predicting the mean would explain 0
     centre = s.generator.backbone.mapping.w_avg
     assert centre.abs().max() > 0
 
 
+@pytest.mark.lengthy
 def test_adversarial_steps_move_both_networks_and_continue_exactly(world: World, tmp_path: Path) -> None:
     plan = gan.GanPlan(alone=2, steps=4, batch=4, anchor_every=3)
 

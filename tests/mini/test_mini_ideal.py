@@ -1,8 +1,8 @@
-"""Who obeys captions to the letter, and changes nothing else."""
+"""Tests of the scores of rendered faces that show exactly what captions state and change nothing else."""
 
 import torch
 
-from dreamportrait.mini import ideal
+from dreamportrait.mini import stated_faces
 from dreamportrait.mini.eg3d.evaluation import front
 from dreamportrait.miniworld.attributes import make_attributes, read_code, sample_codes
 from dreamportrait.miniworld.captions import agrees, evaluation_facts, first_facts
@@ -10,33 +10,34 @@ from dreamportrait.miniworld.faces import render
 
 
 def test_the_faces_are_as_said_and_as_they_were():
-    seeds = ideal._faces()
+    seeds = stated_faces._faces()
     for i, z in enumerate(sample_codes(100, seed=5)):
         face = read_code(z)[0]
         for said in (first_facts(face, i), evaluation_facts(face, i)):
-            changed, _ = ideal._changed(seeds, said)
+            changed, _ = stated_faces._changed(seeds, said)
             assert agrees(changed, said)
     own = make_attributes(gender="woman", hair_style="curly", hair_color="pink")
-    changed, traits = ideal._changed(iter([(own, "traits")]), {"hair_color": "blue"})
+    changed, traits = stated_faces._changed(iter([(own, "traits")]), {"hair_color": "blue"})
     assert changed == own | {"hair_color": "blue"} and traits == "traits"
 
 
 def test_who_cannot_be_as_is_said_is_passed_over():
     woman, man = make_attributes(gender="woman"), make_attributes(gender="man")
-    assert ideal._changed(iter([(woman, 1), (man, 2)]), {"facial_hair": "beard"})[1] == 2
+    assert stated_faces._changed(iter([(woman, 1), (man, 2)]), {"facial_hair": "beard"})[1] == 2
 
 
 def test_pictures_are_those_of_the_renderer():
-    images = ideal.obeying(lambda i: {"clothes": "red"}, front(2))
-    face, traits = read_code(sample_codes(1, ideal.SEED)[0])
+    images = stated_faces.obeying(lambda i: {"clothes": "red"}, front(2))
+    face, traits = read_code(sample_codes(1, stated_faces.SEED)[0])
     assert images.shape == (2, 3, 64, 64) and images.min() >= -1 and images.max() <= 1
     first = render(face | {"clothes": "red"}, traits, front(1)[0].numpy(), 64).image
     assert torch.equal(((images[0] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(first))
 
 
+@pytest.mark.lengthy
 def test_the_table(monkeypatch, tmp_path):
     monkeypatch.setenv("DREAMPORTRAIT_CACHE", str(tmp_path))
-    rows = dict(ideal.scores(30))
+    rows = dict(stated_faces.scores(30))
     share, front_view, usual, retrieval = (float(text.split()[0]) for text in rows.values())
-    assert 50 < share <= 100 and 40 < front_view < 80  # of 30 captions, chance is 3 %
+    assert 50 < share <= 100 and 40 < front_view < 80  # chance is 3 % with 30 captions
     assert 0 < usual < 0.3 and 0 < retrieval < 0.3

@@ -1,4 +1,4 @@
-"""The attribute oracle: what it answers, what it is scored on, a training step, weights on disk."""
+"""Tests of the attribute oracle: its answers, its accuracy, a short training, weights on disk."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ PICTURES = torch.linspace(-1, 1, 3 * 3 * 64 * 64).view(3, 3, 64, 64)
 
 
 def fixed(chosen: dict[str, str]) -> AttributeReader:
-    """Answers the same whatever it sees."""
+    """Return an oracle that gives the same answer for every picture."""
     oracle = AttributeReader().eval().requires_grad_(False)
     oracle.heads.weight.zero_()
     oracle.heads.bias.zero_()
@@ -55,7 +55,7 @@ def test_what_cannot_be_seen_is_not_scored() -> None:
     bare = make_attributes(gender="man", hat_color="green", clothes="black")
     other = make_attributes(gender="woman", hat="cap", hat_color="green", eyewear="sunglasses")
     scores = accuracy(fixed(shown), PICTURES, [shown, bare, other])
-    # hats are worn by the first and the third; eyes are seen in the second only
+    # The first and the third wear hats; only the second shows its eyes.
     assert scores["hat_color"] == pytest.approx(1 / 2)
     assert scores["eye_color"] == 1.0
     assert scores["gender"] == pytest.approx(2 / 3)
@@ -73,20 +73,21 @@ def test_classes() -> None:
     assert row["hair_color"] == row["hat_color"] == HIDDEN
 
 
-def test_training_learns_a_few_faces() -> None:
+@pytest.mark.lengthy
+def test_training_learns_a_few_faces(single_precision: None) -> None:
     run = OracleTraining(random_world(4), steps=50, batch=16, device=torch.device("cpu"))
     losses = []
     for index in range(50):
         torch.manual_seed(index)
         losses.append(float(run.step(index)["loss"].detach()))
-    assert losses[0] > 15  # of guessing: the sum of ln(number of values) is 19
+    assert losses[0] > 15  # the loss of guessing is 19, the sum of ln(number of values)
     assert sum(losses[-3:]) / 3 < losses[0] / 2
 
 
 def test_trained_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = random_world(16)
     train(tmp_path / "out", tmp_path / "work", world, world, steps=2, batch=4)
-    train(tmp_path / "again", tmp_path / "work", world, world, steps=2, batch=4)  # from its last state
+    train(tmp_path / "again", tmp_path / "work", world, world, steps=2, batch=4)  # continues from the last state
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     loaded = load(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The text-to-3D model that comes with the package: it listens, and does not forget who it draws."""
+"""Tests of the text-to-3D model in the package: its pictures follow the prompts, and its identities differ."""
 
 import pytest
 import torch
@@ -10,12 +10,14 @@ from dreamportrait.mini.publish import PROMPTS
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 from dreamportrait.text.clip_scorer import ClipScorer
 
+pytestmark = pytest.mark.lengthy
+
 SEEDS = 8
 
 
 @pytest.fixture(scope="module")
 def judge() -> ClipScorer:
-    """Another CLIP than the one that conditions."""
+    """Return a CLIP other than the one that conditions the generator."""
     return ClipScorer(*from_pretrained("mini/clip-b"))
 
 
@@ -35,5 +37,5 @@ def test_its_pictures_say_which_prompt_they_are_of(seen: Tensor, judge: ClipScor
 
 
 def test_identities_of_a_prompt_differ(seen: Tensor) -> None:
-    """Those of real faces, whatever their captions, differ by 0.76."""
+    """Identities of a prompt must differ by more than 0.1. Real faces, with any captions, differ by 0.76."""
     assert all(spread(seen[:, i]) > 0.1 for i in range(len(PROMPTS)))

@@ -1,4 +1,4 @@
-"""A finished run becomes what is shipped: small, sealed, with a card of what was measured."""
+"""Tests of publishing a finished run: the shipped folder is small, sealed, and has a card with the scores."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_what_is_shipped_is_whole_and_works(run: Path, tmp_path: Path) -> None:
     assert recipe.run.name == "mini_long" and str(recipe.run.folder) == "runs"
     assert not (out / "discriminator.safetensors").exists() and (out / "sheet.png").stat().st_size > 0
     size = [(folder / "generator.safetensors").stat().st_size for folder in (out, run / "portrait")]
-    assert size[0] < 0.7 * size[1]  # half precision, and biases as they were
+    assert size[0] < 0.7 * size[1]  # matrices in half precision, biases unchanged
     assert DreamPortraitPipeline.from_pretrained(out)("a man").images.shape == (1, 16, 16, 3)
     with pytest.raises(WeightsError, match="exists; name another folder"):
         publish(run, tmp_path / "scores", out)

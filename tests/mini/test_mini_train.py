@@ -1,4 +1,4 @@
-"""The driver of the mini trainings and its cards, on stages that write a number into a file."""
+"""Tests of the driver of the mini trainings and of its cards, with stages that only write a number into a file."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def places(tmp_path):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The real table of stages, but they only note that they ran, and leave what the real ones would."""
+    """Replace each stage by one that records its name and writes the files of the real one. Return the record."""
     ran: list[str] = []
 
     def fake(name):
@@ -48,7 +48,7 @@ EVERYTHING = [*STAGES, "cards"]
 
 
 def test_stages_call_what_there_is(places, monkeypatch):
-    """The real stages; the trainings are stand-ins that insist on the real signatures."""
+    """Run the real stages. Stand-ins replace the trainings and check the real signatures."""
     from dreamportrait.mini import clip_training, oracle
     from dreamportrait.mini.diffusion import unet, vae
     from dreamportrait.mini.eg3d import stages
@@ -120,7 +120,7 @@ def test_a_stage_without_what_it_needs(places, ran):
 
 
 def test_folders_of_others_are_left_alone(places, ran):
-    """Found before the first stage runs, not hours later."""
+    """Such folders must be found before the first stage runs, not hours later."""
     (places.out / "oracle").mkdir(parents=True)
     (places.out / "oracle/mine.txt").write_text("mine")
     with pytest.raises(WeightsError, match=r"out/oracle exists and was not made from .*work; name another OUT"):
@@ -189,7 +189,7 @@ def test_a_card(places, ran):
         "| n, all | 7 |",
         "| samples, judge | 0.75 |",
         'from_pretrained("mini/diffusion")',
-        "![what it makes](sheet.png)",
+        "![samples](sheet.png)",
     ):
         assert part in text, part
     assert (folder / "sheet.png").stat().st_size < before / 2
@@ -204,7 +204,7 @@ def test_cards_of_what_is_missing_or_too_large(places, ran, monkeypatch):
         run_stages(["cards"], places)
     run_stages(list(STAGES), places)
     monkeypatch.setattr(cards, "TOTAL_BYTES", 1000)
-    with pytest.raises(WeightsError, match="bytes; 1000 may be shipped"):
+    with pytest.raises(WeightsError, match="bytes; at most 1000 may be shipped"):
         run_stages(["cards"], places)
     with pytest.raises(WeightsError, match="unknown model 'clip-c'"):
         cards.write(places.out / "oracle", "clip-c")

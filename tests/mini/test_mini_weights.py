@@ -1,4 +1,4 @@
-"""The weights that are shipped: sealed, small enough, loadable; and, slowly, as good as their cards say."""
+"""Tests of the shipped weights: sealed, small, loadable and, in slow tests, as good as their cards say."""
 
 from pathlib import Path
 
@@ -38,12 +38,12 @@ def test_generator_draws_a_head_with_its_background() -> None:
         view = evaluation.portraits(generator, 2, seed=0).view(evaluation.front(2))
         logits = discriminator(view.image, view.image_raw, evaluation.front(2))
     middle, corner = view.depth[:, 0, 32, 32], view.depth[:, 0, 2, 2]
-    assert (middle < 2.65).all()  # the face stands before the centre, at 2.7
+    assert (middle < 2.65).all()  # the face is in front of the centre, which is at 2.7
     assert (corner > 2.75).all()
     assert logits.isfinite().all()
 
 
-# Scores, on fewer faces than the cards: hence with some slack where a share of 600 has an error of its own.
+# Scores on fewer faces than on the cards. The limits allow for the sampling error of 600 faces.
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_generator_is_near_real_pictures_diverse_and_consistent(
     _, vae, _ = from_pretrained("mini/diffusion")
     scores = evaluation.score(generator, lambda images: reconstruct(vae, images), world, others, judge, FACES)
     distance = scores["frechet_distance_mini_clip_b"]
-    # Over 600 pictures most of either is noise, so twice is what the distance would be if the generator's were as much.
+    # With 600 pictures most of both distances is sampling noise. The limit allows the generator as much error again.
     assert distance["generated"] < 2 * distance["other_reconstructed"]
     diversity = scores["diversity"]
     assert diversity["generated"] > 0.8 * diversity["real"]

@@ -1,4 +1,4 @@
-"""Attributes of the miniature world: what a code means, what can be together, what a picture shows."""
+"""Tests of the miniature world's attributes: the meaning of codes, valid combinations, visibility."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_codes_are_reproducible():
     assert np.array_equal(sample_codes(50, seed=1)[:5], codes)
     assert not np.array_equal(sample_codes(5, seed=2), codes)
     assert sample_codes(0, seed=1).shape == (0, Z_DIM)
-    # The first numbers of PCG64(1): data sets made elsewhere are the same.
+    # These are the first numbers of PCG64(1), so data sets made on other computers are the same.
     assert codes[0, :3] == pytest.approx([1.7291036, -1.4284534, 1.0277448], abs=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_reading_a_code_takes_the_largest_number():
     z[NUM_VALUES:] = np.linspace(-4, 4, len(TRAITS))
     attributes, traits = read_code(z)
     assert wanted.items() <= attributes.items()
-    assert attributes["hat"] == "none"  # the bias decides where the numbers are equal
+    assert attributes["hat"] == "none"  # the bias decides if the numbers are equal
     assert traits.shape == (len(TRAITS),) and traits.min() == -2 and traits.max() == 2
 
 
@@ -134,7 +134,7 @@ def test_held_out_pairs(pair):
 
 
 def test_a_hidden_pair_is_not_held_out():
-    # Of the blue hair only the beard would show, and of a bald head without one nothing.
+    # On a bald head the hair colour shows only in the beard, and without a beard nowhere.
     bearded = make_attributes(hair_style="bald", facial_hair="beard", hair_color="blue")
     assert is_held_out(bearded)
     bald = make_attributes(gender="man", hair_style="bald", hair_color="pink", eyewear="glasses")

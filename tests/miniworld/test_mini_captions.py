@@ -1,4 +1,4 @@
-"""Captions of the miniature world: reproducible, true, about what can be seen, in words that are known beforehand."""
+"""Tests of the miniature world's captions: reproducible, true, about visible attributes, with a fixed vocabulary."""
 
 import re
 import subprocess
@@ -23,9 +23,9 @@ from dreamportrait.miniworld.captions import (
 )
 from dreamportrait.miniworld.grammar import split_words, vocabulary
 
-MOST_TOKENS = 45  # with start and end
+MOST_TOKENS = 45  # including start and end
 
-# Of one face and seed. Whoever changes the grammar changes every data set and every score, and should know it.
+# Captions of one face and seed. A change of the grammar changes every data set and every score, so it must be noticed.
 GOLDEN = [
     "a bald person wearing a baseball cap",
     "the face of a guy with a full gray beard wearing a baseball cap on a white background",
@@ -40,7 +40,7 @@ def faces() -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def texts(faces) -> list[list[str]]:
-    """Ten captions and the evaluation caption of each face."""
+    """Return ten captions and the evaluation caption of each face."""
     return [[*captions(face, i), evaluation_caption(face, i)] for i, face in enumerate(faces)]
 
 
@@ -168,6 +168,7 @@ def test_vocabulary_is_complete_and_small(texts):
     assert 100 <= len(words) <= 180
 
 
+@pytest.mark.lengthy
 def test_tokens_of_captions_are_tokens_of_the_vocabulary_and_few(texts):
     tokenizer = open_clip.tokenizer.SimpleTokenizer()
     known = {token for word in vocabulary() for token in tokenizer.encode(word)}

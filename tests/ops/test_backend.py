@@ -1,4 +1,4 @@
-"""Which implementation runs: every path of the choice, with stand-in sources (tiny_ops)."""
+"""Tests of which implementation runs: every path of the choice, with stand-in sources (tiny_ops)."""
 
 import json
 import logging
@@ -24,6 +24,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 # ----- Import ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.lengthy
 def test_import_compiles_and_loads_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, json, eg3d_ops\n"
@@ -44,7 +45,7 @@ def test_functions_are_not_hidden_by_modules_of_their_name() -> None:
         assert not isinstance(getattr(eg3d_ops, name), ModuleType), name
 
 
-# ----- The order: prebuilt, built, twin -------------------------------------------------------------------
+# ----- The order: prebuilt, built, reference --------------------------------------------------------------
 
 
 def test_prebuilt_comes_first(fresh: Fresh, compiler: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -83,7 +84,7 @@ def test_build_then_cache(fresh: Fresh, compiler: None, monkeypatch: pytest.Monk
     library = eg3d_ops.loaded_libraries()["cpu"]
     assert library.is_relative_to(fresh.cache)
     assert fresh.cached() == [library.name]
-    no_compiler(monkeypatch)  # the next process needs none
+    no_compiler(monkeypatch)  # the next process needs no compiler
     _backend._loaded.clear()
     assert _backend.use_compiled("auto", CPU)
     assert eg3d_ops.loaded_libraries()["cpu"] == library
@@ -95,7 +96,7 @@ def test_no_compiler_means_the_twin_and_one_warning(
     no_compiler(monkeypatch)
     with pytest.raises(RuntimeError, match="demanded"):
         _backend.use_compiled("compiled", CPU)
-    assert warnings_in(caplog) == []  # an error needs no warning, but the first silent fall does
+    assert warnings_in(caplog) == []  # an error needs no warning; the first silent fallback does
     assert not _backend.use_compiled("auto", CPU)
     assert not _backend.use_compiled("auto", CPU)
     (message,) = warnings_in(caplog)
@@ -119,12 +120,12 @@ def test_forced_compiled_names_every_cause_and_the_remedy(
     )
     assert ("prebuilt: no eg3d_ops_cpu-" in message) == (mode != "build")
     assert "build: CXX='nonesuch++' names no program; set it" in message
-    assert message.endswith("Remedy: mend the cause, or set EG3D_OPS=reference to use the PyTorch implementations.")
+    assert message.endswith("Remedy: fix the cause, or set EG3D_OPS=reference to use the PyTorch implementations.")
 
 
 def test_forced_prebuilt_without_one(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EG3D_OPS", "prebuilt")
-    with pytest.raises(RuntimeError, match=r"no eg3d_ops_cpu-.* it has none; see README, 'Building ahead of time'"):
+    with pytest.raises(RuntimeError, match=r"no eg3d_ops_cpu-.* it has none; see docs/eg3d_ops.md"):
         _backend.use_compiled("auto", CPU)
     assert not fresh.cache.exists()
 
@@ -144,7 +145,7 @@ def test_forced_reference(fresh: Fresh, compiler: None, caplog: pytest.LogCaptur
         assert not _backend.use_compiled("auto", CPU)
     assert caplog.messages == ["cpu: PyTorch implementations, as the backend 'reference' demands"]
     assert eg3d_ops.loaded_libraries() == {}
-    assert _backend.use_compiled("compiled", CPU)  # the call wins
+    assert _backend.use_compiled("compiled", CPU)  # the argument of the call takes precedence
     assert not _backend.use_compiled("reference", CPU)
 
 
@@ -160,7 +161,7 @@ def test_set_backend_tries_again(fresh: Fresh, compiler: None, monkeypatch: pyte
     with monkeypatch.context() as patch:
         no_compiler(patch)
         assert not _backend.use_compiled("auto", CPU)
-    assert not _backend.use_compiled("auto", CPU)  # not looked for at every call
+    assert not _backend.use_compiled("auto", CPU)  # the search is not repeated at every call
     eg3d_ops.set_backend("auto")
     assert _backend.use_compiled("auto", CPU)
 
@@ -176,7 +177,7 @@ def test_bad_choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_devices(fresh: Fresh, caplog: pytest.LogCaptureFixture) -> None:
-    assert not _backend.use_compiled("auto", torch.device("meta"))  # shapes only: nothing to say
+    assert not _backend.use_compiled("auto", torch.device("meta"))  # only shapes, so no warning
     assert warnings_in(caplog) == []
     assert not _backend.use_compiled("auto", torch.device("mps"))
     assert "mps: using the PyTorch implementations" in warnings_in(caplog)[0]
@@ -197,28 +198,28 @@ def test_first_use_from_many_threads(fresh: Fresh, compiler: None, caplog: pytes
 
 
 def test_choice_is_a_constant_of_compiled_code(fresh: Fresh) -> None:
-    """torch.compile sees no lock, file or environment: only the answer."""
+    """torch.compile traces only the chosen implementation, no access to locks, files or the environment."""
     eg3d_ops.set_backend("reference")
     x = torch.tensor([-1.0, 2.0])
     compiled = torch.compile(lambda x: eg3d_ops.bias_act(x, act="relu", gain=1), backend="eager", fullgraph=True)
     assert compiled(x).tolist() == [0.0, 2.0]
 
 
-# ----- Fitting a GPU --------------------------------------------------------------------------------------
+# ----- GPU architectures ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("archs", "device", "runs"),
     [
         (["80", "90"], "80", True),
-        (["80", "90"], "86", True),  # binary of 8.0
+        (["80", "90"], "86", True),  # the binary for 8.0
         (["80", "90"], "75", False),
-        (["80", "90"], "100", True),  # PTX of 9.0
+        (["80", "90"], "100", True),  # the PTX for 9.0
         (["80", "90"], "120", True),
         (["86"], "80", False),
         (["86"], "89", True),
         (["90"], "89", False),
-        (["75", "100"], "90", False),  # binary is for 7.x and 10.x, PTX for 10.0 and later
+        (["75", "100"], "90", False),  # the binaries are for 7.x and 10.x, the PTX for 10.0 and later
     ],
 )
 def test_which_devices_a_library_covers(archs: list[str], device: str, runs: bool) -> None:
@@ -244,7 +245,7 @@ def test_instruction_set(fresh: Fresh, compiler: None) -> None:
     assert eg3d_ops.cpu_isa() == "portable"  # loads the library
     _backend.set_cpu_isa("avx2")
     assert eg3d_ops.cpu_isa() == "avx2"
-    with pytest.raises(ValueError, match="isa='avx512': this processor or this build lacks it"):
+    with pytest.raises(ValueError, match="isa='avx512': this processor or this build does not have it"):
         _backend.set_cpu_isa("avx512")
     with pytest.raises(ValueError, match="isa='sse': must be one of portable, avx2, avx512"):
         _backend.set_cpu_isa("sse")
@@ -253,7 +254,7 @@ def test_instruction_set(fresh: Fresh, compiler: None) -> None:
 
 def test_instruction_set_from_the_environment(fresh: Fresh, compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EG3D_OPS_CPU", "avx512")
-    for _ in range(2):  # every time, not only the first
+    for _ in range(2):  # the error comes every time, not only the first time
         with pytest.raises(ValueError, match="environment variable EG3D_OPS_CPU='avx512': this processor"):
             _backend.use_compiled("auto", CPU)
     monkeypatch.setenv("EG3D_OPS_CPU", "avx2")

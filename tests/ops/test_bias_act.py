@@ -1,4 +1,4 @@
-"""bias_act: official numbers, compiled against twin, derivatives, and what it refuses."""
+"""Tests of bias_act: official values, compiled against reference, derivatives, and rejected arguments."""
 
 import math
 
@@ -18,10 +18,10 @@ from eg3d_ops.bias_act import ACTIVATIONS, bias_act
 CURVED = [act for act, spec in ACTIVATIONS.items() if not spec.piecewise_linear]
 
 
-# ----- Official numbers and numbers by hand ---------------------------------------------------------------
+# ----- Official values and values computed by hand --------------------------------------------------------
 
 
-# Float32 with another exp: 1e-6 of the largest number seen; a wrong slope, gain or clamp is off by 1e-1.
+# Float32 with another exp: errors of 1e-6 of the largest value; a wrong slope, gain or clamp is off by 1e-1.
 @pytest.mark.parametrize("case", op_cases("bias_act"), ids=str)
 def test_golden(case, impl):
     t, args = case.tensors, dict(case.args)
@@ -46,9 +46,9 @@ def test_by_hand(impl):
     assert torch.equal(bias_act(torch.tensor(-2.0), act="relu", gain=-1, impl=impl), torch.tensor(0.0))
 
 
-# ----- Compiled against twin ------------------------------------------------------------------------------
+# ----- Compiled against reference -------------------------------------------------------------------------
 
-# 3e-6 of the largest number: gradients of the bias add up to 500 terms of either sign, in another order.
+# 3e-6 of the largest value: gradients of the bias sum up to 500 terms of either sign in another order.
 CLOSE = 3e-6
 
 
@@ -60,7 +60,7 @@ def both(x, b, **options):
 
 
 def away_from_kinks(x, b, act, alpha, gain, clamp):
-    """Moves x so that no x + b is where rounding could decide between two slopes."""
+    """Return x, shifted wherever rounding of x + b could decide between two slopes."""
     y = bias_act(x.double(), b.double(), act=act, alpha=alpha, gain=gain, impl="reference")
     near = (x + b.reshape(-1, 1, 1)).abs() < 1e-4
     if clamp is not None:
@@ -118,7 +118,7 @@ def test_layouts(layout, act, compiled_cpu):
     x, b = LAYOUTS[layout](normal(2, 6, 5, 7)), normal(12, seed=8)[::2]
     y = bias_act(x, b, act=act, impl="compiled")
     assert y.stride() == torch.empty_like(x).stride()
-    for v in (y.clone(), y[..., :1].expand_as(y), y.to(memory_format=torch.channels_last)):  # laid out otherwise
+    for v in (y.clone(), y[..., :1].expand_as(y), y.to(memory_format=torch.channels_last)):  # other layouts
         leaf = x.detach().requires_grad_()
         gradients = []
         for i in ("compiled", "reference"):
@@ -137,11 +137,11 @@ def test_no_bias(isa):
 
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_accuracy_over_the_whole_range(act, isa):
-    """Relative to float64: 4 ulp (5e-7), also where exp(x) - 1 or tanh(x) is nearly x."""
+    """The error relative to float64 is at most 4 ulp (5e-7), also where exp(x) - 1 or tanh(x) is nearly x."""
     x = torch.cat([s * torch.logspace(-30, 1.9, 2000) for s in (-1, 1)])
     y = bias_act(x, act=act, impl="compiled").double()
     exact = bias_act(x.double(), act=act, impl="reference")
-    ordinary = exact.abs() > 1e-36  # below, results may be subnormal or cut off
+    ordinary = exact.abs() > 1e-36  # smaller results may be subnormal or flushed to zero
     assert ordinary.sum() > 1900
     assert ((y - exact).abs() / exact.abs())[ordinary].max() < 5e-7
     assert (y - exact).abs()[~ordinary].sum() < 1e-33
@@ -190,7 +190,7 @@ def test_third_derivative_is_refused_where_not_compiled(act, compiled_cpu):
 
 
 def test_training_keeps_only_the_result(compiled_cpu):
-    """Memory: where the sign of y tells the slope, x is not kept."""
+    """If the sign of y determines the slope, x is not kept for the backward pass, which saves memory."""
     x, b = normal(2, 3, 4).requires_grad_(), normal(3).requires_grad_()
     for act, spec in ACTIVATIONS.items():
         saved = []
@@ -218,7 +218,7 @@ NANS = torch.tensor([0x7FC00000, -1, 0x7F800001, 0x7FFFFFFF], dtype=torch.int32)
 @pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("clamp", [None, 1.0])
 def test_nan_goes_through(act, clamp, isa):
-    """Any NaN, wherever a vector has it; its neighbours stay what they are."""
+    """Any kind of NaN, at any position of a vector, gives NaN and does not affect its neighbours."""
     x = normal(1, 4, 67)
     x[:, :, 5::9] = NANS.reshape(1, 4, 1)
     y = bias_act(x, normal(4), act=act, clamp=clamp, impl="compiled")
@@ -244,7 +244,7 @@ def test_infinities_like_twin(act, isa):
     x = torch.tensor([math.inf, -math.inf, 3e38, -3e38, 0.0, -0.0]).requires_grad_()
     for clamp in (None, 2.0):
         y = {i: bias_act(x, act=act, gain=1, clamp=clamp, impl=i) for i in IMPLS}
-        finite = [0, 2, 4, 5] if act == "swish" else [0, 1, 2, 3, 4, 5]  # torch: -inf * sigmoid(-inf) is NaN
+        finite = [0, 2, 4, 5] if act == "swish" else [0, 1, 2, 3, 4, 5]  # in PyTorch, -inf * sigmoid(-inf) is NaN
         torch.testing.assert_close(y["compiled"][finite], y["reference"][finite], rtol=1e-6, atol=1e-37)
     (dx,) = torch.autograd.grad(bias_act(x, act="linear", impl="compiled"), x, torch.ones(6))
     assert torch.equal(dx, torch.ones(6))  # nothing is clamped, not even infinity
@@ -253,7 +253,7 @@ def test_infinities_like_twin(act, isa):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_on_cpu_is_left_to_the_twin(dtype, compiled_cpu):
     x, b = normal(2, 3, 4, dtype=dtype), normal(3)
-    y = bias_act(x, b, act="tanh", clamp=1e5)  # a limit beyond float16
+    y = bias_act(x, b, act="tanh", clamp=1e5)  # beyond the range of float16
     assert y.dtype == dtype
     assert torch.equal(y, bias_act(x, b, act="tanh", impl="reference"))
     with pytest.raises(TypeError, match=f"x is {dtype}, but compiled bias_act on cpu takes torch.float32"):
@@ -290,7 +290,7 @@ def test_inputs_stay_as_they_are(impl):
         derivatives(lambda x, b, act=act: bias_act(x, b, act=act, impl=impl), [x, b])
         assert torch.equal(x, normal(2, 3, 4))
         assert torch.equal(b, normal(3, seed=8))
-    assert bias_act(x, impl=impl).data_ptr() != x.data_ptr()  # not even where nothing is to be done
+    assert bias_act(x, impl=impl).data_ptr() != x.data_ptr()  # a copy, even if there is nothing to compute
 
 
 # ----- Bad arguments --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Building a library: names, tools, odd paths, errors. The sources are stand-ins; see tiny_ops."""
+"""Tests of building a library: names, tools, unusual paths, errors. The sources are stand-ins (tiny_ops)."""
 
 import ctypes
 import platform
@@ -144,7 +144,7 @@ int JOIN(bytes_, EG3D_ISA)() { return 16; }
 def test_kernels_are_compiled_once_per_instruction_set(
     machine: str, total: int, csrc: Path, compiler: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A library that adds up what the copies of one kernel file say: the bytes of their vectors."""
+    """The library sums the vector sizes in bytes that the compiled copies of one kernel file return."""
     if machine == "x86_64" != platform.machine():
         pytest.skip(f"a compiler for {platform.machine()} has no AVX")
     isas = list(_build.CPU_ISAS) if machine == "x86_64" else ["portable"]
@@ -160,7 +160,7 @@ def test_kernels_are_compiled_once_per_instruction_set(
 
 
 def test_odd_characters_in_every_path(compiler: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spaces, quotes, dollars and colons in the paths of sources, output, compiler and torch."""
+    """Paths of sources, output, compiler and torch may contain spaces, quotes, dollar signs and colons."""
     odd = tmp_path / "it's a $HOME: (1) & more"
     monkeypatch.setattr(_build, "CSRC", write_sources(odd / "c src"))
     torch = odd / "site packages" / "torch"
@@ -182,7 +182,7 @@ def test_broken_source_gives_the_compilers_words(csrc: Path, compiler: None, tmp
 
 
 def test_the_file_is_usable_where_torch_is_missing(tmp_path: Path) -> None:
-    """setup.py loads it by path in pip's isolated builds."""
+    """_build.py can be loaded without torch: setup.py loads it by path in pip's isolated builds."""
     code = (
         "import importlib.util as u\n"
         f"spec = u.spec_from_file_location('b', {_build.__file__!r})\n"

@@ -1,4 +1,4 @@
-"""Libraries built at first use: who builds, who waits, and what a failure or a killed builder leaves behind."""
+"""Tests of libraries built at first use: which process builds, which ones wait, failures and killed builders."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | N
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """The process and all it started."""
+    """Kill the process and everything that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -75,9 +75,10 @@ def test_lock_held_elsewhere(fresh: Fresh, compiler: None, monkeypatch: pytest.M
             _cache.built("cpu", None)
     finally:
         kill(holder)
-    assert _cache.built("cpu", None).exists()  # the lock died with its holder
+    assert _cache.built("cpu", None).exists()  # the lock is released when its holder dies
 
 
+@pytest.mark.lengthy
 def test_killed_builder_leaves_nothing_in_the_way(
     fresh: Fresh, compiler: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,16 +88,17 @@ def test_killed_builder_leaves_nothing_in_the_way(
     )
     try:
         wait_until((tmp_path / "started").exists, builder)
-        builder.kill()  # but not its compiler
+        builder.kill()  # its compiler keeps running
         builder.wait()
         monkeypatch.setenv("EG3D_OPS_LOCK_TIMEOUT", "10")
         library = _cache.built("cpu", None)
     finally:
         kill(builder)
     assert fresh.cached() == [library.name]
-    assert not [path for path in library.parent.iterdir() if path.is_dir()]  # the killed build's scratch folder
+    assert not [path for path in library.parent.iterdir() if path.is_dir()]  # no scratch folder of the killed build
 
 
+@pytest.mark.lengthy
 def test_two_processes_build_once(fresh: Fresh, compiler: None, tmp_path: Path) -> None:
     log = tmp_path / "calls"
     counting = write_compiler(tmp_path / "bin" / "c++", f'echo x >> {log}; sleep 0.3; exec {_build.find_cxx()} "$@"')
@@ -156,11 +158,11 @@ def test_failure_of_an_earlier_launch_does_not_count(
         no_compiler(patch)
         with pytest.raises(_build.BuildError):
             _cache.built("cpu", None)
-    monkeypatch.setattr(_cache, "_STARTED", time.time() + 3600)  # as in a process started in an hour
+    monkeypatch.setattr(_cache, "_STARTED", time.time() + 3600)  # as if this process started in an hour
     monkeypatch.setenv("EG3D_OPS_LOCK_TIMEOUT", "0.1")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(_build.BuildError, match="local rank 0 did not deliver"):
         _cache.built("cpu", None)
     monkeypatch.setenv("LOCAL_RANK", "0")
     library = _cache.built("cpu", None)
-    assert fresh.cached() == [library.name]  # success takes the notice away
+    assert fresh.cached() == [library.name]  # a successful build removes the failure notice

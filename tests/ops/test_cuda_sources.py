@@ -1,6 +1,6 @@
-"""The CUDA sources, run on the CPU by the emulator and compared with the PyTorch twins.
+"""Tests of the CUDA sources: the emulator runs them on the CPU, and they are compared with the PyTorch reference.
 
-See `cuda_emulator/emulated.py` for what this shows and what only a GPU can show.
+See `cuda_emulator/emulated.py` for what this can show and what only a GPU can show.
 """
 
 import ctypes
@@ -21,14 +21,16 @@ from eg3d_ops.planes import Decoder, decode, sample_planes
 from eg3d_ops.render_rays import CUDA_LIMITS, _render_rays
 from eg3d_ops.upfirdn2d import _upfirdn2d
 
-# Rounding of the element type relative to the larger numbers of a result, with room for a few operations.
+pytestmark = pytest.mark.lengthy
+
+# Rounding of the element type relative to the larger numbers of a result, with a margin for a few operations.
 ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DTYPES = list(ROUNDING)
 
 
 @pytest.fixture(scope="session")
 def ops():
-    """torch.ops.eg3d_emulated."""
+    """Return torch.ops.eg3d_emulated."""
     if sys.platform != "linux":
         pytest.skip("the emulator switches between stacks in a way only tried on Linux")
     try:
@@ -39,7 +41,7 @@ def ops():
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    """To `tolerance` of the largest number expected; the same shape, and NaN and infinities at the same places."""
+    """Compare shapes, positions of NaN and infinities, and values to `tolerance` times the largest expected one."""
     assert actual.shape == expected.shape
     scale = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 1.0
     torch.testing.assert_close(
@@ -52,7 +54,10 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_emulator_shows_mistakes(ops, backwards: bool) -> None:
-    """Otherwise the tests below would prove little. The kernel hands each thread's index to its left neighbour."""
+    """The emulator detects mistakes; otherwise the tests below would prove little.
+
+    The kernel passes each thread's index to its left neighbour.
+    """
     switches = emulated.load()[1]
     out = torch.zeros(64)
     right = (torch.arange(64) + 1) % 64
@@ -65,17 +70,17 @@ def test_emulator_shows_mistakes(ops, backwards: bool) -> None:
 
     assert run(0) is None
     assert out.equal(right.float())
-    assert run(1) is None  # no barrier: nothing to wait for, but a wrong result
+    assert run(1) is None  # a missing barrier blocks nothing, but the result is wrong
     assert not out.equal(right.float())
     assert b"never come" in (run(2) or b"")  # threads at different barriers
-    assert b"shared memory" in (run(3) or b"")  # a write beyond it
+    assert b"shared memory" in (run(3) or b"")  # a write beyond its end
 
 
 # ----- bias_act -----------------------------------------------------------------------------------------
 
 
 def layouts() -> dict[str, tuple[Tensor, int]]:
-    """x and the dimension of the bias."""
+    """Return x and the dimension of the bias for each layout."""
     return {
         "NCHW": (normal(2, 5, 7, 3), 1),
         "channels last": (normal(2, 5, 7, 3).contiguous(memory_format=torch.channels_last), 1),
@@ -100,17 +105,17 @@ def test_bias_act_layouts(ops, layout: str, dtype: torch.dtype) -> None:
     y = ops.bias_act(x, b, dim, 2, 0.3, 1.5, 0.8)
     assert y.stride() == torch.empty_like(x).stride()
     assert_close(y, _bias_act(x.double(), b.double(), dim, "lrelu", 0.3, 1.5, 0.8), ROUNDING[dtype])
-    dy = cast(layouts()[layout][0].flip(0), dtype).contiguous()  # in another layout than y
+    dy = cast(layouts()[layout][0].flip(0), dtype).contiguous()  # another layout than that of y
     from_y = ops.bias_act_grad(dy, None, None, y, dim, 2, 0.3, 1.5, 0.8)
     from_x = ops.bias_act_grad(dy, x, b, None, dim, 2, 0.3, 1.5, 0.8)
     expected = dy.double() * 1.5 * torch.where(x.double() + shaped(b, x, dim) > 0, torch.tensor(1.0).double(), 0.3)
     assert_close(from_y, expected * (y.double().abs() < torch.tensor(0.8, dtype=dtype)), ROUNDING[dtype])
-    if dtype in (torch.float32, torch.float64):  # else numbers that round to the clamp are clamped in y only
+    if dtype in (torch.float32, torch.float64):  # half precision: values that round to the clamp are clamped in y only
         assert_close(from_x, from_y, ROUNDING[dtype])
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """To `dtype` at the same strides and offset, where .to would make it dense."""
+    """Return x in `dtype` with the same strides and offset; .to would make it dense."""
     storage = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
     return storage.to(dtype).as_strided(x.shape, x.stride(), x.storage_offset())
 
@@ -123,15 +128,15 @@ def shaped(b: Tensor, x: Tensor, dim: int) -> Tensor:
 @pytest.mark.parametrize("clamp", [None, 0.7, 0.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_bias_act_derivatives(ops, act: str, clamp: float | None, dtype: torch.dtype) -> None:
-    """Value, first and second gradient against autograd through the twin in float64."""
-    x = torch.cat([normal(2, 5, 40), normal(2, 5, 40, seed=3) * 12], 2).to(dtype)  # also far out, where exp is tiny
+    """Value, first and second gradient agree with autograd through the reference in float64."""
+    x = torch.cat([normal(2, 5, 40), normal(2, 5, 40, seed=3) * 12], 2).to(dtype)  # also large x, where exp is tiny
     b, dy, v = normal(5, seed=1).to(dtype), normal(*x.shape, seed=4).to(dtype), normal(*x.shape, seed=5).to(dtype)
     settings = (1, ACTIVATIONS[act].index, 0.3, 1.3, -1.0 if clamp is None else clamp)
     at, cotangent = x.double().clone().requires_grad_(), dy.double().clone().requires_grad_()
     y = _bias_act(at, b.double(), 1, act, 0.3, 1.3, clamp)
     (first,) = torch.autograd.grad(y, at, cotangent, create_graph=True)
     second = torch.autograd.grad(first, at, v.double(), allow_unused=True)[0] if first.requires_grad else None
-    # Beyond 20 torch takes softplus(x) to be x, which is off by 2e-9; the kernel does not.
+    # Above 20, PyTorch returns x for softplus(x), which is off by 2e-9; the kernel does not.
     tolerance = max(ROUNDING[dtype], 1e-8 if act == "softplus" else 0)
     assert_close(ops.bias_act(x, b, *settings), y, tolerance)
     assert_close(ops.bias_act_grad(dy, x, b, None, *settings), first, tolerance)
@@ -157,7 +162,7 @@ def test_bias_act_hands_nan_on(ops, act: str) -> None:
 
 
 def test_stored_clamp_is_recognised(ops) -> None:
-    """0.1 is less in half precision: outputs at the limit must still count as clamped."""
+    """The clamp 0.1 rounds to less in half precision; outputs at the limit must still count as clamped."""
     x = torch.tensor([3.0, 0.05, -3.0], dtype=torch.float16)
     y = ops.bias_act(x, None, 0, 2, 0.2, 1.0, 0.1)
     assert ops.bias_act_grad(torch.ones_like(x), None, None, y, 0, 2, 0.2, 1.0, 0.1).tolist() == [0, 1, 0]
@@ -166,7 +171,7 @@ def test_stored_clamp_is_recognised(ops) -> None:
 # ----- upfirdn2d ----------------------------------------------------------------------------------------
 
 RESAMPLING = [  # up, down, padding, filter
-    ([1, 1], [1, 1], [1, 2, 2, 1], [4, 4]),  # the three cases with kernels of their own
+    ([1, 1], [1, 1], [1, 2, 2, 1], [4, 4]),  # the three cases that have their own kernels
     ([2, 2], [1, 1], [2, 1, 2, 1], [4, 4]),
     ([1, 1], [2, 2], [1, 1, 1, 1], [4, 4]),
     ([2, 2], [1, 1], [-1, 2, 3, -2], [4, 4]),  # crop
@@ -214,10 +219,10 @@ def test_upfirdn2d_hands_nan_on_and_no_further(ops) -> None:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_render_rays(ops, name: str) -> None:
-    """Against the twin in float64.
+    """Values and gradients agree with the reference in float64.
 
-    Values may be off by 3e-6, gradients by 1e-5 of their largest number. Measured were 1.1e-6 and 4e-6, both
-    where densities are in the hundreds; the twin in float32 is off by as much.
+    Values may be off by 3e-6, gradients by 1e-5 of their largest number. The measured errors are 1.1e-6 and 4e-6,
+    both where densities are in the hundreds; the reference in float32 has errors of the same size.
     """
     s = scene(**SCENES[name])
     leaves = [t.clone().requires_grad_() for t in (s["planes"], *s["decoder"])]
@@ -236,7 +241,7 @@ def test_render_rays(ops, name: str) -> None:
 
 
 def test_a_scene_makes_kernels_skip_samples() -> None:
-    """Samples that weigh nothing, before and between and behind others, must be among what is tested."""
+    """One scene has samples of weight zero before, between and behind others, so that skipping them is tested."""
     s = scene(**SCENES["empty and opaque"])
     with torch.no_grad():
         depths = _render_rays(**s).depths
@@ -245,15 +250,18 @@ def test_a_scene_makes_kernels_skip_samples() -> None:
         weights = interval_weights(decode(features, s["decoder"])[0].reshape(depths.shape), depths)
     kept = (weights > 1e-9).long()
     assert 0.2 < kept.double().mean() < 0.8
-    assert (kept.diff() == 1).any()  # something after nothing
-    assert (kept.diff() == -1).any()  # nothing after something
+    assert (kept.diff() == 1).any()  # a sample with weight after one without
+    assert (kept.diff() == -1).any()  # a sample without weight after one with weight
 
 
 @pytest.mark.parametrize(
     "name", ["plain", "random draws", "empty and opaque", "more fine than coarse", "opaque", "more rays than warps"]
 )
 def test_order_of_threads_does_not_matter(ops, name: str) -> None:
-    """It would if a barrier were missing. Only the sums over atomic additions may differ, by rounding."""
+    """The order of threads does not change the results; it would if a barrier were missing.
+
+    Only sums of atomic additions may differ, by rounding.
+    """
     s = scene(**SCENES[name])
     values = forward(ops, s)
     gradients = backward(ops, s, random_cotangents(s), values[3])
@@ -267,7 +275,7 @@ def test_order_of_threads_does_not_matter(ops, name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_planes_are_only_stored_so(ops, dtype: torch.dtype) -> None:
-    """All arithmetic is float32, so the result is that of planes rounded beforehand, to the bit."""
+    """All arithmetic is float32, so the result equals that of planes rounded beforehand, bit for bit."""
     s = scene()
     rounded = {**s, "planes": s["planes"].to(dtype).double()}
     values, same = forward(ops, s, dtype), forward(ops, rounded)

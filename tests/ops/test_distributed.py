@@ -1,4 +1,4 @@
-"""The ops inside DistributedDataParallel: two gloo processes give the gradients of one at equal global batch."""
+"""Tests of the ops in DistributedDataParallel: two gloo processes give the gradients of one at equal global batch."""
 
 import torch
 import torch.distributed as dist
@@ -12,7 +12,7 @@ from eg3d_ops.render_rays import render_rays
 
 
 class TinyRenderer(nn.Module):
-    """A latent -> planes through the 2-D ops -> rays through the renderer: every op on one path."""
+    """A network that uses every op: the 2-D ops turn a latent into planes, and the renderer renders rays."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,11 +62,12 @@ def worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.lengthy
 def test_two_processes_give_the_gradients_of_one(compiled_cpu, tmp_path):
     mp.spawn(worker, (str(tmp_path),), nprocs=2)
     one = gradients(TinyRenderer(), latents())
     for rank in (0, 1):
         two = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for a, b in zip(two, one, strict=True):
-            # Two half sums added instead of one sum: a few roundings of float32.
+            # Two half sums are added instead of one sum, which costs a few roundings of float32.
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * b.abs().max().item())

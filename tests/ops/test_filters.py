@@ -1,4 +1,4 @@
-"""setup_filter, filter2d, upsample2d and downsample2d: official numbers, alignment, and what they refuse."""
+"""Tests of setup_filter, filter2d, upsample2d and downsample2d: official values, alignment, rejected arguments."""
 
 import math
 
@@ -78,7 +78,7 @@ def test_bad_filters(case):
 # ----- filter2d, upsample2d, downsample2d -----------------------------------------------------------------
 
 
-# Float32 sums of up to 36 products in another order.
+# The tolerance allows for float32 sums of up to 36 products in another order.
 @pytest.mark.parametrize("case", [case for name in OPS for case in op_cases(name)], ids=str)
 def test_golden(case, impl):
     t = case.tensors
@@ -110,7 +110,7 @@ def test_flat_images_keep_their_level(impl):
 
 
 def test_images_stay_where_they_are(impl):
-    """The centre of a ramp's values moves by no fraction of a pixel when it is enlarged or reduced."""
+    """A ramp does not move by any fraction of a pixel when it is enlarged or reduced."""
     ramp = torch.arange(16.0).expand(1, 1, 16, 16)
     f = setup_filter([1, 3, 3, 1])
     up = upsample2d(ramp, f, impl=impl)[0, 0, 16]

@@ -1,4 +1,4 @@
-"""bias_act and upfirdn2d on a GPU: compiled against the twin on the CPU."""
+"""Tests of bias_act and upfirdn2d on a GPU: compiled against the reference on the CPU."""
 
 import math
 
@@ -12,7 +12,7 @@ from eg3d_ops.upfirdn2d import upfirdn2d
 
 pytestmark = pytest.mark.gpu
 
-# Computed in float32 and rounded once to the type of x: half an ulp of the result, plus float32's own error.
+# Results are computed in float32 and rounded once to the type of x: half an ulp, plus float32's own error.
 BIAS_ACT_TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
@@ -49,13 +49,13 @@ def test_bias_act_gradcheck(act):
 @pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_bias_act_autocast(act, impl):
-    """Autocast takes some functions to float32; the result is of the type of x all the same."""
+    """The result has the type of x, although autocast runs some functions in float32."""
     x = normal(2, 3, 4, dtype=torch.float16).cuda()
     with torch.autocast("cuda", torch.float16):
         assert bias_act(x, normal(3).cuda(), act=act, impl=impl).dtype == torch.float16
 
 
-# Sums in float32, rounded once to the type of x: half an ulp of the result.
+# Sums are computed in float32 and rounded once to the type of x: half an ulp of the result.
 UPFIRDN2D_TOLERANCE = {torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
@@ -74,7 +74,7 @@ def test_upfirdn2d_like_twin(use, f, dtype, size, layout):
         return derivatives(lambda x: upfirdn2d(x, here, **use, impl=impl), [x.to(device, to)], rounded=dtype)
 
     twin = run("reference", "cpu", torch.float32)
-    # Twice the tolerance for what is rounded twice: the gradient of a rounded gradient.
+    # The gradient of a rounded gradient is rounded twice, so the tolerance is doubled.
     assert_derivatives_close(run("compiled", "cuda", dtype), twin, 2 * UPFIRDN2D_TOLERANCE[dtype])
 
 
@@ -92,7 +92,7 @@ def test_upfirdn2d_gradcheck(f):
 def test_filters_are_looked_into_once():
     x, f = normal(1, 1, 8, 8).cuda(), BLUR.cuda()
     upfirdn2d(x, f)
-    with torch.cuda.graph(torch.cuda.CUDAGraph()):  # forbids waiting for the GPU
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):  # capturing a graph forbids waiting for the GPU
         upfirdn2d(x, f)
     f[0, 0] = math.nan
     with pytest.raises(ValueError, match="f must be finite"):

@@ -1,4 +1,4 @@
-"""Plane lookup, sample placement and ray marching against the official numbers and by hand."""
+"""Tests of plane lookup, sample placement and ray marching: official values and values computed by hand."""
 
 import math
 
@@ -14,7 +14,7 @@ GOLDEN = load("renderer")
 
 
 def assert_same(actual, expected):
-    # The same float32 formulas in another order: a few roundings of numbers of size 1 to 10.
+    # Both sides compute the same float32 formulas in another order: a few roundings of numbers of size 1 to 10.
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_box_limits_by_hand():
     origins = torch.tensor([[0.0, 0, 2], [0, 0, 0], [0.5, 0, 2], [0.6, 0, 2]])
     directions = torch.tensor([[0.0, 0, -1]]).expand(4, 3)
     near, far = box_limits(origins, directions, 1.0)
-    # Through the middle; from inside (entry lies behind); along a face; beside the box.
+    # The rays go through the middle, start inside (the entry lies behind), run along a face, and miss the box.
     assert near.flatten().tolist() == [1.5, -0.5, 1.5, -1]
     assert far.flatten().tolist() == [2.5, 0.5, 2.5, -2]
 
@@ -74,9 +74,9 @@ def test_auto_limits_fill_missing_rays():
     directions = torch.tensor([[[0.0, 0, -1]]]).expand(1, 3, 3)
     near, far = auto_limits(origins, directions, 1.0)
     assert near.flatten().tolist() == [1.5, 2.5, 1.5]  # smallest entry
-    assert far.flatten().tolist() == [2.5, 3.5, 2.5]  # largest *entry*: what the released models saw
+    assert far.flatten().tolist() == [2.5, 3.5, 2.5]  # largest *entry*, as in the training of the released models
     near, far = auto_limits(origins[:, 2:], directions[:, 2:], 1.0)
-    assert (near.item(), far.item()) == (-1, -2)  # nothing to fill from
+    assert (near.item(), far.item()) == (-1, -2)  # no ray hits the box, so there is nothing to fill from
 
 
 @pytest.mark.parametrize("case", ["linear", "disparity", "tensor"])
@@ -112,7 +112,7 @@ def test_inverse_cdf():
 
 
 def test_importance_of_a_single_ray():
-    """The official code fails for one ray in total; a ray's samples cannot depend on its neighbours."""
+    """A single ray works, although the official code fails: a ray's samples must not depend on its neighbours."""
     t = GOLDEN.group("importance")
     draws = importance_draws("grid")
     alone = importance_depths(t["depths"][:1, :1, :, 0], t["weights"][:1, :1, :, 0], draws[:1, :1])
@@ -135,7 +135,7 @@ def test_march(background):
 
 
 def test_march_by_hand():
-    # Two intervals of length 1, densities such that softplus(density - 1) = ln 2 in both: half the light stops in each.
+    # Two intervals of length 1 with softplus(density - 1) = ln 2: each absorbs half of the light that reaches it.
     densities = torch.tensor([1.0, 1.0, 1.0])  # softplus(0) = ln 2
     depths = torch.tensor([1.0, 2.0, 3.0])
     colors = torch.tensor([[0.0], [1.0], [1.0]])
@@ -147,7 +147,7 @@ def test_march_by_hand():
 
 
 def test_depth_of_rays_without_weight():
-    """They get the largest depth of the batch, and no gradient: 0/0 must not reach the others."""
+    """Rays without weight get the largest depth of the batch and no gradient; 0/0 must not reach other rays."""
     weight = torch.tensor([[[0.0], [0.5]]], requires_grad=True)
     depth = torch.tensor([[[0.0], [1.0]]], requires_grad=True)
     sums = RaySums(torch.zeros(1, 2, 3), depth, weight, torch.tensor([[[1.0, 4.0], [1.0, 3.0]]]))

@@ -1,4 +1,4 @@
-"""The fused renderer: official numbers, compiled against twin, and what it refuses."""
+"""Tests of the fused renderer: official values, compiled against reference, and rejected inputs."""
 
 import pytest
 import torch
@@ -45,7 +45,8 @@ def test_compiled_like_twin(case, draws, isa):
     assert_as_good_as_twin(outputs_and_gradients(s, "compiled", draws=draws, **options), twin, exact)
 
 
-# The official renders. Seen: at most 1.8e-6 of the largest value (float32 sums in another order); suggested: 1e-4.
+# The measured difference from the official renders is at most 1.8e-6 of the largest value (float32 sums in another
+# order); the reference data suggests a tolerance of 1e-4.
 @pytest.mark.parametrize("impl", ["reference", "compiled"])
 @pytest.mark.parametrize("variant", load("renderer").info["render"]["variants"])
 def test_golden_render(variant, impl, request):
@@ -55,7 +56,7 @@ def test_golden_render(variant, impl, request):
     options = {**golden["base_options"], **golden["variants"][variant]["overrides"]}
     coarse, fine = options["depth_resolution"], options["depth_resolution_importance"]
     origins, directions = rays_from_label(t["cameras"], golden["resolution"])
-    # Stored weights of a layer count 1 / sqrt(inputs) (equalised learning rate).
+    # The stored weights of a layer are multiplied by 1 / sqrt(inputs) (equalised learning rate).
     layers = [(t[f"decoder.net.{i}.weight"], t[f"decoder.net.{i}.bias"]) for i in (0, 2)]
     decoder = Decoder(*(part for w, b in layers for part in (w / w.shape[1] ** 0.5, b)))
     draws = "midpoint"
@@ -92,14 +93,14 @@ def test_gradients_of_the_twin():
     planes = s.pop("planes").requires_grad_()
 
     def render(planes, *decoder):
-        # Without importance samples, whose places carry no gradient although they depend on the planes.
+        # Importance samples are left out: their positions carry no gradient although they depend on the planes.
         return render_rays(planes, decoder=Decoder(*decoder), num_coarse=6, num_fine=0, impl="reference", **s)
 
     assert torch.autograd.gradcheck(render, (planes, *decoder))
 
 
 def test_only_hidden_samples_are_skipped(compiled_cpu):
-    """Kernels drop samples that no light reaches: behind a wall, that may change nothing the twin can tell."""
+    """Kernels skip samples behind an opaque wall; the result must stay as accurate as that of the reference."""
     s = scene(rays=16, density=1000.0)
     compiled, twin = (outputs_and_gradients(s, impl) for impl in ("compiled", "reference"))
     assert (compiled["weights"] - 1).abs().max() < 1e-5
@@ -186,14 +187,15 @@ def test_random_draws_come_from_the_generator():
 
 
 def test_half_precision_planes(compiled_cpu):
-    """Computed in float32 whatever the planes are stored in."""
+    """All arithmetic is float32, whatever type the planes are stored in."""
     s = scene(rays=8)
     for dtype in (torch.float16, torch.bfloat16):
         low = {**s, "planes": s["planes"].to(dtype)}
         same = {**s, "planes": s["planes"].to(dtype).float()}
         for impl in ("compiled", "reference"):
             assert torch.equal(render_rays(**low, impl=impl).features, render_rays(**same, impl=impl).features)
-        assert outputs_and_gradients(low, "compiled")["d_planes"].dtype == torch.float32  # as asked for there
+        # outputs_and_gradients casts the planes to float32, so their gradient is float32, too.
+        assert outputs_and_gradients(low, "compiled")["d_planes"].dtype == torch.float32
         planes = low["planes"].requires_grad_()
         (d_planes,) = torch.autograd.grad(render_rays(**low, impl="compiled").features.sum(), planes)
         assert d_planes.dtype == dtype
@@ -217,7 +219,7 @@ def test_torch_compile(compiled_cpu):
     compiled = torch.compile(loss, fullgraph=True)
     a, b = (s["planes"].clone().requires_grad_() for _ in range(2))
     expected, actual = loss(a), compiled(b)
-    # The kernel is the same; what is fused around it rounds differently.
+    # The kernel is the same; the code fused around it rounds differently.
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
         torch.autograd.grad(actual, b)[0], torch.autograd.grad(expected, a)[0], rtol=1e-4, atol=1e-7
@@ -233,7 +235,7 @@ def op_arguments(fine=3):
     return (s["planes"].requires_grad_(), s["origins"].contiguous(), s["directions"], near, far, *decoder, *tail)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck's own looking
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # caused by opcheck
 def test_opcheck(compiled_cpu):
     torch.library.opcheck(torch.ops.eg3d_ops.render_rays.default, op_arguments())
     planes, origins, directions, _, _, *decoder = (t.detach() for t in op_arguments()[:9])
@@ -278,7 +280,7 @@ def test_float64_is_left_to_the_twin(compiled_cpu):
 @pytest.mark.parametrize("case", [name for name in CASES if "wide" not in name])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_cuda_like_twin(case, dtype):
-    """Half precision touches only how planes are stored, so the same yardstick holds on rounded planes."""
+    """Half precision affects only how planes are stored, so the same tolerance holds for rounded planes."""
     sizes, options = CASES[case]
     s = scene(**sizes)
     s["planes"] = s["planes"].to(dtype)

@@ -1,4 +1,4 @@
-"""What the renderer refuses, whichever implementation would run."""
+"""Tests of the arguments that the renderer rejects, with any implementation."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""upfirdn2d: official numbers, its definition, compiled against twin, derivatives, and what it refuses."""
+"""Tests of upfirdn2d: official values, definition, compiled against reference, derivatives, rejected arguments."""
 
 import math
 
@@ -22,11 +22,11 @@ from eg3d_ops import _backend
 from eg3d_ops.filters import setup_filter
 from eg3d_ops.upfirdn2d import upfirdn2d
 
-# Of the largest number: sums of up to 25 products in another order, in float32.
+# Relative to the largest value: float32 sums of up to 25 products in another order.
 CLOSE = 3e-6
 
 
-# ----- Official numbers and the definition ----------------------------------------------------------------
+# ----- Official values and the definition -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", op_cases("upfirdn2d"), ids=str)
@@ -47,7 +47,7 @@ def test_by_hand(impl):
     def row(**options):
         return upfirdn2d(x, f, impl=impl, **options).flatten().tolist()
 
-    assert row() == [12, 23]  # convolution: the filter runs backwards
+    assert row() == [12, 23]  # convolution: the filter is flipped
     assert row(flip_filter=True) == [21, 32]
     assert row(padding=[1, 0, 0, 0]) == [1, 12, 23]
     assert row(padding=[1, 1, 0, 0], down=[2, 1]) == [1, 23]
@@ -57,7 +57,7 @@ def test_by_hand(impl):
 
 
 def definition(x, f, up, down, padding, flip_filter, gain):
-    """Pixel by pixel, from the description alone."""
+    """Compute upfirdn2d pixel by pixel in float64, directly from its definition."""
     f2 = f.double() if f.ndim == 2 else torch.outer(f.double(), f.double())
     f2 = f2 if flip_filter else f2.flip(0, 1)
     (ux, uy), (dx, dy), (x0, x1, y0, y1) = up, down, padding
@@ -94,7 +94,7 @@ sizes = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(1, 9), st.in
 
 
 def accepted(x, f, arguments):
-    """Hypothesis proposes sizes freely; those the op refuses are tested elsewhere."""
+    """Return True if the op accepts the arguments. Hypothesis also proposes invalid sizes, which other tests cover."""
     try:
         upfirdn2d(x, f, **arguments, impl="reference")
     except ValueError:
@@ -104,6 +104,7 @@ def accepted(x, f, arguments):
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(arguments, filters, sizes)
+@pytest.mark.lengthy
 def test_twin_does_as_defined(arguments, f, size):
     x = normal(*size, dtype=torch.float64)
     assume(accepted(x, f, arguments))
@@ -112,7 +113,7 @@ def test_twin_does_as_defined(arguments, f, size):
     torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)  # float64 sums of up to 144 products
 
 
-# ----- Compiled against twin ------------------------------------------------------------------------------
+# ----- Compiled against reference -------------------------------------------------------------------------
 
 
 def both(x, f, **options):
@@ -123,7 +124,7 @@ def both(x, f, **options):
 
 
 def assert_like_twin(x, f, options, tolerance=CLOSE):
-    """Measured against the sum of |f|: random filters may cancel to any smallness."""
+    """Compare relative to the sum of |f|, because the terms of random filters may cancel to nearly zero."""
     compiled, twin = both(x, f, **options)
     assert compiled.keys() == twin.keys()
     scale = float(f.abs().sum()) ** (2 if f.ndim == 1 else 1) * abs(options.get("gain", 1)) * 4  # |x| < 4 or so
@@ -134,6 +135,7 @@ def assert_like_twin(x, f, options, tolerance=CLOSE):
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(arguments, filters, sizes, st.sampled_from(_backend.CPU_ISAS), st.booleans(), st.booleans())
+@pytest.mark.lengthy
 def test_compiled_like_twin(compiled_cpu, arguments, f, size, isa, channels_last, double):
     try:
         _backend.set_cpu_isa(isa)
@@ -199,13 +201,13 @@ def test_large_and_many_images_on_any_number_of_threads(compiled_cpu):
 
 @pytest.mark.parametrize("change", [1e-6, 1e-4])
 def test_nearly_a_product(change, compiled_cpu):
-    """A filter that is a product but for one tap is applied as it is given."""
+    """A filter that is a product except for one tap is applied unchanged."""
     f = BLUR.clone()
     f[0, 1] *= 1 + change
     x = torch.zeros(1, 1, 9, 9)
     x[0, 0, 4, 4] = 1
     y = upfirdn2d(x, f, padding=3, impl="compiled", flip_filter=True)
-    # The response to one pixel is the filter, turned round; to 2 roundings, or to 4 of a product that was accepted.
+    # The response to one pixel is the flipped filter, up to 2 roundings, or 4 if it was accepted as a product.
     torch.testing.assert_close(y[0, 0, 4:8, 4:8].flip(0, 1), f, rtol=5e-7, atol=0)
 
 
@@ -241,7 +243,7 @@ def test_gradcheck(f, options, impl):
 
 
 def test_any_order(impl):
-    """Gradient of the gradient of the gradient: the op is linear, so cubes show all orders."""
+    """Third derivatives work. The op is linear, so its results are raised to powers to give nonzero derivatives."""
     x = normal(1, 1, 4, 4, dtype=torch.float64).requires_grad_()
     d = upfirdn2d(x, SKEW, padding=2, impl=impl).pow(4).sum()
     for _ in range(3):
@@ -291,7 +293,7 @@ def test_inputs_stay_as_they_are(impl):
     derivatives(lambda x: upfirdn2d(x, f, up=2, padding=2, gain=3, impl=impl), [x])
     y = upfirdn2d(x, None, impl=impl)
     assert torch.equal(y, x)
-    y.zero_()  # a result of its own, also where nothing was to be done
+    y.zero_()  # a new tensor, even if there was nothing to compute
     assert torch.equal(x, normal(1, 2, 6, 6))
     assert torch.equal(f, BLUR)
 

@@ -1,5 +1,6 @@
-"""The order of the packages: imports point down, no cycles, systems apart, nothing below imports `mini`.
+"""Tests of the order of the packages.
 
+Imports point down, modules form no cycles, systems do not import each other, and no package below `mini` imports it.
 Imports inside functions and under TYPE_CHECKING count too. docs/architecture.md explains the order.
 """
 
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-# From the ground floor up. A package imports only itself and packages before it.
+# The packages from the lowest to the highest. A package imports only itself and packages before it.
 ROOMS = (
     *("eg3d_ops", "core", "geometry", "weights", "eg3d", "miniworld", "text", "export", "guidance", "data"),
     *("metrics", "training", "systems", "pipeline", "cli", "mini"),
@@ -29,7 +30,7 @@ def sources(root: Path) -> dict[str, Path]:
 
 
 def imports(name: str, path: Path, modules: dict[str, Path]) -> set[str]:
-    """Return the modules of this repository that a module imports, wherever the import stands."""
+    """Return the modules of this repository that a module imports, anywhere in its code."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -46,7 +47,7 @@ def imports(name: str, path: Path, modules: dict[str, Path]) -> set[str]:
 
 
 def room(module: str) -> str | None:
-    """Return the package that a module belongs to; None for `dreamportrait` itself, which only has names."""
+    """Return the package that a module belongs to; None for `dreamportrait` itself, which only exports names."""
     parts = module.split(".")
     if parts[0] == "eg3d_ops":
         return "eg3d_ops"
@@ -88,7 +89,7 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
             found.append([*path[path.index(name) :], name])
         elif name not in done and name in graph:
             for target in sorted(graph[name]):
-                # `dreamportrait` hands the pipeline on lazily, and everything may read its version.
+                # `dreamportrait` exports the pipeline lazily, and every module may read its version.
                 if target != "dreamportrait":
                     visit(target, [*path, name])
             done.add(name)

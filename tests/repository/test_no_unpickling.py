@@ -1,6 +1,6 @@
-"""Nothing in this repository unpickles, or executes data in another way: every source is walked.
+"""Tests that no source of this repository unpickles data or executes data in another way.
 
-The reader of official snapshots is no exception. It interprets pickles itself and imports none of this.
+The reader of official snapshots is no exception: it interprets pickles itself and imports no module that unpickles.
 """
 
 import ast
@@ -43,7 +43,7 @@ YAML_LOADERS = {"load", "load_all", "full_load", "full_load_all", "unsafe_load",
 
 
 def dotted(node: ast.expr) -> str:
-    """`a.b.c` as text."""
+    """Return the expression `a.b.c` as text."""
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else "?"
@@ -54,7 +54,7 @@ def is_constant(node: ast.expr | None, value: object) -> bool:
 
 
 def imported(node: ast.AST) -> dict[str, str]:
-    """Local name -> what it stands for."""
+    """Return the full name of each local name that an import defines."""
     if isinstance(node, ast.Import):
         return {(alias.asname or alias.name): alias.name for alias in node.names}
     if isinstance(node, ast.ImportFrom) and node.module:
@@ -82,7 +82,7 @@ def offences(source: str) -> list[str]:
 
 
 def called_with(function: ast.expr, nodes: list[ast.AST]) -> dict[str | None, ast.expr]:
-    """The keywords of the call of this very expression; none where it is only mentioned."""
+    """Return the keywords with which this very expression is called; none if it is only mentioned."""
     calls = [node for node in nodes if isinstance(node, ast.Call) and node.func is function]
     return {keyword.arg: keyword.value for call in calls for keyword in call.keywords}
 

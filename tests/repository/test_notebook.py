@@ -1,4 +1,4 @@
-"""The notebooks run as they are, on a model of the smallest size."""
+"""Tests that the notebooks run unchanged, with a model of the smallest size."""
 
 from pathlib import Path
 
@@ -21,12 +21,13 @@ def test_it_is_kept_without_results(path: Path) -> None:
     assert cells and all(cell.outputs == [] and cell.execution_count is None for cell in cells)
 
 
+@pytest.mark.lengthy
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAMPORTRAIT_MODEL", str(write_portrait(tmp_path / "portrait")))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "notebooks" / "sample.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    shown = [output.data for output in outputs if output.output_type != "stream"]  # what others log is not ours
+    shown = [output.data for output in outputs if output.output_type != "stream"]  # without the logs of libraries
     assert ["image/png" in data for data in shown] == [True, False, True, True]
     assert shown[1]["text/plain"] == "((5, 16, 16, 3), torch.Size([5, 3, 16, 16]), torch.Size([5, 1, 8, 8]))"

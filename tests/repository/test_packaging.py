@@ -1,4 +1,4 @@
-"""What an installation contains, with a compiler and without. The sources are a copy of this tree."""
+"""Tests of what an installation contains, with and without a compiler. The sources are a copy of this tree."""
 
 import os
 import shutil
@@ -14,12 +14,14 @@ from tiny_ops import write_sources
 
 from eg3d_ops import _build
 
+pytestmark = pytest.mark.lengthy
+
 SHIPPED = ("eg3d_ops", "dreamportrait", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """What a wheel is made from, and folders that must not get into it."""
+    """Return a copy of the sources of a wheel, with folders that must not get into the wheel."""
     tree = tmp_path / "the tree"
     tree.mkdir()
     for name in SHIPPED:
@@ -41,7 +43,7 @@ def tiny_tree(tree: Path) -> Path:
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
-    """What a command prints, on both streams; fails with it."""
+    """Run a command and return what it prints on both streams. Fail with that output if the command fails."""
     environment = {**os.environ, "CUDA_HOME": "/nonexistent", **env}  # nvcc takes a minute and is tested elsewhere
     done = subprocess.run(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -51,7 +53,7 @@ def run(*command: str, cwd: Path, **env: str) -> str:
 
 
 def build_wheel(tree: Path, **env: str) -> tuple[Path, str]:
-    """The wheel, and what was said on the way."""
+    """Build a wheel; return its path and what pip printed."""
     pip = [sys.executable, "-m", "pip", "wheel", "-v", "--no-index", "--no-build-isolation", "--no-deps"]
     said = run(*pip, "--wheel-dir", str(tree / "out"), ".", cwd=tree, **env)
     (wheel,) = (tree / "out").iterdir()
@@ -59,7 +61,7 @@ def build_wheel(tree: Path, **env: str) -> tuple[Path, str]:
 
 
 def installed(wheel: Path) -> Path:
-    """The wheel's content as pip would lay it out."""
+    """Unpack the wheel as pip would lay it out and return the folder."""
     target = wheel.parent.parent / "site packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(target)
@@ -67,7 +69,7 @@ def installed(wheel: Path) -> Path:
 
 
 def uses_prebuilt(site: Path) -> bool:
-    """Whether a process there takes its one prebuilt library, with no tools and no cache."""
+    """Return True if a process in `site` uses its one prebuilt library, with no tools and no cache."""
     (library,) = (site / "eg3d_ops" / "lib").iterdir()
     code = (
         "import torch, eg3d_ops._backend as b\n"
@@ -101,7 +103,7 @@ def test_skipping_the_build(tree: Path) -> None:
 
 def test_compiler_that_fails(tiny_tree: Path, compiler: None) -> None:
     (tiny_tree / "eg3d_ops" / "csrc" / "cpu" / "broken.cpp").write_text("int f() { return undeclared_name; }\n")
-    with pytest.raises(AssertionError, match=r"undeclared_name(.|\n)*Remedy: mend the cause, .* EG3D_OPS_SKIP_BUILD=1"):
+    with pytest.raises(AssertionError, match=r"undeclared_name(.|\n)*Remedy: fix the cause, .* EG3D_OPS_SKIP_BUILD=1"):
         build_wheel(tiny_tree)
 
 
@@ -109,7 +111,7 @@ def test_with_a_compiler(tiny_tree: Path, compiler: None) -> None:
     build_lib = tiny_tree / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     stale = build_lib / "eg3d_ops" / "lib" / "eg3d_ops_cpu-0123456789abcdef.so"
     stale.parent.mkdir(parents=True)
-    stale.touch()  # an earlier build of other sources
+    stale.touch()  # from an earlier build of other sources
     wheel, said = build_wheel(tiny_tree)
     assert "not building the cuda ops ahead of time: no /nonexistent/bin/nvcc" in said
     assert not stale.exists()
@@ -124,7 +126,7 @@ def test_into_the_source_tree(tiny_tree: Path, compiler: None) -> None:
     assert uses_prebuilt(tiny_tree)
     (tiny_tree / "eg3d_ops" / "csrc" / "cpu" / "new.cpp").touch()
     run(sys.executable, "setup.py", "build_ext", "--inplace", cwd=tiny_tree)
-    assert uses_prebuilt(tiny_tree)  # and it is the only one
+    assert uses_prebuilt(tiny_tree)  # the new library is the only one
 
 
 @pytest.mark.slow  # compiles every source

@@ -1,4 +1,4 @@
-"""The README's Python runs as printed."""
+"""Tests that the Python examples of the README run as printed."""
 
 import re
 
@@ -14,6 +14,7 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.lengthy
 def test_example(block: str) -> None:
     names: dict = {}
     exec(block, names)

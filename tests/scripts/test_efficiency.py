@@ -1,4 +1,4 @@
-"""What a portrait costs: which stage is made of what, how memory is counted, and the script's report. No times."""
+"""Tests of the cost of a portrait: what each stage runs, how memory is counted, the report. Speed is not tested."""
 
 import importlib.util
 import json
@@ -128,7 +128,7 @@ def test_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_megabytes_of_weights() -> None:
-    module = nn.Linear(1024, 1023)  # with its bias 1024 x 1024 floats less one row, 4 bytes each
+    module = nn.Linear(1024, 1023)  # with its bias 1025 x 1023 floats of 4 bytes
     module.register_buffer("more", torch.zeros(1024, dtype=torch.float16))
     assert efficiency.megabytes(module) == (4 * 1025 * 1023 + 2 * 1024) / 2**20
 
@@ -167,7 +167,7 @@ def test_a_report_is_not_replaced_unasked(folder: Path, tmp_path: Path) -> None:
     (tmp_path / SCRIPT.NAMES[0]).write_text("mine")
     arguments = ("--checkpoint", folder, "--device", "cpu", "--repeats", 1, "--out", tmp_path)
     refused = run(*arguments)
-    assert refused.exit_code == 1 and "holds efficiency.json; name another folder, or allow --over" in refused.output
+    assert refused.exit_code == 1 and "holds efficiency.json; name another folder, or add --over" in refused.output
     assert (tmp_path / SCRIPT.NAMES[0]).read_text() == "mine"
     assert run(*arguments, "--overwrite").exit_code == 0
     assert "stages" in json.loads((tmp_path / SCRIPT.NAMES[0]).read_text())
@@ -176,7 +176,7 @@ def test_a_report_is_not_replaced_unasked(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--checkpoint", "mini", "--full-size"], "--checkpoint mini and --full-size: two models are named"),
+        (["--checkpoint", "mini", "--full-size"], "--checkpoint mini and --full-size: these are two different models"),
         (["--checkpoint", "nowhere"], "no text-to-3D model 'nowhere': it is neither 'mini' nor a folder"),
         (["--repeats", "0"], "0 is not in the range"),
         (["--device", "tpu"], "'tpu' is not one of"),

@@ -1,4 +1,4 @@
-"""datasets/miniworld.py: what it writes is the miniature world; what it refuses, before any work."""
+"""Tests of datasets/miniworld.py: it writes the miniature world, and refuses bad options before any work."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ SCRIPT = ROOT / "datasets" / "miniworld.py"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """By its path: datasets/ is no package."""
+    """Load the script by its path, because datasets/ is not a package."""
     spec = importlib.util.spec_from_file_location("miniworld_script", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""train.py from its command line, on toy networks: what it writes, what it refuses, and that it can be stopped."""
+"""Tests of train.py from its command line, on toy networks: its files, refused input, and stopped runs."""
 
 import csv
 import json
@@ -23,7 +23,9 @@ import train
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.systems.dreamportrait.folder import load_portrait_config as load_portrait_config
-from dreamportrait.training.checkpoints import load_state
+from dreamportrait.training.states import load_state
+
+pytestmark = pytest.mark.lengthy
 
 QUIET = "samples.prompts=[]"
 
@@ -38,7 +40,7 @@ def run(sources: Path, runs: Path, *changes: str, options: tuple[str, ...] = ())
 
 
 def trained(sources: Path, runs: Path, *changes: str, options: tuple[str, ...] = ()) -> Path:
-    """The folder of a run that went well."""
+    """Run train.py, check that it succeeds, and return the folder of the run."""
     result = run(sources, runs, *changes, options=options)
     if result.exception is not None:
         raise AssertionError(result.output) from result.exception
@@ -52,7 +54,7 @@ def checkpoint(folder: Path, images: int = 24) -> dict[str, Any]:
 
 
 def assert_same(a: Any, b: Any, where: str = "") -> None:
-    """Bit for bit."""
+    """Assert that two nested values are equal bit for bit."""
     assert type(a) is type(b), where
     if isinstance(a, Tensor):
         assert torch.equal(a, b), where
@@ -69,7 +71,7 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
 
 
 def assert_same_run(a: Path, b: Path, images: int = 24) -> None:
-    """All that training changes: weights, averages, optimisers, images seen."""
+    """Assert that two runs are equal in all that training changes: weights, averages, optimisers, images seen."""
     first, second = checkpoint(a, images), checkpoint(b, images)
     for part in ("state_dict", "optimizer_states", "images"):
         assert_same(first[part], second[part], part)
@@ -81,7 +83,7 @@ def log(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# What it writes.
+# Files of a run.
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +134,10 @@ def test_the_result_can_be_loaded(finished):
     assert load_portrait_config(finished / "portrait").licence == LICENCE
 
 
-# Going on.
+# Continued runs.
 
 
-@pytest.mark.parametrize("images", [4, 8])  # the end of the run so far: the middle of an epoch and of the log's means
+@pytest.mark.parametrize("images", [4, 8])  # stops in the middle of an epoch and of the log's means
 def test_a_continued_run_is_bit_for_bit_the_run_that_was_not(sources, tmp_path, finished, images):
     changes = ("trainer.log_every_images=12",)
     part = trained(sources, tmp_path, f"stages.1.images={images}", *changes)
@@ -175,7 +177,7 @@ def test_a_new_run_from_a_checkpoint_of_another(sources, tmp_path, finished):
         assert_same_run(tmp_path / "other", finished)
 
 
-# What it refuses.
+# Refused input.
 
 
 def test_another_configuration_is_no_continuation(sources, tmp_path):
@@ -240,7 +242,7 @@ def test_adapters_that_the_backbone_has_no_place_for(sources, tmp_path):
     assert result.exit_code == 1 and "[128] not among the backbone's [4, 8]" in result.output
 
 
-# Looking first.
+# Dry runs.
 
 
 def test_a_dry_run_shows_everything_and_writes_nothing(sources, tmp_path):
@@ -290,7 +292,7 @@ def test_a_dry_run_at_full_size_needs_no_weights(monkeypatch):
     assert "865,910,724" in result.output and "83,653,863" in result.output  # Stable Diffusion 2, as published
     assert "30,662,136" in result.output and "adapters at 4, 8, 16, 32, 64, 128" in result.output
     assert "15,625" in result.output and "31,250" in result.output
-    assert result.exit_code == 1 and "model.pretrained: weights/ffhq512" in result.output  # said, after the table
+    assert result.exit_code == 1 and "model.pretrained: weights/ffhq512" in result.output  # reported after the table
 
 
 def test_help_is_there():
@@ -300,11 +302,11 @@ def test_help_is_there():
         assert option in result.output
 
 
-# Being killed. Each start is a process of its own.
+# Killed runs. Each start is a separate process.
 
 
 def start(sources: Path, runs: Path, *changes: str, before: str = "", **variables: str) -> subprocess.CompletedProcess:
-    """train.py after some code that spoils something."""
+    """Run train.py in a new process, after the code `before`, which may make it fail."""
     code = textwrap.dedent(before) + f"\nimport sys; sys.argv = {['train.py', *arguments(sources, runs, *changes)]!r}"
     code += "\nimport train; train.main()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
@@ -313,7 +315,7 @@ def start(sources: Path, runs: Path, *changes: str, before: str = "", **variable
     )
 
 
-# What happens at the second save: half of it is written; all is written but not in its place.
+# Code that kills the process at the second save: after half of the file is written, or before the file is renamed.
 KILLS = {
     "half written": """
         import os, signal, torch

@@ -1,4 +1,4 @@
-"""Two processes that share a batch train as one process does in two accumulated parts."""
+"""Tests that two processes that share a batch train like one process with two accumulated parts."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy_run import ROOT, arguments, write_sources
 
-from dreamportrait.training.checkpoints import load_state
+from dreamportrait.training.states import load_state
 
 pytestmark = pytest.mark.slow
 ONE = ("stages=[{name: only, images: IMAGES, accumulate: 2}]", "samples.prompts=[]", "loss.density_every=1")
@@ -26,7 +26,7 @@ def sources(tmp_path_factory) -> Path:
 def run(
     sources: Path, runs: Path, images: int, *changes: str, launcher: tuple[str, ...] = (), starts: int = 1
 ) -> dict[str, Any]:
-    """Its last checkpoint."""
+    """Run train.py, started by `launcher` if given, and return its last checkpoint."""
     settings = [change.replace("IMAGES", str(images)) for change in changes]
     command = [sys.executable, *launcher, str(ROOT / "train.py"), *arguments(sources, runs, *settings)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -34,12 +34,12 @@ def run(
     assert done.returncode == 0, done.stdout + done.stderr
     state = load_state(runs / f"test/checkpoints/images-{images:09d}.ckpt")
     assert state is not None
-    assert len(list((runs / "test/starts").iterdir())) == starts  # one process records it
+    assert len(list((runs / "test/starts").iterdir())) == starts  # only one process records a start
     return state
 
 
 def gradients(state: dict[str, Any]) -> list[torch.Tensor]:
-    """Of the last step: Adam's first moment with a beta of 0."""
+    """Return the gradients of the last step: Adam's first moments, which equal them because beta is 0."""
     found = [value["exp_avg"] for optimizer in state["optimizer_states"] for value in optimizer["state"].values()]
     assert found and any(value.abs().max() > 0 for value in found)
     assert {group["betas"][0] for optimizer in state["optimizer_states"] for group in optimizer["param_groups"]} == {0}
@@ -48,7 +48,7 @@ def gradients(state: dict[str, Any]) -> list[torch.Tensor]:
 
 def assert_close(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
     for x, y in zip(a, b, strict=True):
-        # Two half sums added in place of one sum: a few roundings of float32.
+        # Two half sums replace one sum, which costs a few roundings of float32.
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5 * max(y.abs().max().item(), 1e-3))
 
 

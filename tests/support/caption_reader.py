@@ -1,4 +1,4 @@
-"""Reads captions of the miniature world back into attributes, by rules of its own: every word must mean something."""
+"""Read captions of the miniature world back into attributes, by separate rules. Every word must have a meaning."""
 
 import re
 
@@ -11,7 +11,7 @@ _CANONICAL = {"grey": "gray", "silver": "gray", "blonde": "blond", "golden": "bl
 _COLORS = {"red", "blue", "green", "yellow", "orange", "purple", "white", "black", "gray", "pink", "brown", "blond"}
 _SKINS = {"pale", "tan", "brown", "dark"}
 
-# Words that state something wherever they stand.
+# Words that state a fact in any position.
 _FACTS = {
     **dict.fromkeys(("woman", "lady", "she"), ("gender", "woman")),
     **dict.fromkeys(("man", "guy", "gentleman", "he"), ("gender", "man")),
@@ -72,7 +72,7 @@ _STARTS = re.compile(
 
 
 def read(caption: str) -> dict[str, str]:
-    """Attributes stated; hat = "any" for a hat without a kind. AssertionError for what is no such caption."""
+    """Return the stated attributes; hat = "any" for a hat without a kind. Raises AssertionError for other texts."""
     text = _STARTS.sub("", caption.lower())
     text = re.sub(r"the background is (\w+)", r"\1 background", text)
     words = re.findall(r"[\w-]+|[,.]", text)
@@ -112,7 +112,7 @@ _ADJECTIVES = {
     "bald",
 }
 _ADJECTIVES |= {"bearded", "brunette", "redhead"}
-_PLAIN = {"full", "big", "head", "face", "mouth", "expression"}  # said of what states the fact already
+_PLAIN = {"full", "big", "head", "face", "mouth", "expression"}  # they belong to words that already state the fact
 _KINDS = {
     ("hat", "wide"): ("hat", "wide"),
     ("hat", "wide-brimmed"): ("hat", "wide"),

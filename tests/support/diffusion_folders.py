@@ -1,4 +1,4 @@
-"""Small folders of Stable Diffusion, as diffusers lays them out."""
+"""Small Stable Diffusion folders in the layout of diffusers."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ _SPECIAL = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|
 
 
 def write_mini(folder: Path, width: int = WIDTH) -> Path:
-    """Without a text encoder; config.json names the model of its words."""
+    """Write a model without a text encoder; its config.json names the text model."""
     torch.manual_seed(0)
     save_vae(make_vae((2, 4, 6)), folder)
     save_unet(make_unet(width, (8, 16)), folder)
@@ -26,7 +26,7 @@ def write_mini(folder: Path, width: int = WIDTH) -> Path:
 
 
 def write_own(folder: Path) -> Path:
-    """With a tokenizer and a text encoder, and the scheduler that Stable Diffusion 2.0-base comes with."""
+    """Write a model with a tokenizer, a text encoder and the scheduler of Stable Diffusion 2.0-base."""
     write_mini(folder)
     (folder / "config.json").unlink()
     shutil.rmtree(folder / "scheduler")

@@ -1,7 +1,7 @@
 """One step of stage 2 in the sizes of the paper's configuration, or in small ones, with random weights.
 
-The generator passes the discriminator and pleases the diffusion model, the discriminator learns, both regularisers
-are due, the average follows: what configs/dreamportrait/celebatext_hq.yaml asks for, through Lightning's trainer.
+Lightning's trainer runs the step of configs/dreamportrait/celebatext_hq.yaml: the generator's update with adversarial
+loss and guidance, the discriminator's update, both regularisers, and the update of the average.
 
     python tests/support/full_size.py full        a real step on the CPU, one picture; prints its time and peak memory
 """
@@ -52,7 +52,7 @@ class Sizes:
     discriminator: dict[str, Any]
     unet: Callable[[], UNet2DConditionModel]
     vae: Callable[[], AutoencoderKL]
-    text: dict[str, Any]  # of the tower, as open_clip has it
+    text: dict[str, Any]  # settings of the text tower, in open_clip's names
 
 
 SIZES = {
@@ -87,7 +87,7 @@ def make_networks(sizes: Sizes, config: Config) -> Networks:
     return Networks(
         PortraitGenerator(generator, conditioning),
         Critic(DualDiscriminator(DiscriminatorConfig(**sizes.discriminator, **lower))),
-        nn.Module.to(sizes.unet(), DTYPES[config.trainer.precision]),  # diffusers' own way complains
+        nn.Module.to(sizes.unet(), DTYPES[config.trainer.precision]),  # diffusers' own `to` logs a warning
         sizes.vae(),
         text_tower(sizes.text),
     )
@@ -95,7 +95,7 @@ def make_networks(sizes: Sizes, config: Config) -> Networks:
 
 @dataclass
 class Seen:
-    """What a step was made of."""
+    """Shapes and gradients recorded in a step."""
 
     shapes: dict[str, tuple[torch.dtype, list[int]]] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)  # the last one of each parameter
@@ -122,11 +122,11 @@ class WatchedModule(DreamPortraitModule):
         return planes, fake
 
     def _apply(self, *arguments: Any) -> "WatchedModule":  # type: ignore[override]
-        return self  # Lightning's ways to the CPU and back; fake tensors cannot be moved
+        return self  # Lightning moves modules to the CPU and back, but fake tensors cannot be moved
 
 
 def make_step(networks: Networks, config: Config) -> tuple[WatchedModule, Batch]:
-    """The module at the start of stage 2, where both regularisers are due, and what it is given."""
+    """Return the module at the start of stage 2, where both regularisers are due, and its batch."""
     portrait, critic, unet, vae, clip = networks
     encoder = TextEncoder(clip, open_clip.get_tokenizer("ViT-H-14"))
     schedule = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
@@ -154,7 +154,7 @@ def make_batch(config: Config, encoder: TextEncoder, resolution: int) -> Batch:
 
 
 def run(size: str) -> dict[str, Any]:
-    """A real step of one picture."""
+    """Run a real step with one picture and return its time, peak memory, losses and faulty gradients."""
     torch.manual_seed(0)
     config = make_config(1, 1, "float32")
     started = time.perf_counter()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def hashfill(salt: str, name: str, shape: list[int], mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Numbers that are a function of (salt, name, index) alone: the closed form `recipe.words` of the json."""
+    """Return numbers that depend on (salt, name, index) alone, by the closed form `recipe.words` of the json."""
     k = np.arange(math.prod(shape), dtype=np.uint32)
     h = k * np.uint32(2654435761) + np.uint32(zlib.crc32(f"{salt}:{name}".encode()))
     h ^= h >> np.uint32(16)
@@ -25,7 +25,7 @@ def hashfill(salt: str, name: str, shape: list[int], mean: float = 0.0, std: flo
 
 
 def state(name: str) -> dict[str, Tensor]:
-    """The state dict: stored as float32, as int8 with a power of two, or as a recipe."""
+    """Return the state dict, which is stored as float32, as int8 with a power of two as its scale, or as a recipe."""
     golden = load(name)
     if "recipe" in golden.info:
         return {
@@ -43,20 +43,20 @@ def _from_recipe(salt: str, key: str, recipe: dict) -> Tensor:
         made = torch.outer(taps, taps) / 64
     else:
         made = hashfill(salt, key, recipe["shape"], recipe["mean"], recipe["std"])
-    # The json's checksums: a wrong regeneration must not pass for a wrong network.
+    # Check the json's checksum, so that wrongly generated weights are not mistaken for a wrong network.
     assert math.isclose(made.double().abs().sum().item(), recipe["abs_sum"], rel_tol=1e-9), key
     return made
 
 
 def outputs(name: str) -> dict[str, Tensor]:
-    """What the official network returned, without the prefix `out/`."""
+    """Return the outputs of the official network, without the prefix `out/`."""
     own = GOLDEN / f"{name}_out.safetensors"
     tensors = safetensors.torch.load_file(own) if own.exists() else load(name).tensors
     return {key.removeprefix("out/"): value for key, value in tensors.items() if key.startswith("out/")}
 
 
 def cut(x: Tensor, text: str | None) -> Tensor:
-    """The part of a tensor the json names, e.g. "[:, ::12, 1::8, 2::8]". None = all of it."""
+    """Return the part of a tensor that the json names, e.g. "[:, ::12, 1::8, 2::8]". None = the whole tensor."""
     if text is None:
         return x
     fields = text.split("]")[0].strip("[").split(",")
@@ -64,6 +64,6 @@ def cut(x: Tensor, text: str | None) -> Tensor:
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference, as a part of the largest value."""
+    """Return the largest difference divided by the largest value."""
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     return ((actual.detach() - expected).abs().max() / expected.abs().max()).item()

@@ -1,4 +1,4 @@
-"""Reference numbers: tests/golden/<name>.json, and its tensors in <name>.safetensors where there are any.
+"""Reference numbers from tests/golden/<name>.json, with tensors, if any, in <name>.safetensors.
 
 They were obtained by running the official EG3D code on a CPU in float32; each json says how.
 """
@@ -19,14 +19,14 @@ class Golden:
     tensors: dict[str, Tensor]  # "<case>/<what>" -> tensor; shared between tests, so never modify one
 
     def group(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under `prefix/`, without the prefix."""
+        """Return the tensors under `prefix/`, without the prefix."""
         start = prefix + "/"
         return {key.removeprefix(start): value for key, value in self.tensors.items() if key.startswith(start)}
 
 
 @functools.cache
 def load(name: str) -> Golden:
-    """One pair of files, e.g. `load("renderer")`."""
+    """Load one pair of files, e.g. `load("renderer")`."""
     info = json.loads((GOLDEN / f"{name}.json").read_text())
     tensors = GOLDEN / f"{name}.safetensors"
     return Golden(info, safetensors.torch.load_file(tensors) if tensors.exists() else {})
@@ -34,7 +34,7 @@ def load(name: str) -> Golden:
 
 @dataclass(frozen=True)
 class OpCase:
-    """One case of ops.json. `raw_filter` is what setup_filter was given, with the arguments `setup`."""
+    """One case of ops.json. setup_filter was called with `raw_filter` and the arguments `setup`."""
 
     name: str
     op: str
@@ -48,7 +48,7 @@ class OpCase:
 
 
 def op_cases(op: str) -> list[OpCase]:
-    """All cases of one op, for `pytest.mark.parametrize("case", op_cases("upfirdn2d"), ids=str)`."""
+    """Return all cases of one op, for `pytest.mark.parametrize("case", op_cases("upfirdn2d"), ids=str)`."""
     golden = load("ops")
     found = [
         OpCase(case["name"], op, case["args"], case.get("f_raw"), case.get("setup", {}), golden.group(case["name"]))

@@ -1,6 +1,6 @@
-"""Pickles that do harm when unpickled, or that only look like snapshots. Assembled by hand.
+"""Pickles that do harm when unpickled, or that only look like snapshots. They are assembled by hand.
 
-`canary` is a file that a pickle tries to make: by a shell, by Python code, or by importing a module.
+`canary` is a file that a pickle tries to create: by a shell, by Python code, or by importing a module.
 """
 
 import io
@@ -37,7 +37,7 @@ def call(function: bytes, *arguments: bytes) -> bytes:
 
 
 def entry(value: bytes, key: str = "G_ema") -> bytes:
-    """A snapshot with one value in it."""
+    """Return a snapshot with one value in it."""
     return b"\x80\x04}" + text(key) + value + b"s" + STOP
 
 
@@ -55,12 +55,12 @@ STORAGE_CLASS = name("torch", "FloatStorage")
 def described(
     kind: bytes = STORAGE_CLASS, location: bytes = text("cpu"), count: bytes = number(4), view: bytes = b"N"
 ) -> bytes:
-    """A storage's persistent id."""
+    """Return the persistent id of a storage."""
     return MARK + text("storage") + kind + text("0") + location + count + view + b"tQ"
 
 
 def storage(count: int = 4, *, identity: bytes | None = None, data: bytes = bytes(16), keys: tuple = ("0",)) -> bytes:
-    """torch.save's older stream."""
+    """Return a storage in the older stream format of torch.save."""
     facts = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     head = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, facts))
     identity = identity or described(count=number(count))
@@ -107,7 +107,7 @@ def zip_checkpoint(canary: Path) -> bytes:
     return stream.getvalue()
 
 
-# What Python's own unpickler executes; `canary` then exists. -> what the error says.
+# Pickles that Python's own unpickler executes, so that `canary` then exists, each with our reader's error.
 EXECUTED: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "os.system": (lambda c: entry(call(OS_SYSTEM, shell(c))), "asks for 'os.system'"),
     "os.system outside of a dict": (lambda c: b"\x80\x04" + call(OS_SYSTEM, shell(c)) + STOP, "asks for 'os.system'"),
@@ -153,7 +153,7 @@ EXECUTED: dict[str, tuple[Callable[[Path], bytes], str]] = {
 }
 
 
-# What no official snapshot contains, though Python might get by unharmed. -> what the error says.
+# Pickles unlike any official snapshot, though Python may load them without harm, each with our reader's error.
 REFUSED: dict[str, tuple[bytes, str]] = {
     "INST of an allowed name": (entry(MARK + b"icollections\nOrderedDict\n"), "instruction 0x69 INST"),
     "OBJ of an allowed name": (entry(MARK + name("collections", "OrderedDict") + b"o"), "instruction 0x6f OBJ"),
@@ -282,11 +282,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "tensor of 2^60 elements": (entry(tensor(size=(2**60,))), "lies outside of its storage of 4 elements"),
     "tensor expanded to 2^60": (entry(tensor(size=(2**60,), stride=(0,))), "overlaps itself"),
     "tensor overlapping itself": (entry(tensor(size=(2, 2), stride=(1, 1))), "overlaps itself"),
-    "tensor with negative stride": (entry(tensor(stride=(-1,))), "not of non-negative integers"),
-    "tensor with negative offset": (entry(tensor(offset=-1)), "not of non-negative integers"),
+    "tensor with negative stride": (entry(tensor(stride=(-1,))), "must be non-negative integers"),
+    "tensor with negative offset": (entry(tensor(offset=-1)), "must be non-negative integers"),
     "tensor behind its storage": (entry(tensor(offset=1)), "lies outside of its storage"),
-    "tensor without enough strides": (entry(tensor(stride=())), "not of non-negative integers, as many each"),
-    "tensor of rank 100": (entry(tensor(size=(1,) * 100, stride=(1,) * 100)), "as many each"),
+    "tensor without enough strides": (entry(tensor(stride=())), "must be non-negative integers, one stride per size"),
+    "tensor of rank 100": (entry(tensor(size=(1,) * 100, stride=(1,) * 100)), "one stride per size, few dimensions"),
     "tensor that is conjugated": (entry(tensor(more=b"}" + text("conj") + b"\x88s")), "a tensor is not described by"),
     # Lengths.
     "bytes of 2^60": (entry(b"\x8e" + struct.pack("<Q", 2**60)), f"cut short: {2**60} bytes wanted"),

@@ -1,7 +1,7 @@
 """Pickles with the layout of official snapshots, made from our networks as tests/golden/names.json describes them.
 
-Classes that official code would define live in modules made up for the moment of pickling. Storages are pickled by
-the PyTorch at hand, and plain values by Python's own pickler.
+Classes of the official code are in modules that exist only during pickling. The installed PyTorch pickles storages,
+and Python's own pickler pickles plain values.
 """
 
 import copy
@@ -23,7 +23,7 @@ from dreamportrait.eg3d.official import discriminator_from_official, generator_f
 
 CLASSES = load("names").info["snapshot"]["classes"]
 
-# Ours -> theirs. Super-resolution's class depends on the configuration.
+# Our class name -> the official one. The class of super-resolution depends on the configuration.
 NAMES = {
     "TriPlaneGenerator": "TriPlaneGenerator",
     "Backbone": "Generator",
@@ -55,7 +55,7 @@ class EasyDict(dict):
 
 
 class Persistent(nn.Module):
-    """An instance of a decorated class: pickles as one call, with its class's source text."""
+    """An instance of a decorated class: it pickles as one call, with the source text of its class."""
 
     def __init__(self, class_name: str, init_kwargs: dict[str, Any]) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ PLAIN = {thing.__name__: thing for things in MODULES.values() for thing in thing
 
 @contextmanager
 def _official_modules() -> Iterator[None]:
-    """Pickle looks everything up that it names; afterwards the modules are gone again."""
+    """Create the official modules for pickling, because pickle looks up each name it writes. Remove them afterwards."""
     names = [*MODULES, *{name.partition(".")[0] for name in MODULES} - {"numpy"}]
     before = {name: sys.modules.get(name) for name in names}
     sys.modules.update({name: ModuleType(name) for name in names})
@@ -129,7 +129,7 @@ def dumps(value: object, protocol: int = 4, pickler: type[pickle.Pickler] = pick
 
 
 def easy(value: Any) -> Any:
-    """Nested option dicts as official ones are, but for rendering_kwargs."""
+    """Return options whose nested dicts are of the official class, except for rendering_kwargs."""
     return {
         key: EasyDict(item) if isinstance(item, dict) and key != "rendering_kwargs" else item
         for key, item in value.items()
@@ -137,12 +137,12 @@ def easy(value: Any) -> Any:
 
 
 def arguments(name: str) -> dict[str, Any]:
-    """A golden network's constructor arguments, to be changed at will."""
+    """Return a copy of a golden network's constructor arguments, which the caller may change."""
     return copy.deepcopy(load(name).info["init_kwargs"])
 
 
 def golden(name: str) -> nn.Module:
-    """Our network with a golden network's weights."""
+    """Return our network with a golden network's weights."""
     build = discriminator_from_official if name.startswith("discriminator") else generator_from_official
     network = build(arguments(name))
     network.load_state_dict(state(name), strict=True)
@@ -150,7 +150,7 @@ def golden(name: str) -> nn.Module:
 
 
 def official(ours: nn.Module, init_kwargs: dict[str, Any], class_name: str | None = None) -> Persistent:
-    """The module tree that official code would pickle for a network of ours."""
+    """Return the module tree that official code would pickle for a network of ours."""
     network = _module(ours, class_name or NAMES[type(ours).__name__], easy(init_kwargs))
     if "rendering_kwargs" in init_kwargs:
         kind = init_kwargs["rendering_kwargs"]["superresolution_module"].rpartition(".")[2]
@@ -167,7 +167,7 @@ def official(ours: nn.Module, init_kwargs: dict[str, Any], class_name: str | Non
 
 
 def official_plane_axes() -> torch.Tensor:
-    """Three bases whose first row is the axis of the width and whose second is that of the height."""
+    """Return three bases whose first row is the axis of the width and whose second is that of the height."""
     return torch.eye(3)[torch.tensor([[0, 1, 2], [0, 2, 1], [2, 0, 1]])]
 
 
@@ -206,7 +206,7 @@ def _child(ours: nn.Module) -> nn.Module:
 
 
 def _with_attributes(module: Persistent) -> Persistent:
-    """Plain attributes as official classes have them, with arbitrary values."""
+    """Add the plain attributes of official classes, with arbitrary values, and return the module."""
     for key in CLASSES.get(module.made_as, {}).get("state_keys", ()):
         if not key.startswith("_") and key not in ("training", "neural_rendering_resolution", "rendering_kwargs"):
             gain = np.float64(0.5) if key.endswith("gain") else 1
@@ -215,6 +215,6 @@ def _with_attributes(module: Persistent) -> Persistent:
 
 
 def snapshot(g_ema: nn.Module, d: nn.Module | None = None, g: nn.Module | None = None) -> dict[str, Any]:
-    """The top-level dict, with networks from `official`."""
+    """Return the top-level dict of a snapshot, with networks from `official`."""
     options = EasyDict(class_name="training.dataset.ImageFolderDataset", path="/data/faces.zip", use_labels=True)
     return {"training_set_kwargs": options, "G": g or g_ema, "D": d, "G_ema": g_ema, "augment_pipe": None}

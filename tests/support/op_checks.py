@@ -10,8 +10,8 @@ from eg3d_ops.filters import setup_filter
 IMPLS = ("reference", "compiled")
 
 BLUR = setup_filter([1, 3, 3, 1])  # [4, 4], the filter of StyleGAN networks
-SKEW = torch.tensor([[1.0, 2.0, 0.5], [0.25, -3.0, 1.0], [2.0, 1.0, 4.0], [0.5, 1.5, 1.0]])  # not a product
-NETWORK = {  # how the generator and the discriminator call it
+SKEW = torch.tensor([[1.0, 2.0, 0.5], [0.25, -3.0, 1.0], [2.0, 1.0, 4.0], [0.5, 1.5, 1.0]])  # not separable
+NETWORK = {  # how the generator and the discriminator call upfirdn2d
     "blur": {"padding": 1, "gain": 4},
     "up 2": {"up": 2, "padding": [2, 1, 2, 1], "gain": 4},
     "down 2": {"down": 2, "padding": 1},
@@ -26,9 +26,9 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 def derivatives(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], rounded: torch.dtype = torch.float64
 ) -> dict[str, Tensor]:
-    """The value, its gradients along a random cotangent, and the gradients of a random projection of those.
+    """Return the value, its gradients along a random cotangent, and the gradients of a random projection of those.
 
-    The cotangents are numbers that exist in `rounded`: the same for runs in different types.
+    The cotangents are rounded to the type `rounded`, so that they are the same for runs in different types.
     """
 
     def cotangent(t: Tensor, seed: int) -> Tensor:
@@ -44,13 +44,13 @@ def derivatives(
 
 
 def second_derivatives(inputs: Sequence[Tensor], first: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of sum(first * cotangents); zeros where it does not depend on an input."""
+    """Return the gradients of sum(first * cotangents), with zeros for inputs on which the sum does not depend."""
     second = torch.autograd.grad(first, inputs, cotangents, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(t) if d is None else d for t, d in zip(inputs, second, strict=True)]
 
 
 def assert_derivatives_close(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    """To `tolerance` of the largest number of each tensor, in float64."""
+    """Assert that errors are at most `tolerance` times the largest number of each tensor, in float64."""
     assert actual.keys() == expected.keys()
     for name, want in expected.items():
         have = actual[name]

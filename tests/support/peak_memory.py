@@ -1,4 +1,4 @@
-"""The most bytes of tensors alive at once: counted by shape, so that fake tensors, which compute nothing, will do."""
+"""Peak memory of tensors, counted by shape, so that it also works with fake tensors, which compute nothing."""
 
 import weakref
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """Of tensors that are made inside the `with`."""
+    """Counts the bytes of tensors made inside the `with` block. `peak` is the most that were alive at once."""
 
     def __init__(self) -> None:
         super().__init__()

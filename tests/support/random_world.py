@@ -1,4 +1,4 @@
-"""A world of coloured squares with real identities: enough to train on, nothing to render."""
+"""A world of coloured squares with real identities, which can be trained on without rendering."""
 
 import numpy as np
 

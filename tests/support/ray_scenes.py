@@ -1,4 +1,4 @@
-"""Scenes for the renderer, and what is compared of them."""
+"""Scenes for the renderer, and comparisons of its results."""
 
 import torch
 
@@ -10,7 +10,7 @@ XYZ = ((0, 1), (1, 2), (2, 0))
 
 
 def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, colors=32, density=3.0, seed=0):
-    """Smooth random planes and a random decoder in front of rays through the box."""
+    """Return random planes, a random decoder and rays through the box."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -33,7 +33,7 @@ def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, col
 
 
 def outputs_and_gradients(scene, impl, dtype=torch.float32, device="cpu", **options):
-    """The three outputs and the gradients of a random projection of them, as OUTPUTS lists them."""
+    """Return the three outputs and the gradients of a random projection of them, by the names in OUTPUTS."""
     scene = {**scene, **options}
     moved = {k: v.to(device, dtype) if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
     planes = moved.pop("planes").detach().requires_grad_()
@@ -52,11 +52,11 @@ def distance(actual, expected):
 
 
 def assert_as_good_as_twin(compiled, twin, exact):
-    """The compiled result may miss the float64 one by what float32 costs the twin, times a few.
+    """Assert that the compiled result differs from the float64 one by at most a few times the twin's float32 error.
 
-    Rounding moves importance samples, and white-noise planes turn that into differences far above 1e-7; how
-    far depends on the scene, so the twin's own error is the yardstick. Measured ratios lie below 3; 8 leaves
-    room for luck, 2e-6 for scenes where the twin is nearly exact. Any wrong formula misses by 1e-2 or more.
+    Rounding moves importance samples, and white-noise planes turn that into differences far above 1e-7. The amount
+    depends on the scene, so the twin's own error sets the limit. Measured ratios are below 3. The factor 8 allows for
+    chance, and 2e-6 for scenes in which the twin is nearly exact. Any wrong formula is off by 1e-2 or more.
     """
     for name in OUTPUTS:
         limit = 8 * distance(twin[name], exact[name]) + 2e-6

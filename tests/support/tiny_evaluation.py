@@ -1,4 +1,4 @@
-"""Everything that a generator of the smallest size is measured with."""
+"""A tiny generator and the judge, text encoder and protocol to measure it with."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def make_judge(folder: Path) -> Judge:
 
 
 def generator() -> PortraitGenerator:
-    """Opened wide, so that words change pictures."""
+    """Return a generator with random text weights, so that words change its pictures."""
     made = module().averaged
     torch.manual_seed(3)
     for parameter in made.listeners().parameters():

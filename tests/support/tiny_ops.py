@@ -1,6 +1,6 @@
-"""A stand-in for the real sources that builds in a second and registers nothing, so that many can be loaded.
+"""A stand-in for the real C++ sources. It builds in a second and registers nothing, so that many can be loaded.
 
-It includes a header of torch and links to torch, as the real ones do.
+It includes a header of torch and links to torch, as the real sources do.
 """
 
 import os
@@ -23,14 +23,14 @@ CPU = torch.device("cpu")
 
 
 def write_sources(folder: Path, source: str = SOURCE) -> Path:
-    """Fills `folder` as csrc/."""
+    """Fill `folder` like csrc/ and return it."""
     (folder / "cpu").mkdir(parents=True, exist_ok=True)
     (folder / "cpu" / "tiny.cpp").write_text(source)
     return folder
 
 
 def write_compiler(path: Path, script: str) -> Path:
-    """A stand-in for the compiler: a shell script."""
+    """Write a shell script as a stand-in for the compiler and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -38,7 +38,7 @@ def write_compiler(path: Path, script: str) -> Path:
 
 
 def start_python(code: str, csrc: Path, **env: str) -> subprocess.Popen[str]:
-    """A process that runs `code` after `from eg3d_ops import _backend, _build`, with the sources at `csrc`."""
+    """Start a process that runs `code` after `from eg3d_ops import _backend, _build`, with the sources at `csrc`."""
     prelude = f"from pathlib import Path\nfrom eg3d_ops import _backend, _build\n_build.CSRC = Path({str(csrc)!r})\n"
     return subprocess.Popen(
         [sys.executable, "-c", prelude + code],
@@ -46,7 +46,7 @@ def start_python(code: str, csrc: Path, **env: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # to be killed with all it started
+        start_new_session=True,  # so that it can be killed with its children
     )
 
 
@@ -55,7 +55,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Fresh:
-    """The folders of a backend that has loaded nothing yet."""
+    """Folders of a backend that has loaded nothing yet."""
 
     def __init__(self, root: Path) -> None:
         self.csrc = write_sources(root / "csrc")
@@ -63,5 +63,5 @@ class Fresh:
         self.cache = root / "cache"
 
     def cached(self) -> list[str]:
-        """What the cache holds beside locks."""
+        """Return the names of the files in the cache, except for locks."""
         return sorted(path.name for path in self.cache.rglob("*") if path.is_file() and path.suffix != ".lock")

@@ -1,4 +1,4 @@
-"""A text-to-3D model of the smallest size in a folder, as training leaves it, with a CLIP beside it."""
+"""A tiny text-to-3D model in a folder, as training writes it, with a CLIP next to it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ WIDTH = CLIP["text_cfg"]["width"]
 
 
 def write_portrait(folder: Path, text_width: int = WIDTH) -> Path:
-    """It listens to every word: what training opens is open."""
+    """Write a model with random text weights, so that every word changes its pictures. Return its folder."""
     clip = folder.with_name("CLIP")
     if not clip.exists():
         write_clip(clip)

@@ -1,4 +1,4 @@
-"""Text-conditioned generators of the smallest size, and what they are given."""
+"""Tiny text-conditioned generators and their inputs."""
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ TEXT = TextFeatures(
     torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(1)),
     torch.tensor([[True, True, True, True], [True, True, False, False]]),
 )
-# Each of the paper's ablations that is a matter of the generator, by its one setting.
+# The paper's ablations that change the generator, each with its one setting.
 ABLATIONS = {
     "full": {},
     "no pooling": {"pooling": False},
@@ -62,6 +62,6 @@ def equip(settings: dict | None = None, trained: bool = True, config: GeneratorC
 
 
 def latents() -> tuple[Tensor, Tensor]:
-    """z and cameras of two portraits."""
+    """Return z and cameras of two portraits."""
     z = torch.randn(2, GENERATOR.z_dim, generator=torch.Generator().manual_seed(2))
     return z, camera_label(official_pose(torch.tensor([1.4, 1.7])), intrinsics_from_fov(18.8))

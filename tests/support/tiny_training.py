@@ -1,4 +1,4 @@
-"""A training run of the smallest size: networks, data, a guide and a Lightning trainer."""
+"""A tiny training run: networks, data, a guidance loss and a Lightning trainer."""
 
 import warnings
 from collections.abc import Iterator
@@ -46,7 +46,10 @@ PROMPTS = ["red hair", "blue hat", "a beard", "glasses", "an old man"]
 
 
 def config(folder: Path | str = "runs", **changes: dict[str, Any]) -> Config:
-    """Eight images in two steps of stage 1, then stage 2 in two parts a step; each section can be changed."""
+    """Return a configuration with two steps of four images in each stage. Stage 2 has two parts per step.
+
+    `changes` updates sections by name; a list replaces its section.
+    """
     values: dict[str, Any] = {
         "run": {"name": "tiny", "folder": str(folder), "seed": 5},
         "data": {"kind": "miniworld", "batch": 4, "workers": 0},
@@ -67,7 +70,7 @@ def config(folder: Path | str = "runs", **changes: dict[str, Any]) -> Config:
 
 
 class Pictures:
-    """Noise, each with two of the prompts."""
+    """Noise pictures, each with two of the prompts."""
 
     resolution = SIZE
 
@@ -90,7 +93,7 @@ class Pictures:
 
 
 class Text:
-    """Features that depend on the prompt alone, as long as it has words."""
+    """Text encoder whose features depend on the prompt alone: one per word and one for the end."""
 
     def encode(self, prompts: list[str]) -> TextFeatures:
         return encode(prompts)
@@ -123,19 +126,19 @@ def batch(count: int = 4, seed: int = 0, read: bool = False) -> Batch:
 
 
 def guide(images: Tensor, prompts: list[str], camera: Tensor) -> Tensor:
-    """Asks for a grey that depends on the prompt: a mean over samples, so that parts add up to the whole."""
+    """Return a loss that is lowest for a grey given by the prompt. It is a mean over samples, so parts add up."""
     wanted = torch.tensor([len(prompt) / 10 - 0.7 for prompt in prompts])
     return (images.mean((1, 2, 3)) - wanted).square().mean()
 
 
 def module(c: Config | None = None, guided: bool = True) -> DreamPortraitModule:
-    """The same weights whenever it is made."""
+    """Return a training module. Its weights are the same each time."""
     c = config() if c is None else c
     torch.manual_seed(0)
     chosen = c.model.conditioning
     conditioning = ConditioningConfig(**vars(chosen), text_width=WIDTH)
     generator = PortraitGenerator.equip(TriPlaneGenerator(GENERATOR), conditioning)
-    for adapter in generator.adapters.values():  # open, else the first step teaches only the gate
+    for adapter in generator.adapters.values():  # opened, because otherwise the first step trains only the gate
         torch.nn.init.constant_(adapter.gamma, 0.3)
     if generator.mapper is not None and not chosen.plain_mapper:
         torch.nn.init.normal_(generator.mapper.fuse.weight, std=0.3)
@@ -170,7 +173,7 @@ def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
 
 
 class Batches:
-    """One loader, not one for each."""
+    """A loader of the given batches. Lightning would take a list for several loaders."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
@@ -189,11 +192,11 @@ def fit(
     ckpt_path: Path | None = None,
     **settings: Any,
 ) -> Trainer:
-    """A whole run, or over the batches given."""
+    """Train a whole run, or on the given batches, and return the trainer."""
     runner = trainer(*callbacks, **settings)
     with warnings.catch_warnings():
-        # Lightning's own: a torch function it should no longer use, loaders without processes of their own,
-        # and its own intervals, which are not used.
+        # Lightning's own warnings: about a deprecated torch function in its code, about loaders without worker
+        # processes, and about its logging interval, which is not used.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -202,7 +205,7 @@ def fit(
 
 
 class Recorder(Callback):
-    """Losses of each step, and the gradients of each update."""
+    """Records the losses of each step and the gradients of each update."""
 
     def __init__(self) -> None:
         self.losses: list[dict[str, float]] = []

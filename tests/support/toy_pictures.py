@@ -1,4 +1,4 @@
-"""Pictures of which everything is known, for tests of what is read when."""
+"""Pictures with known contents, for tests of which data are read and when."""
 
 import re
 
@@ -10,7 +10,7 @@ from dreamportrait.text.encoder import TextFeatures
 
 
 class ToyPictures:
-    """Picture i is of brightness i and has 1 + i % 3 captions that name it."""
+    """Data set whose picture i has brightness i and 1 + i % 3 captions that name i."""
 
     resolution = 8
 
@@ -32,7 +32,7 @@ class ToyPictures:
 
 
 class ToyText:
-    """Features of a caption are the number of its picture, once for every caption number."""
+    """Text encoder: the features of caption k of a picture are the number of the picture, k + 1 times."""
 
     def encode(self, prompts: list[str]) -> TextFeatures:
         words = [[int(number) for number in re.findall(r"\d+", prompt)] for prompt in prompts]  # image, caption

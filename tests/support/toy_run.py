@@ -1,4 +1,4 @@
-"""The files that configs/dreamportrait/test.yaml names: tiny networks, a tiny CLIP and pictures; and its command."""
+"""The files that configs/dreamportrait/test.yaml names (tiny networks, CLIP, pictures) and arguments for train.py."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ CLIP: dict[str, Any] = {
 
 
 def write_sources(folder: Path) -> Path:
-    """FACES, PRETRAINED and CLIP."""
+    """Write FACES, PRETRAINED and CLIP into `folder` and return it."""
     torch.manual_seed(1)
     generator, discriminator = TriPlaneGenerator(GENERATOR), DualDiscriminator(DISCRIMINATOR)
     save_generator(generator, folder / "PRETRAINED", licence=LICENCE, discriminator=discriminator)
@@ -55,7 +55,7 @@ def write_faces(folder: Path, count: int = 10, size: int = SIZE) -> None:
 
 
 def arguments(sources: Path, runs: Path, *changes: str) -> list[str]:
-    """For train.py."""
+    """Return the arguments of train.py for a run on these sources."""
     settings = [
         f"run.folder={runs}",
         f"data.path={sources / 'FACES'}",

@@ -1,4 +1,4 @@
-"""Text features against open_clip's own forward pass, watched by hooks."""
+"""Tests of text features against open_clip's own forward pass, which hooks record."""
 
 import logging
 
@@ -27,7 +27,7 @@ def make(kind: type[nn.Module] = CLIP, **text: object) -> nn.Module:
 
 
 def watched(model: nn.Module, tokens: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """What a text block gives while open_clip encodes the tokens, and open_clip's result."""
+    """Return the output of a text block while open_clip encodes the tokens, and open_clip's result."""
     seen: list[Tensor] = []
     blocks = getattr(model, "text", model).transformer.resblocks
     handle = blocks[block].register_forward_hook(lambda *call: seen.append(call[-1]))
@@ -72,7 +72,7 @@ def test_end_of_text_and_mask(tokenizer: SimpleTokenizer) -> None:
 
 
 def test_exclamation_marks_are_words_though_padding_has_their_number(tokenizer: SimpleTokenizer) -> None:
-    assert tokenizer.encode("!") == [256]  # at the end of a word; inside one it is 0, as padding is
+    assert tokenizer.encode("!") == [256]  # at the end of a word; inside a word it is 0, like padding
     tokens = tokenizer.encode("!x")
     features = TextEncoder(make(), tokenizer).encode(["!x"], shorten=False)
     assert int(features.mask.sum()) == len(tokens) + 2
@@ -88,7 +88,7 @@ def test_shortened_features_are_the_same(tokenizer: SimpleTokenizer) -> None:
 
 
 def test_eos_pooling(tokenizer: SimpleTokenizer) -> None:
-    """Some models find the end of text by its number; here one that is not the highest."""
+    """Some models find the end of text by its token number; in this test it is not the highest number."""
     model = make(pool_type="eos", eos_id=49406)
     assert TextTower(model).eot(torch.tensor([[5, 49407, 49406, 0], [49406, 7, 0, 0]])).tolist() == [2, 0]
 

@@ -1,4 +1,4 @@
-"""CLIP models by source, without a network."""
+"""Tests of loading CLIP models by source, without a network."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def model() -> CLIP:
 
 @pytest.fixture
 def folder(model, tmp_path) -> Path:
-    """As open_clip publishes models."""
+    """Return a folder with the layout in which open_clip publishes models."""
     config = {"model_cfg": {"embed_dim": 8, "vision_cfg": VISION, "text_cfg": TEXT}, "preprocess_cfg": {}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     safetensors.torch.save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
@@ -47,7 +47,7 @@ def test_folder(model, folder):
 
 @pytest.fixture
 def created(model, monkeypatch) -> list[tuple]:
-    """What open_clip was asked to build."""
+    """Return the list of models that open_clip is asked to build."""
     asked: list[tuple] = []
 
     def create(*name: str, **settings: object) -> CLIP:
@@ -89,7 +89,7 @@ def test_unknown_sources(source, message):
 
 
 def test_hub(monkeypatch):
-    """safetensors of the repository that open_clip names, from the cache alone where nothing may be fetched."""
+    """Weights are safetensors of the repository that open_clip names; offline, only the cache is searched."""
     asked = []
 
     def not_there(repository: str, file: str, local_files_only: bool) -> str:
@@ -99,14 +99,14 @@ def test_hub(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", not_there)
     with pytest.raises(WeightsError, match="is not in the hub's cache, and nothing may be fetched .offline.; run once"):
         load_clip("ViT-H-14:laion2b_s32b_b79k", offline=True)
-    with pytest.raises(WeightsError, match="not to be had: no route to host; run once online, or download it and give"):
+    with pytest.raises(WeightsError, match="unavailable: no route to host; run once online, or download it and give"):
         load_clip("ViT-H-14:laion2b_s32b_b79k")
     repository, file = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "open_clip_model.safetensors"
     assert asked == [(repository, file, True), (repository, file, False)]
 
 
 def test_openai_weights_come_with_their_activation(created, monkeypatch):
-    """They were trained with an approximate GELU, which open_clip's ViT-L-14 does not have unless told."""
+    """OpenAI's weights were trained with an approximate GELU, which open_clip's ViT-L-14 uses only on request."""
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args, **settings: "weights.safetensors")
     load_clip("ViT-L-14:openai")
     (_, settings) = created[0]

@@ -1,4 +1,4 @@
-"""Text features on disk against direct encoding, what stores refuse, datasets/encode_captions.py."""
+"""Tests of text features on disk: equality with direct encoding, rejected stores, datasets/encode_captions.py."""
 
 import importlib.util
 import json
@@ -55,12 +55,15 @@ def folder(encoder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(folder, tmp_path) -> Path:
-    """A copy to damage."""
+    """Return a copy of the store, which a test may damage."""
     return Path(shutil.copytree(folder, tmp_path / "store"))
 
 
 def assert_same(stored: TextFeatures, direct: TextFeatures) -> None:
-    """Half precision rounds by up to 2^-11 of a value; padding to another length adds round-off of 1e-6."""
+    """Compare stored with direct features.
+
+    Half precision rounds by up to 2^-11 of a value; padding to another length adds round-off of 1e-6.
+    """
     assert torch.equal(stored.mask, direct.mask)
     assert stored.words.dtype == stored.eot.dtype == torch.float32
     expected = torch.where(direct.mask[..., None], direct.words, 0.0)
@@ -100,7 +103,7 @@ def test_batches_while_encoding_do_not_matter(encoder, folder, tmp_path):
     for name in ("config.json", "captions.json", "ends.npy"):
         assert (tmp_path / "store" / name).read_bytes() == (folder / name).read_bytes()
     one, other = (np.load(place / "words.npy").astype(np.float32) for place in (folder, tmp_path / "store"))
-    np.testing.assert_allclose(one, other, rtol=2**-10, atol=1e-5)  # round-off may cross a border between two halves
+    np.testing.assert_allclose(one, other, rtol=2**-10, atol=1e-5)  # round-off may change the nearest float16
 
 
 def test_it_is_mapped_and_not_read(folder):
@@ -117,7 +120,7 @@ def test_processes_that_get_a_store_map_it_themselves(folder):
     assert torch.equal(received.features(range(5)).words, store.features(range(5)).words)
 
 
-# What is refused.
+# Rejected stores.
 
 
 def test_other_models_and_captions_are_refused(folder):
@@ -155,8 +158,9 @@ def test_what_does_not_fit_together_is_named(own):
         TextStore(own)
 
 
+@pytest.mark.lengthy
 def test_its_key(encoder, folder, own):
-    """Model by name and weights, layer, captions; their order and repetition do not matter to what is stored."""
+    """The key is the model's name and weights, the layer, and the distinct captions; repetition does not change it."""
     assert is_store_of(folder, encoder, "tiny", CAPTIONS)
     assert is_store_of(folder, encoder, "tiny", [*CAPTIONS, CAPTIONS[2]])
     assert not is_store_of(folder, encoder, "other", CAPTIONS)
@@ -167,7 +171,7 @@ def test_its_key(encoder, folder, own):
 
 
 class Failing:
-    """An encoder that is interrupted."""
+    """An encoder that is interrupted after `calls` calls."""
 
     def __init__(self, encoder: TextEncoder, calls: int) -> None:
         self.encoder, self.calls = encoder, calls
@@ -181,7 +185,7 @@ class Failing:
 
 
 def test_interrupted_encoding_leaves_nothing(encoder, own):
-    """Not in a new place, and what was there before stays."""
+    """An interrupted encoding leaves no new folder behind and keeps an existing store."""
     parent = own.parent
     with pytest.raises(KeyboardInterrupt):
         write_store(parent / "new", Failing(encoder, 1), "tiny", CAPTIONS, batch=2)
@@ -225,11 +229,11 @@ def dataset(tmp_path) -> Path:
 
 @pytest.fixture
 def script(encoder, monkeypatch) -> ModuleType:
-    """With a CLIP that needs no weights."""
+    """Load the script with a CLIP that needs no weights."""
     spec = importlib.util.spec_from_file_location("encode_captions", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "load_text_encoder", lambda source, offline, device: encoder)
+    monkeypatch.setattr("dreamportrait.text.loading.load_text_encoder", lambda source, offline, device: encoder)
     return module
 
 
@@ -246,7 +250,7 @@ def test_script(script, dataset, encoder, tmp_path):
     assert_same(store.encode(["one hat"]), encoder.encode(["one hat"], shorten=True))
     written = (out / "words.npy").stat().st_mtime_ns
     assert run(script, dataset, out) == (0, f"{out} holds these features already\n")
-    # Its captions.jsonl alone says the same.
+    # The data set's captions.jsonl alone gives the same result.
     code, output = run(script, dataset / "captions.jsonl", out)
     assert code == 0 and "already" in output
     assert (out / "words.npy").stat().st_mtime_ns == written

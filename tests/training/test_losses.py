@@ -1,7 +1,7 @@
-"""GAN losses and schedules against the official ones: values, and the gradient of every parameter in whole phases.
+"""Tests of GAN losses and schedules against the official ones: values, and every parameter's gradient in whole phases.
 
-Tolerances are relative to the largest value. Filters and logits are float32 in another order of operations; the
-phases go through rendering, where rounding moves importance samples: the reference data suggests 1e-3 for gradients.
+Tolerances are relative to the largest value. Filters and logits are float32 in another order of operations. Phases
+include rendering, where rounding moves importance samples: the reference data suggests 1e-3 for gradients.
 """
 
 import math
@@ -44,7 +44,7 @@ def test_blur(case):
     if isinstance(kernel := case["kernel"], list):
         point = torch.zeros(1, 1, 1, len(kernel) + 2)
         point[..., len(kernel) // 2 + 1] = 1
-        column = kernel[len(kernel) // 2]  # the other direction's middle tap
+        column = kernel[len(kernel) // 2]  # the middle tap of the other direction
         torch.testing.assert_close(blur(point, case["sigma"])[0, 0, 0, 1:-1] / column, torch.tensor(kernel))
 
 
@@ -109,7 +109,7 @@ def test_schedules(name):
 
 
 def test_a_fade_of_zero_is_over():
-    """The official code divides by zero for the resolution."""
+    """A fade of zero images is already over. The official code divides by zero for the resolution."""
     assert schedule.raw_resolution(0, 64, 128, 0) == 128
     assert schedule.swap_probability(0, 0.5, 0) == 0.5
     assert schedule.blur_sigma(0, 0) == 0
@@ -157,8 +157,8 @@ class Scene:
     def fake(self, update_average: bool = False) -> Rendering:
         draws = torch.tensor(PHASES["draws"]["swap_uniform_per_sample"])[:, None]
         w = self.generator.map(self.z, swapped(self.camera, self.probability, draws), update_average=update_average)
-        planes = self.generator.synthesize_planes(w, noise="none")  # the draws of the noise are 0
-        return self.generator.render(planes, self.camera, w=w, resolution=self.size)  # midpoints: the json's draws
+        planes = self.generator.synthesize_planes(w, noise="none")  # the reference data's noise is 0
+        return self.generator.render(planes, self.camera, w=w, resolution=self.size)  # midpoints, as in the json
 
     def judge_fake(self, fake: Rendering) -> Tensor:
         return self.discriminator(blur(fake.image, self.sigma), fake.image_raw, self.camera)
@@ -191,7 +191,7 @@ def test_generator_phase(scene, moment):
     assert_gradients(scene.generator, generator_loss(logits), expected)
 
 
-@pytest.mark.parametrize("moment", [0, 1_200_000], indirect=True)  # those the reference data has
+@pytest.mark.parametrize("moment", [0, 1_200_000], indirect=True)  # the moments in the reference data
 def test_density_phase(scene, moment, monkeypatch):
     expected = PHASES["runs"][f"Greg@{moment}"]
     uniform = hashfill("losses", "dr_coords", [2, 1000, 3], mean=0.5, std=1 / math.sqrt(12))
@@ -230,8 +230,8 @@ def test_slope_phase(scene, moment):
     assert_reported(penalty, expected, "Loss/r1_penalty", LOSS)
     if moment == 0:
         assert_reported(penalty, {"reported": GOLDEN["r1_blur_note"]}, "official", LOSS)
-    # Gradients of biases are small sums of large terms here: the reference data itself is up to 5e-5 of the largest
-    # gradient away from the same computation in float64, and so is this.
+    # Gradients of biases are small sums of large terms here. Both the reference data and this code differ from the
+    # same computation in float64 by up to 5e-5 of the largest gradient.
     assert_gradients(scene.discriminator, R1_GAMMA / 2 * penalty.mean(), expected, rounding=1e-4)
 
 
@@ -240,7 +240,7 @@ def assert_reported(value: Tensor, expected: dict, key: str, limit: float) -> No
 
 
 def assert_gradients(network: nn.Module, loss: Tensor, expected: dict, rounding: float = 0.0) -> None:
-    """`rounding`: differences below this part of the largest gradient count as none."""
+    """Compare all gradients; differences below `rounding` times the largest gradient are ignored."""
     table, parameters = expected["per_parameter"], dict(network.named_parameters())
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     assert set(table) == set(parameters)

@@ -1,4 +1,4 @@
-"""What accompanies a run: checkpoints it continues from exactly, the guard, the log, sheets, the collapse monitor."""
+"""Tests of the callbacks of a run: checkpoints with exact continuation, guard, log, sheets, collapse monitor."""
 
 import csv
 import logging
@@ -15,18 +15,19 @@ from same_states import assert_same
 from tiny_training import PROMPTS, SIZE, batch, config, encode, fit, module
 from torch import Tensor
 
+from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.systems.dreamportrait.callbacks import CollapseMonitor, SampleSheets, make_callbacks, portraits
-from dreamportrait.training.checkpoints import Checkpoints, load_state, newest_checkpoint
+from dreamportrait.training.checkpoints import Checkpoints, newest_checkpoint
 from dreamportrait.training.every import Every
 from dreamportrait.training.guard import NonFiniteGuard
 from dreamportrait.training.log import Log
-from dreamportrait.training.loop import NonFiniteLoss
+from dreamportrait.training.states import load_state
 
 TIMES = ("images_per_second",)
 
 
 class Stop(Callback):
-    """Ends a run as if it had been killed."""
+    """A callback that ends a run as if it had been killed."""
 
     def __init__(self, images: int) -> None:
         self.images = images
@@ -50,14 +51,15 @@ def rows(c):
 # Checkpoints.
 
 
+@pytest.mark.lengthy
 def test_stopped_and_continued_is_the_same_as_one_run(tmp_path):
-    """Stopped in the middle of a stage, of an epoch (10 pictures) and of an interval of the log."""
+    """A run continues exactly, even if it stops within a stage, an epoch (10 pictures) and an interval of the log."""
     trainer = {"log_every_images": 8, "save_every_images": 4}
     once, twice = (config(tmp_path / name, trainer=trainer | {"keep": 5}) for name in ("once", "twice"))
     whole = run(once)
-    with pytest.raises(SystemExit):  # what Lightning makes of an interruption
+    with pytest.raises(SystemExit):  # Lightning turns an interruption into it
         run(twice, Stop(12))
-    torch.manual_seed(99)  # what happened in between
+    torch.manual_seed(99)  # other random numbers drawn in between
     torch.randn(5)
     path = newest_checkpoint(twice.folder / "checkpoints")
     assert path.name == "images-000000012.ckpt"
@@ -66,7 +68,7 @@ def test_stopped_and_continued_is_the_same_as_one_run(tmp_path):
     last = [load_state(c.folder / "checkpoints" / "images-000000016.ckpt") for c in (once, twice)]
     for state in last:
         assert state.keys() >= {"state_dict", "optimizer_states", "images", "callbacks", "loops"}
-        state.pop("loops")  # Lightning's own counters; some count what was done since the start of the process
+        state.pop("loops")  # Lightning's own counters; some count from the start of the process
     assert_same(*last)
     assert rows(once) == rows(twice) and [row["images"] for row in rows(twice)] == ["8", "16"]
 
@@ -79,6 +81,7 @@ def test_which_checkpoints_stay(tmp_path):
     assert names == ["images-000000008.ckpt", "images-000000016.ckpt"]
 
 
+@pytest.mark.lengthy
 def test_a_damaged_checkpoint_is_set_aside(tmp_path):
     c = config(tmp_path)
     run(c)
@@ -95,6 +98,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path):
     assert newest_checkpoint(tmp_path / "nothing") is None
 
 
+@pytest.mark.lengthy
 def test_checkpoints_that_do_not_fit(tmp_path):
     c = config(tmp_path)
     run(c)
@@ -104,10 +108,11 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match=message):
         run(other, ckpt_path=path)
     third = config(tmp_path / "third", data={"batch": 6}, stages=[{"name": "adapt", "images": 12}])
-    with pytest.raises(ValueError, match=r"after 16 images, no multiple of data.batch=6"):
+    with pytest.raises(ValueError, match=r"after 16 images, which is not a multiple of data.batch=6"):
         run(third, ckpt_path=path)
 
 
+@pytest.mark.lengthy
 def test_rates_may_change_when_a_run_is_continued(tmp_path):
     c = config(tmp_path)
     run(c)
@@ -121,7 +126,7 @@ def test_rates_may_change_when_a_run_is_continued(tmp_path):
 
 
 class Poison(Callback):
-    """Replaces the guide, or a weight's gradient, from some image on."""
+    """A callback that puts `value` into the guidance loss or a weight's gradient after `images` images."""
 
     def __init__(self, images: int, value: float, where: str) -> None:
         self.images, self.value, self.where = images, value, where
@@ -165,6 +170,7 @@ def test_the_guard_names_step_term_and_group(tmp_path, value, where, named):
     assert str(c.folder / "nonfinite-000000012-process0.pt") in str(error.value)
 
 
+@pytest.mark.lengthy
 def test_the_guard_lets_good_steps_pass(tmp_path):
     c = config(tmp_path)
     guarded, free = module(c), module(c)
@@ -193,7 +199,7 @@ def test_log(tmp_path, capsys):
     assert first["guidance"] == "" and float(second["guidance"]) > 0
     mean = (noted[0]["generator"] + noted[1]["generator"]) / 2
     assert float(first["generator"]) == pytest.approx(float(mean), rel=1e-4)
-    assert float(first["r1"]) == pytest.approx(float(noted[0]["r1"]), rel=1e-4)  # of one step of the two
+    assert float(first["r1"]) == pytest.approx(float(noted[0]["r1"]), rel=1e-4)  # only one of the two steps has it
     assert capsys.readouterr().out.startswith("adapt 8/16 images  generator ")
     logger.save()
     with open(Path(logger.log_dir) / "metrics.csv", newline="") as file:
@@ -211,7 +217,7 @@ def test_measurements_are_logged(tmp_path):
 
 
 def test_intervals(tmp_path):
-    """An interval that is no multiple of the batch, and one longer than the run."""
+    """An interval may be no multiple of the batch, and it may be longer than the run."""
     acted: dict[int, list[int]] = {6: [], 100: []}
 
     class Count(Every):
@@ -244,7 +250,7 @@ def test_sheets(tmp_path):
     with Image.open(folder / "images-000000016.png") as picture:
         assert picture.size == (4 * SIZE, 2 * SIZE)  # 2 seeds x 2 views, 2 prompts
         corner = torch.tensor(numpy.array(picture.crop((SIZE, SIZE, 2 * SIZE, 2 * SIZE)))).permute(2, 0, 1)
-    # Second prompt, first seed, second view (the front), by the average.
+    # Second prompt, first seed, second view (the front), rendered with the averaged weights.
     text = encode(list(c.samples.prompts))
     z = torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
     camera = made.averaged.config.around([0.0])
@@ -267,7 +273,7 @@ def test_views_are_left_and_right_of_the_front():
 
 
 def test_collapse_is_noticed(tmp_path, caplog):
-    """A generator that ignores z for one of the prompts."""
+    """The monitor warns if the generator ignores z for one of the prompts."""
     c = config(tmp_path)
     text = encode(PROMPTS[:2])
     made = module(c)

@@ -1,4 +1,4 @@
-"""The loop around a training step: runs that were stopped, broken, damaged."""
+"""Tests of the loop around a training step: continued runs, non-finite losses, damaged files."""
 
 import csv
 import math
@@ -12,13 +12,14 @@ import torch
 from same_states import assert_same
 from torch import nn
 
-from dreamportrait.training.checkpoints import load_state, save_state
-from dreamportrait.training.loop import NonFiniteLoss, cosine, fit, set_lr
+from dreamportrait.core.errors import NonFiniteLoss
+from dreamportrait.training.loop import cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema, half_life
+from dreamportrait.training.states import load_state, save_state
 
 
 class Run:
-    """A network that learns to copy noise, with everything a run saves; dropout draws from the step's seed too."""
+    """A network that learns to copy noise, with all that a run saves. Dropout also draws from the step's seed."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -26,7 +27,7 @@ class Run:
         self.optimizer = torch.optim.Adam(self.net.parameters(), 0.01, betas=(0.5, 0.9))
         self.average = Ema(self.net)
         self.seen: list[float] = []
-        self.poison: dict[int, float] = {}  # index of a step -> what its loss becomes
+        self.poison: dict[int, float] = {}  # index of a step -> factor of its loss
 
     @property
     def state(self):
@@ -61,7 +62,7 @@ def rows(folder):
 def test_stopped_and_continued_is_the_same_as_one_run(tmp_path):
     once = Run().fit(tmp_path / "once", 24)
     first = Run().fit(tmp_path / "twice", 12)
-    torch.manual_seed(99)  # what happened in between
+    torch.manual_seed(99)  # as if other random numbers were drawn in between
     second = Run().fit(tmp_path / "twice", 24)
     assert first.seen + second.seen == once.seen and len(second.seen) == 12
     assert_same(parts(second), parts(once))
@@ -77,7 +78,7 @@ def test_seeds(tmp_path):
 
 
 def test_interrupted_between_saves(tmp_path):
-    """Steps after the last save are done again, and their lines do not stand in the log twice."""
+    """Steps after the last save are repeated, and their lines are not in the log twice."""
 
     def interrupted(done):
         if done == 17:
@@ -87,7 +88,7 @@ def test_interrupted_between_saves(tmp_path):
         Run().fit(tmp_path / "cut", 24, every={1: interrupted})
     assert [int(row["step"]) for row in rows(tmp_path / "cut")] == [4, 8, 12, 16]
     with open(tmp_path / "cut" / "log.csv", "a") as file:
-        file.write("1")  # a line that was being written
+        file.write("1")  # an incomplete line
     continued = Run().fit(tmp_path / "cut", 24)
     assert len(continued.seen) == 14
     once = Run().fit(tmp_path / "once", 24)
@@ -96,7 +97,7 @@ def test_interrupted_between_saves(tmp_path):
 
 
 def test_rare_losses_have_their_column(tmp_path):
-    """A regulariser that comes every third step, and a loss that begins later."""
+    """A regulariser that runs every third step and a loss that starts later have their own columns."""
 
     def step(index):
         losses = {"main": torch.tensor(float(index))}
@@ -132,11 +133,11 @@ def test_the_guard_names_step_and_loss_and_keeps_the_good_state(tmp_path, value)
     saved = load_state(tmp_path / "run" / "state.pt")
     assert saved.pop("step") == 10
     assert_same(saved, parts(good))
-    assert len(Run().fit(tmp_path / "run", 24).seen) == 14  # goes on from there
+    assert len(Run().fit(tmp_path / "run", 24).seen) == 14  # continues from step 10
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
-    """The last update before a save may break what a finite loss does not show."""
+    """The last update before a save may break weights although the loss is finite; they are not saved."""
     run = Run()
 
     def broken(index):
@@ -177,7 +178,7 @@ def test_a_damaged_state_falls_back_and_is_set_aside(tmp_path):
     assert len(continued.seen) == 20
     assert_same(parts(continued), parts(once))
     assert load_state(path)["step"] == 30
-    assert load_state(path.with_name("state.pt.previous"))["step"] == 20  # and not the damaged one
+    assert load_state(path.with_name("state.pt.previous"))["step"] == 20  # not the damaged one
 
 
 def test_nothing_readable(tmp_path):
@@ -186,7 +187,7 @@ def test_nothing_readable(tmp_path):
     path.write_bytes(b"no archive")
     with pytest.raises(ValueError, match=r"no training state can be read: .*state.pt, damaged .*remove it to start"):
         load_state(path)
-    path.rename(tmp_path / "state.pt.previous")  # killed between the two renamings, then damaged
+    path.rename(tmp_path / "state.pt.previous")  # as if killed between the two renames, then damaged
     with pytest.raises(ValueError, match=r"state.pt.previous"):
         load_state(path)
 
@@ -218,12 +219,13 @@ def test_killed_between_the_two_renamings(tmp_path, monkeypatch):
     assert load_state(path) == {"step": 3}
 
 
-# Reads how long to live; each time a child saves one state after the other until it is killed, then prints the
-# number of the last save that returned. One process for all, because importing torch takes seconds.
+# The script reads life times in seconds. For each, a child saves one state after the other until it is killed; then
+# the script prints the number of the last save that returned. One process serves all life times, because importing
+# torch takes seconds.
 SAVING = """
 import os, signal, sys, time, torch
 from pathlib import Path
-from dreamportrait.training.checkpoints import save_state
+from dreamportrait.training.states import save_state
 
 print("ready", flush=True)
 step = 0
@@ -245,8 +247,12 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.lengthy
 def test_killed_while_saving(tmp_path):
-    """At 25 random moments: what can be loaded is whole, and at most one save ahead of the last that returned."""
+    """Kill the child at 25 random moments.
+
+    The state that loads is complete, and at most one save newer than the last one reported.
+    """
     path, moments = tmp_path / "state.pt", random.Random(0)
     command, pipe, done = [sys.executable, "-c", SAVING, str(path)], subprocess.PIPE, 0
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
@@ -260,11 +266,11 @@ def test_killed_while_saving(tmp_path):
             assert state["step"] in (done, done + 1)
             assert torch.equal(state["x"], torch.full((50_000,), float(state["step"])))
         process.stdin.close()
-    assert process.returncode == 0 and done > 5  # how many there are depends on the machine
+    assert process.returncode == 0 and done > 5  # the number depends on the speed of the computer
 
 
 def test_cosine():
-    assert cosine(0, 1000, 2.0) == pytest.approx(0.02)  # the first of 100 steps up
+    assert cosine(0, 1000, 2.0) == pytest.approx(0.02)  # the first of 100 warm-up steps
     assert cosine(49, 1000, 2.0, warmup=50) == pytest.approx(2 * (0.505 + 0.495 * math.cos(math.pi * 0.049)))
     assert cosine(500, 1000, 2.0) == pytest.approx(1.01)
     assert cosine(1000, 1000, 2.0) == pytest.approx(0.02)

@@ -1,4 +1,4 @@
-"""Where diffusion models come from: names, mirrors in order, folders, nothing but what is on this machine."""
+"""Tests of the sources of diffusion models: names, the order of mirrors, folders, offline use, layouts."""
 
 import logging
 import shutil
@@ -28,7 +28,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 
 class Hub:
-    """Stands for the hub: which repositories can be downloaded, which are on this machine; every question."""
+    """A stand-in for the hub: what can be downloaded, what is cached, and a record of every request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.online: dict[str, Path] = {}
@@ -51,7 +51,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 @pytest.fixture
 def real(folder: Path) -> Path:
-    """What a mirror of 2.0-base should hold, as far as is checked."""
+    """Return a folder that passes the checks for a mirror of 2.0-base."""
     change_json(folder / "unet" / "config.json", cross_attention_dim=1024, sample_size=64)
     return folder
 
@@ -64,7 +64,7 @@ def test_mirrors_are_tried_in_order(hub: Hub, real: Path, caplog: pytest.LogCapt
     assert locate_diffusion("sd-2.0-base") == real
     assert [name for name, cached in hub.asked if not cached] == [FIRST, SECOND]
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"sd-2.0-base is not to be had from {FIRST}: OSError: 404 for {FIRST}"
+        f"sd-2.0-base could not be read from {FIRST}: OSError: 404 for {FIRST}"
     ]
 
 
@@ -76,11 +76,11 @@ def test_a_copy_on_this_machine_is_taken_before_any_download(hub: Hub, real: Pat
 
 def test_offline_never_downloads(hub: Hub, real: Path) -> None:
     hub.online = {FIRST: real}
-    with pytest.raises(SourceError, match="'sd-2.0-base' is nowhere to be had") as caught:
+    with pytest.raises(SourceError, match="'sd-2.0-base' was not found") as caught:
         locate_diffusion("sd-2.0-base", offline=True)
     message = str(caught.value)
     assert all(f"{name}: OSError: 404 for {name};" in message.replace(". offline", ";") for name in (FIRST, SECOND))
-    assert "offline, only complete copies on this machine are looked for" in message and "second line" not in message
+    assert "offline, only complete copies on this machine are used" in message and "second line" not in message
     assert all(cached for _, cached in hub.asked)
 
 
@@ -96,7 +96,7 @@ def test_a_mirror_with_another_model_or_a_broken_one_is_passed_over(hub: Hub, re
     hub.online = {FIRST: other, SECOND: broken, THIRD: real}
     assert locate_diffusion("sd-2.0-base") == real
     hub.online.pop(THIRD)
-    message = r"are \(1024, 'v_prediction', 64\), of sd-2.0-base \(1024, 'epsilon', 64\); .*cannot be read"
+    message = r"are \(1024, 'v_prediction', 64\), but sd-2.0-base has \(1024, 'epsilon', 64\); .*cannot be read"
     with pytest.raises(SourceError, match=message):
         locate_diffusion("sd-2.0-base")
 
@@ -112,7 +112,7 @@ def test_any_repository_and_any_folder(hub: Hub, folder: Path, monkeypatch: pyte
 
 
 def test_the_hubs_own_client_stays_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With an empty cache: the client looks, finds nothing, and asks no network."""
+    """With an empty cache, the hub's client finds nothing and does not access the network."""
     import huggingface_hub.constants
 
     def refused(*_: object, **__: object) -> None:

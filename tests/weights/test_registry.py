@@ -1,4 +1,4 @@
-"""Models by name: what is whole is loaded, and what is not is named."""
+"""Tests of loading models by name: intact folders load, and errors name all damage in others."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ DISCRIMINATOR = DiscriminatorConfig(image_resolution=8, channel_base=32, channel
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """A package whose folder of weights holds a small mini/eg3d."""
+    """Write a small mini/eg3d where the package keeps its weights and return its folder."""
     monkeypatch.setattr(registry.resources, "files", lambda package: tmp_path / package.replace(".", "/"))
     folder = tmp_path / "dreamportrait/mini/weights/eg3d"
     torch.manual_seed(0)
@@ -137,7 +137,7 @@ def test_everything_wrong_is_said_at_once(installed):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "files.json is not there, so the weights beside it cannot be checked"),
+        (None, "files.json is not there, so the weights next to it cannot be checked"),
         ("{", "files.json is no JSON"),
         ("[" * 100_000, "files.json is no JSON"),
         ("[]", "files.json has no object `files`"),

@@ -1,4 +1,4 @@
-"""How good the mini VAE and UNet are: what a judge CLIP retrieves, signal to noise, and sheets to look at."""
+"""Evaluation of the mini VAE and UNet: retrieval by a judge CLIP, signal-to-noise ratio, and sheets of pictures."""
 
 import textwrap
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ CANDIDATES = 100
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How often a judge finds the right one of 100."""
+    """Shares of queries for which a judge finds the right one of 100."""
 
     caption_to_image: float
     image_to_caption: float
@@ -39,7 +39,7 @@ class VaeScores:
 
 
 def score_vae(vae: AutoencoderKL, world: World, scorer: ClipScorer, count: int = 1000) -> VaeScores:
-    """Over the first `count` pictures of a world that training did not see."""
+    """Score the VAE on the first `count` pictures of a world that training did not see."""
     images = to_signed(world.images[:count])
     made = reconstruct(vae, images)
     captions = [world.evaluation_caption(i) for i in range(len(images))]
@@ -60,7 +60,7 @@ def score_samples(
     steps: int = 20,
     seed: int = 0,
 ) -> Retrieval:
-    """What a judge finds among pictures of the first evaluation captions."""
+    """Sample pictures for the first `count` evaluation captions and return the judge's retrieval scores."""
     captions = [world.evaluation_caption(i) for i in range(min(count, len(world)))]
     made = sample_captions(unet, vae, scheduler, embed, captions, guidance_scale=guidance_scale, steps=steps, seed=seed)
     return retrieval(scorer, made, captions)
@@ -85,7 +85,7 @@ def sample_captions(
     seed: int = 0,
     batch: int = 100,
 ) -> Tensor:
-    """Images [N, 3, R, R]; batch b is drawn with seed + b."""
+    """Return images [N, 3, R, R], one per caption. Batch b is drawn with seed + b."""
     null = embed([""]).to(unet.device)
     parts = []
     for start in range(0, len(captions), batch):
@@ -102,14 +102,14 @@ def sample_captions(
 
 @torch.no_grad()
 def retrieval(scorer: ClipScorer, images: Tensor, captions: list[str]) -> Retrieval:
-    """Of pictures [N, 3, R, R] and their captions, at least 100."""
+    """Return the retrieval scores of at least 100 pictures [N, 3, R, R] with their captions."""
     seen, read = scorer.image_features(images), scorer.text_features(captions)
     found, named = r_precision(read, seen, CANDIDATES), r_precision(seen, read, CANDIDATES)
     return Retrieval(round(found.value, 4), round(named.value, 4))
 
 
 def psnr(made: Tensor, real: Tensor) -> float:
-    """Of pictures in -1 .. 1; the mean over pictures."""
+    """Return the mean peak signal-to-noise ratio in dB of pictures in -1 .. 1."""
     error = ((made - real) / 2).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float(-10 * error.log10().mean())
 
@@ -118,7 +118,7 @@ def psnr(made: Tensor, real: Tensor) -> float:
 
 
 def reconstruction_sheet(vae: AutoencoderKL, world: World, path: Path, columns: int = 10, pairs: int = 4) -> None:
-    """Rows of real pictures, each above its reconstruction."""
+    """Save rows of real pictures, each with a row of their reconstructions below."""
     real = to_signed(world.images[: columns * pairs])
     made = reconstruct(vae, real)
     rows = [part for pair in zip(real.split(columns), made.split(columns), strict=True) for part in pair]
@@ -126,7 +126,7 @@ def reconstruction_sheet(vae: AutoencoderKL, world: World, path: Path, columns: 
 
 
 def sample_sheet(images: Tensor, captions: list[str], path: Path, columns: int = 4, scale: int = 2) -> None:
-    """Pictures with their captions below."""
+    """Save the pictures with their captions below them."""
     width, text_height = 64 * scale * 2, 52
     height = 64 * scale + text_height
     sheet = Image.new("RGB", (width * columns, height * -(-len(captions) // columns)), "white")

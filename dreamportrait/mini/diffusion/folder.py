@@ -1,4 +1,4 @@
-"""A diffusers folder without a text tower, written in half precision."""
+"""Reading and writing a diffusers folder without a text tower, in half precision."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ TEXT = "mini/clip-a"
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule; sampling starts at pure noise and ends at the prediction itself."""
+    """Return Stable Diffusion's noise schedule. Sampling starts at pure noise and ends at the prediction itself."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
@@ -24,7 +24,7 @@ def make_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
         timestep_spacing="trailing",
-        steps_offset=1,  # unused with this spacing; diffusers' pipeline insists on it
+        steps_offset=1,  # unused with this spacing, but required by diffusers' pipeline
     )
 
 
@@ -33,7 +33,7 @@ def save_vae(vae: AutoencoderKL, folder: Path) -> None:
 
 
 def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Adds what makes the folder complete: the UNet, the noise schedule and the index."""
+    """Write the rest of the folder: the UNet, the noise schedule and the index."""
     copy.deepcopy(unet).half().save_pretrained(folder / "unet", safe_serialization=True)
     make_scheduler().save_pretrained(folder / "scheduler")
     absent = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
@@ -52,13 +52,13 @@ def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
-    """In single precision, in eval mode, without gradients for its weights."""
+    """Load the VAE in single precision and eval mode, without gradients for its weights."""
     _check(folder / "vae" / "config.json")
     return AutoencoderKL.from_pretrained(folder, subfolder="vae", local_files_only=True).float().requires_grad_(False)
 
 
 def load_diffusion(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, DDIMScheduler]:
-    """Networks in single precision, in eval mode, without gradients for their weights."""
+    """Load UNet, VAE and noise schedule, in single precision and eval mode, without gradients for the weights."""
     for part in ("unet/config.json", "scheduler/scheduler_config.json"):
         _check(folder / part)
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)

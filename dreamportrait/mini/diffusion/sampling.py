@@ -1,4 +1,4 @@
-"""Pictures from text features: DDIM with classifier-free guidance."""
+"""Sampling of pictures from text features: DDIM with classifier-free guidance."""
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -14,14 +14,14 @@ def sample(
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
     scheduler: DDIMScheduler,
-    words: Tensor,  # [N, L, C], of the prompts
-    null_words: Tensor,  # [1, L, C], of the empty prompt
+    words: Tensor,  # [N, L, C], features of the prompts
+    null_words: Tensor,  # [1, L, C], features of the empty prompt
     *,
-    guidance_scale: float,  # 1 = none
+    guidance_scale: float,  # 1 = no guidance
     steps: int = 20,
     seed: int = 0,
 ) -> Tensor:
-    """Images [N, 3, R, R] in -1 .. 1. Image i of a batch is the same whatever N."""
+    """Return images [N, 3, R, R] in -1 .. 1. Image i does not depend on N."""
     latents = sample_latents(unet, scheduler, words, null_words, guidance_scale=guidance_scale, steps=steps, seed=seed)
     return decode(vae, latents).clamp(-1, 1)
 

@@ -1,4 +1,4 @@
-"""The mini UNet: epsilon prediction on the VAE's latents, told what to draw by the words of mini CLIP A."""
+"""The mini UNet: it predicts the noise in the VAE's latents, conditioned by the word features of mini CLIP A."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from dreamportrait.training.schedule import Ema, half_life
 
 STEPS, BATCH, PEAK_LR = 5_000, 64, 2e-3
 EMA_IMAGES = 20_000  # half-life
-CAPTIONS = 4  # of each face; their words are kept on disk, 15 kB each
+CAPTIONS = 4  # per face; their word features are cached on disk, 15 kB each
 NO_TEXT = 0.1  # share of samples whose prompt is empty, for classifier-free guidance
 
-Embed = Callable[[list[str]], Tensor]  # prompts -> words [B, L, C], L fixed
+Embed = Callable[[list[str]], Tensor]  # prompts -> word features [B, L, C], L fixed
 
 
 def make_unet(width: int, channels: tuple[int, ...] = (32, 64)) -> UNet2DConditionModel:
-    """`width`: of the text features. Text enters at every level but the first."""
+    """Build the UNet for text features of this width. Every level except the first has cross-attention to the text."""
     deeper = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=16,
@@ -40,12 +40,12 @@ def make_unet(width: int, channels: tuple[int, ...] = (32, 64)) -> UNet2DConditi
         layers_per_block=1,
         norm_num_groups=8,
         cross_attention_dim=width,
-        attention_head_dim=4,  # diffusers means the number of heads
+        attention_head_dim=4,  # in diffusers this is the number of heads
     )
 
 
 def unet_loss(unet: UNet2DConditionModel, latents: Tensor, words: Tensor, signal: Tensor) -> Tensor:
-    """`signal`: alpha-bar of every step of the noise schedule."""
+    """Return the mean squared error of the predicted noise. `signal` is alpha-bar at every step of the schedule."""
     t = torch.randint(len(signal), (len(latents),)).to(latents.device)
     noise = torch.randn(latents.shape).to(latents.device)
     a = signal[t][:, None, None, None]
@@ -56,17 +56,19 @@ def unet_loss(unet: UNet2DConditionModel, latents: Tensor, words: Tensor, signal
 
 
 class Examples:
-    """Every face of a world and its mirror image (captions know no left and right) as latents, and a few captions of
-    each as words."""
+    """Training data of the UNet: latents of every face and of its mirror image, and word features of its captions.
+
+    Captions never mention left or right, so they also fit the mirror image.
+    """
 
     def __init__(self, latents: Array, words: Array, null: Tensor) -> None:
         self.latents = latents  # float16 [2, N, 4, R/4, R/4]
         self.words = words  # float16 [N, K, L, C]
-        self.null = null  # [1, L, C], of the empty prompt
+        self.null = null  # [1, L, C], word features of the empty prompt
 
     @classmethod
     def of(cls, world: World, folder: Path, embed: Embed, cache: Path, device: str = "cpu") -> "Examples":
-        """Encoded by the VAE in `folder` and `embed`; kept in `cache` for a run that is continued."""
+        """Encode faces with the VAE in `folder` and captions with `embed`, or read them from `cache`."""
         sample = embed([world.captions(0)[0], ""]).cpu()
         vae = load_vae(folder)
         nn.Module.to(vae, device)
@@ -80,14 +82,14 @@ class Examples:
                 row[:] = embed(world.captions(i)[:CAPTIONS]).cpu().numpy()
             return words
 
-        # Other weights or other faces encode the last face and its first caption differently.
+        # The file names hold a digest of the encoded last face and first caption. It changes with weights and faces.
         last = encode_all(vae, world.images[-1:]).numpy()
         latents = _cached(cache / f"latents-{len(world)}-{_digest(last)}.npy", encode_faces)
         words = _cached(cache / f"words-{len(world)}-{_digest(last, sample.numpy())}.npy", encode_captions)
         return cls(latents, words, sample[1:])
 
     def draw(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Latents [B, 4, R/4, R/4] and words [B, L, C], of the empty prompt for a tenth of them."""
+        """Draw latents [B, 4, R/4, R/4] and word features [B, L, C]. A tenth of the prompts are empty."""
         n, k = self.words.shape[:2]
         faces, mirrored, chosen = (torch.randint(limit, (batch,)).numpy() for limit in (n, 2, k))
         words = torch.from_numpy(self.words[faces, chosen]).float()
@@ -96,7 +98,7 @@ class Examples:
 
 
 def _cached(path: Path, make: Callable[[], Array]) -> Array:
-    """Memory-mapped, and made now if it is not there."""
+    """Return the array in the file `path`, memory-mapped. If it is missing, write make() to it first."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished.npy")
@@ -110,7 +112,7 @@ def _digest(*arrays: Array) -> str:
 
 
 def train_unet(
-    out: Path,  # the diffusion folder, in which OUT/vae is already
+    out: Path,  # the diffusion folder, which already holds OUT/vae
     work: Path,
     world: World,
     embed: Embed,
@@ -124,7 +126,7 @@ def train_unet(
     torch.manual_seed(seed)
     unet = make_unet(embed([""]).shape[-1], channels)
     nn.Module.to(unet, device)
-    unet.set_attn_processor(AttnProcessor())  # the fused one's backward in bfloat16 takes half the step on a CPU
+    unet.set_attn_processor(AttnProcessor())  # on a CPU the fused one's bfloat16 backward takes half of the step
     average = Ema(unet)
     optimizer = torch.optim.AdamW(unet.parameters(), PEAK_LR, weight_decay=0.01)
     examples = Examples.of(world, out, embed, work, device)

@@ -18,11 +18,14 @@ from dreamportrait.training.schedule import Ema, half_life
 
 STEPS, BATCH, PEAK_LR = 8_000, 16, 2e-3
 EMA_IMAGES = 4_000  # half-life
-KL_WEIGHT = 1e-4  # per latent number; it leaves the posterior a deviation of a few hundredths of the signal's
+KL_WEIGHT = 1e-4  # per latent element; the posterior's deviation stays at a few hundredths of the signal's
 
 
 def make_vae(channels: tuple[int, ...] = (16, 32, 48)) -> AutoencoderKL:
-    """One normalisation group: with more, each is scaled on its own and colours drift (3 dB less after equal time)."""
+    """Build the VAE, with one normalisation group per layer.
+
+    With more groups each is scaled separately and colours drift: 3 dB less after the same training time.
+    """
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
@@ -36,12 +39,12 @@ def make_vae(channels: tuple[int, ...] = (16, 32, 48)) -> AutoencoderKL:
         force_upcast=False,
     )
     with torch.no_grad():
-        _convs(vae)[0].bias[4:] = -4.0  # else the first minutes see more noise than signal
+        _convs(vae)[0].bias[4:] = -4.0  # otherwise noise exceeds the signal for the first minutes
     return vae
 
 
 def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
-    """The posterior's mode, scaled as the UNet wants it; gradients flow."""
+    """Return the posterior's mode, scaled for the UNet. Gradients flow through it."""
     return vae.encode(images).latent_dist.mode() * vae.config["scaling_factor"]  # [N, 4, R/4, R/4]
 
 
@@ -51,7 +54,7 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, images: Array, batch: int = 100, flip: bool = False) -> Tensor:
-    """uint8 [N, 3, R, R] -> float16 [N, 4, R/4, R/4]; `flip`: of the mirrored pictures."""
+    """Encode uint8 pictures [N, 3, R, R] to float16 latents [N, 4, R/4, R/4]. `flip` mirrors the pictures first."""
     parts = []
     for start in range(0, len(images), batch):
         x = to_signed(images[start : start + batch], vae.device)
@@ -60,7 +63,7 @@ def encode_all(vae: AutoencoderKL, images: Array, batch: int = 100, flip: bool =
 
 
 def to_signed(images: Array, device: torch.device | None = None) -> Tensor:
-    """uint8 -> -1 .. 1."""
+    """Convert uint8 pictures to floats in -1 .. 1."""
     return torch.from_numpy(np.array(images)).to(device).float() / 127.5 - 1
 
 
@@ -73,7 +76,7 @@ def vae_loss(vae: AutoencoderKL, images: Tensor) -> dict[str, Tensor]:
         made = vae.decode(posterior.sample()).sample.float()
     pixels = (made - images).abs().mean()
     edges = sum(((made.diff(dim=i) - images.diff(dim=i)).abs().mean() for i in (-1, -2)), images.new_zeros(()))
-    areas = (F.avg_pool2d(made, 4) - F.avg_pool2d(images, 4)).abs().mean()  # pins the colour of small areas
+    areas = (F.avg_pool2d(made, 4) - F.avg_pool2d(images, 4)).abs().mean()  # keeps the mean colour of small areas right
     kl = posterior.kl().mean() / posterior.mean[0].numel()
     total = pixels + 0.5 * edges + areas + KL_WEIGHT * kl
     return {"loss": total, "pixels": pixels, "edges": edges, "areas": areas, "kl": kl}
@@ -81,7 +84,10 @@ def vae_loss(vae: AutoencoderKL, images: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fold_statistics(vae: AutoencoderKL, images: Array) -> None:
-    """Makes the latents of these uint8 pictures have mean 0 and deviation 1 per channel; reconstructions stay."""
+    """Scale the weights so that latents of these uint8 pictures have mean 0 and deviation 1 in every channel.
+
+    Reconstructions do not change.
+    """
     latents = encode_all(vae, images).float()
     mean = latents.mean((0, 2, 3)).to(vae.device)  # [4]
     std = latents.std((0, 2, 3)).to(vae.device)
@@ -95,12 +101,12 @@ def fold_statistics(vae: AutoencoderKL, images: Array) -> None:
 
 
 def _convs(vae: AutoencoderKL) -> tuple[Any, Any]:
-    """The 1x1 convolutions after the encoder and before the decoder, which diffusers declares optional."""
+    """Return the 1x1 convolutions after the encoder and before the decoder. diffusers declares them optional."""
     return vae.quant_conv, vae.post_quant_conv
 
 
 def train_vae(
-    out: Path,  # the diffusion folder; OUT/vae is written
+    out: Path,  # the diffusion folder; the VAE is written to OUT/vae
     work: Path,
     world: World,
     *,

@@ -1,4 +1,4 @@
-"""How good the miniature EG3D is: distance to real pictures, agreement of its views, variety, and sheets to look at."""
+"""Evaluation of the miniature EG3D: distance to real pictures, consistency of views, diversity, and sheets."""
 
 import math
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from dreamportrait.metrics.frechet import Moments, frechet_distance
 from dreamportrait.miniworld.world import FOV, RADIUS, World, random_cameras
 from dreamportrait.text.clip_scorer import ClipScorer
 
-BEHIND = 2.8  # distances beyond are background
-TOLERANCE = 0.03  # of the world; a pixel is 0.01 wide
+BEHIND = 2.8  # larger distances are background
+TOLERANCE = 0.03  # in world units; a pixel is 0.01 wide
 YAWS = (-0.4, 0.0, 0.4)
 
 
 def front(count: int, yaw: float = 0.0) -> Tensor:
-    """Labels [count, 25] of a camera turned by so much."""
+    """Return labels [count, 25] of a frontal camera, turned sideways by `yaw` radians."""
     return camera_label(official_pose(math.pi / 2 + yaw, radius=RADIUS), intrinsics_from_fov(FOV)).expand(count, -1)
 
 
 def portraits(generator: TriPlaneGenerator, count: int, seed: int, truncation: float = 1.0) -> Planes:
-    """Draw identities from noise and keep their planes."""
+    """Draw identities from noise and return their planes."""
     z = torch.randn(count, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
     ws = generator.map(z, front(count), truncation)
     return Planes(generator, generator.synthesize_planes(ws), ws)
@@ -36,7 +36,7 @@ def portraits(generator: TriPlaneGenerator, count: int, seed: int, truncation: f
 
 @torch.inference_mode()
 def draw(generator: TriPlaneGenerator, count: int, seed: int = 0, truncation: float = 1.0, batch: int = 50) -> Tensor:
-    """Pictures [count, 3, R, R] from the cameras that real ones are taken from."""
+    """Return generated pictures [count, 3, R, R]; their cameras have the distribution of the real ones."""
     cameras = torch.from_numpy(random_cameras(count, seed))
     parts = []
     for i in range(0, count, batch):
@@ -47,7 +47,10 @@ def draw(generator: TriPlaneGenerator, count: int, seed: int = 0, truncation: fl
 
 @torch.inference_mode()
 def consistency(generator: TriPlaneGenerator, count: int = 50, seed: int = 0) -> dict[str, float]:
-    """Of views turned by 0.4 against the front: differences of colour (0 to 1) and of depth (world units)."""
+    """Compare the front with views turned by 0.4 rad.
+
+    Return the differences of colour (0 to 1) and depth (world units), and the share of pixels seen in both.
+    """
     found = portraits(generator, count, seed)
     views = {yaw: found.view(front(count, yaw)) for yaw in YAWS}
     first = (views[0.0].image, views[0.0].depth, front(count))
@@ -69,10 +72,11 @@ def score(
     judge: ClipScorer,
     count: int = 2000,
 ) -> dict[str, Any]:
-    """`reconstruct`: pictures -> the mini VAE's pictures of them, the yardstick.
+    """Return distances to the pictures of `world`, diversity and consistency of views.
 
-    Generated pictures are none of those they are compared with, so what they are measured by must not be either: it
-    is `others`, of the same kind. Reconstructions of the very pictures are nearer than any sample could be.
+    The yardstick is the distance of `others`: other faces of the same kind, as they are and reconstructed by the mini
+    VAE (`reconstruct`). They must differ from the faces of `world`, because generated faces do too: reconstructions of
+    the pictures of `world` themselves are nearer than any sample could be.
     """
     real, other = (torch.from_numpy(each.images[:count].copy()).float() / 127.5 - 1 for each in (world, others))
     pictures = {
@@ -97,7 +101,7 @@ def score(
 
 
 def spread(features: Tensor) -> float:
-    """Mean of 1 - cosine over all pairs."""
+    """Return the mean of 1 - cosine over all pairs."""
     n = len(features)
     return round(float(1 - ((features @ features.T).sum() - n) / (n * (n - 1))), 4)
 
@@ -107,7 +111,7 @@ def spread(features: Tensor) -> float:
 
 @torch.inference_mode()
 def portrait_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, seed: int = 0, scale: int = 2) -> None:
-    """One portrait per column: from the left, front, right, and its depth."""
+    """Save one portrait per column: from the left, the front and the right, and its depth."""
     found = portraits(generator, count, seed)
     views = [found.view(front(count, yaw)) for yaw in YAWS]
     depth = depth_to_images(views[1].depth, 2.35, 3.0)
@@ -116,14 +120,14 @@ def portrait_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, se
 
 @torch.inference_mode()
 def truncation_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, seed: int = 0, scale: int = 2) -> None:
-    """Truncation 0, 0.35, 0.7, 1 from above."""
+    """Save the same portraits with truncation 0, 0.35, 0.7 and 1, from top to bottom."""
     rows = [portraits(generator, count, seed, psi).view(front(count)).image for psi in (0.0, 0.35, 0.7, 1.0)]
     save_sheet(rows, path, scale)
 
 
 @torch.inference_mode()
 def mixing_sheet(generator: TriPlaneGenerator, path: Path, count: int = 8, seed: int = 0, scale: int = 2) -> None:
-    """First row: sources. Below: the first portrait takes the early, the middle or the late w of each source."""
+    """Save source portraits, and below them the first portrait with the early, middle or late w of each source."""
     found = portraits(generator, count, seed)
     rows = [found.view(front(count)).image]
     total = generator.num_ws

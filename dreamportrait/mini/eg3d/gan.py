@@ -1,7 +1,7 @@
-"""Stage 3: adversarial training, which sharpens what regression blurred and yields the discriminator.
+"""Stage 3: adversarial training. It sharpens details that regression blurred, and trains the discriminator.
 
-A fresh discriminator's gradients destroy a trained generator within a minute, so it is trained alone first. Now and
-then a step of the first stage's regression keeps what has been learnt.
+The gradients of an untrained discriminator destroy a trained generator within a minute, so the discriminator is trained
+alone first. Every few generator steps also take the regression loss of stage 1, to keep what the generator has learnt.
 """
 
 from dataclasses import dataclass
@@ -29,33 +29,36 @@ from dreamportrait.training.losses import (
 )
 from dreamportrait.training.schedule import AdamSettings, Ema, ema_beta, lazy
 
-SWAP = 0.5  # how often a neighbour's camera conditions the identity
+SWAP = 0.5  # probability that another sample's camera conditions the identity
 
 
 @dataclass(frozen=True)
 class GanPlan:
-    alone: int  # steps of the discriminator before the generator moves
-    steps: int  # in all
+    """Settings of the adversarial training."""
+
+    alone: int  # steps of the discriminator before the generator is trained
+    steps: int  # total
     batch: int = 8
-    # Slow, for by regression it is as near to real pictures as samples of them are to each other, and its distance
-    # only grows: in 400 steps from 0.0063 to 0.0071 at 3e-6 and from 0.0073 to 0.0085 at 1e-5, in 600 to 0.010 at 3e-5.
+    # The rate is low because after regression the Frechet distance to real pictures is as small as between two sets of
+    # real pictures, and training only increases it: in 400 steps from 0.0063 to 0.0071 at 3e-6 and from 0.0073 to
+    # 0.0085 at 1e-5, in 600 steps to 0.010 at 3e-5.
     generator_lr: float = 3e-6
     discriminator_lr: float = 1e-3
     gamma: float = 2.0
-    anchor_every: int = 2  # steps between those of regression
+    anchor_every: int = 2  # interval of the steps that add the regression loss
     ema_images: float = 5000.0
 
 
 def train(
     work: Path, world: World, student: Student, discriminator: DualDiscriminator, plan: GanPlan
 ) -> TriPlaneGenerator:
-    """Trains both networks in place; returns the running average of the generator."""
+    """Train both networks in place and return the running average of the generator."""
     G, D = student.generator, discriminator
     G.dataset_label_std.copy_(torch.from_numpy(world.cameras.std(0)))
     average = Ema(G)
     adam_g = lazy(AdamSettings(plan.generator_lr, (0.0, 0.99)), DENSITY_EVERY)
     adam_d = lazy(AdamSettings(plan.discriminator_lr, (0.0, 0.99)), R1_EVERY)
-    # The attribute mapper rests: its place is the mapping network's now.
+    # The attribute mapper is not trained any more; the mapping network has replaced it.
     optimizer_g = torch.optim.Adam(G.parameters(), adam_g.lr, adam_g.betas, adam_g.eps)
     optimizer_d = torch.optim.Adam(D.parameters(), adam_d.lr, adam_d.betas, adam_d.eps)
     size, device = G.config.render_resolution, G.dataset_label_std.device

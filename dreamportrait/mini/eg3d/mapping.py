@@ -1,8 +1,8 @@
-"""Stage 2: the mapping network learns to do from noise what the attribute mapper does from attributes.
+"""Stage 2: the mapping network learns to compute from noise the w that the attribute mapper computes from attributes.
 
-Plain regression z -> w, without rendering: the code z determines the attributes, so pairs are free. A code is read by
-comparing its numbers, a hard function: a narrow or slowly taught network blends the values of attributes that are
-nearly as likely (R^2 0.4 after 3000 steps at a rate of 0.3, 0.87 at 8).
+This is plain regression from z to w without rendering. The code z determines the attributes, so training pairs cost
+nothing. Attributes are an argmax over numbers of the code, which is hard to learn: a narrow network, or a low learning
+rate, blends attribute values whose numbers are nearly equal (R^2 0.4 after 3000 steps at a rate of 0.3, 0.87 at 8).
 """
 
 from pathlib import Path
@@ -19,13 +19,13 @@ from dreamportrait.miniworld.attributes import is_held_out, read_code, sample_co
 from dreamportrait.miniworld.world import random_cameras
 from dreamportrait.training.loop import cosine, fit
 
-SEED = 4  # of the codes
-SLOWNESS = 0.01  # the mapping network's lr_multiplier: its weights are stored a hundred times too large
+SEED = 4  # for the codes
+SLOWNESS = 0.01  # the mapping network's lr_multiplier: its stored weights are 100 times the effective ones
 BATCH = 256
 
 
 class Pairs:
-    """Codes without held-out pairs of attributes, their w in units of its spread, and cameras that say nothing."""
+    """Codes without held-out pairs of attributes, their standardised w, and random cameras unrelated to the codes."""
 
     def __init__(self, mapper: nn.Module, count: int) -> None:
         codes = sample_codes(count + count // 4, SEED)
@@ -37,7 +37,7 @@ class Pairs:
         self.z, self.mean, self.spread = torch.from_numpy(codes[kept]), w.mean(0), w.std(0)
         self.w = self.scaled(w)
         self.cameras = torch.from_numpy(random_cameras(4096, SEED))
-        self.held = count // 20  # the first so many are kept for the test
+        self.held = count // 20  # the first `held` pairs are for testing
 
     def scaled(self, w: Tensor) -> Tensor:
         return (w - self.mean) / self.spread
@@ -58,13 +58,13 @@ def train(
     pairs: int = 200_000,
     lr: float = 8.0,
 ) -> float:
-    """Trains the generator's mapping network in place and sets its average w; returns R^2 on unseen codes."""
+    """Train the generator's mapping network in place, set its average w and return R^2 on unseen codes."""
     known = Pairs(mapper, pairs)
     mapping = generator.backbone.mapping
     first = mapping.get_submodule("fc0")
     assert isinstance(first, FullyConnected)
     with torch.no_grad():
-        first.weight[:, generator.config.z_dim :] = 0  # whose camera it is does not matter yet
+        first.weight[:, generator.config.z_dim :] = 0  # at the start the camera has no influence
     mapping.w_avg.copy_(known.mean)
     _regress(work, mapping, known, steps, lr)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def _regress(work: Path, mapping: nn.Module, known: Pairs, steps: int, lr: float
 
 
 def _adam(mapping: nn.Module) -> torch.optim.Optimizer:
-    """The slow layers, and the camera's embedding, which is not slow."""
+    """Return an optimiser with two groups: the layers with the lr_multiplier, and the camera embedding without one."""
     weights = dict(mapping.named_parameters())
     groups: list[dict[str, Any]] = [
         {"params": [weight for name, weight in weights.items() if not name.startswith("embed")]},

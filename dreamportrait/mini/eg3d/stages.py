@@ -1,8 +1,8 @@
-"""The three stages as commands: what each reads, how long it trains, what it leaves behind.
+"""The three training stages with their numbers of steps and the folders that they read and write.
 
-WORK/warm-coarse, WORK/warm-fine    regression, views rendered at 32, then at 64
-WORK/mapping                        noise -> w
-WORK/gan                            adversarial; OUT/{config.json, generator, discriminator}
+WORK/warm-coarse, WORK/warm-fine    regression on views rendered at 32, then at 64
+WORK/mapping                        regression from noise to w
+WORK/gan                            adversarial training; writes OUT/{config.json, generator, discriminator}
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from dreamportrait.mini.eg3d import gan, mapping, warm
 from dreamportrait.mini.eg3d.config import DISCRIMINATOR, GENERATOR
 from dreamportrait.mini.eg3d.warm import Student
 from dreamportrait.miniworld.world import World
-from dreamportrait.training.checkpoints import load_state
+from dreamportrait.training.states import load_state
 
 LICENCE = "Apache-2.0"
 COARSE_STEPS, FINE_STEPS = 9_000, 10_000
@@ -40,7 +40,7 @@ def train_warm(
 
 
 def train_mapping(work: Path, steps: int = MAPPING_STEPS) -> float:
-    """Returns R^2 on unseen codes; small enough for a CPU anywhere."""
+    """Train the mapping network and return R^2 on unseen codes. It always runs on the CPU, which is fast enough."""
     student = _student(work / "warm-fine")
     return mapping.train(work / "mapping", student.generator, student.mapper, steps=steps)
 
@@ -56,7 +56,7 @@ def train_gan(out: Path, work: Path, world: World, plan: gan.GanPlan = GAN, devi
 
 
 def _student(folder: Path) -> Student:
-    """The running average of the first stage."""
+    """Return the running average of the first stage."""
     student = Student(GENERATOR)
     student.load_state_dict(_state(folder)["average"])
     return student
@@ -65,5 +65,5 @@ def _student(folder: Path) -> Student:
 def _state(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     state = load_state(folder / "state.pt")
     if state is None:
-        raise ValueError(f"{folder}/state.pt is not there; the stage before has not run")
+        raise ValueError(f"{folder}/state.pt is not there; run the stage before first")
     return state

@@ -1,8 +1,8 @@
 """Stage 1: the generator learns faces by regression, from attributes instead of noise.
 
-A small network turns the attribute vector into w; planes are rendered from the camera of a real picture and compared
-with it. An adversarial start from nothing needs ten times the images and paints the background on a wall through the
-face; regression has solid heads after a minute.
+A small network maps the attribute vector to w. The planes are rendered from the camera of a real picture and compared
+with that picture. Adversarial training from scratch needs ten times the images and puts the background on a plane that
+cuts through the face; regression yields solid heads after a minute.
 """
 
 from pathlib import Path
@@ -18,12 +18,12 @@ from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema, half_life
 
-BACKGROUND_FROM = 2.8  # distance from the camera; heads stand at 2.7 and are 0.2 deep
-DENSITY_GAIN = 6.0  # of the decoder's first density weights: surfaces form sooner
+BACKGROUND_FROM = 2.8  # distance from the camera; heads are at 2.7 and 0.2 deep
+DENSITY_GAIN = 6.0  # scales the decoder's initial density weights, so that surfaces form sooner
 
 
 class AttributeMapper(nn.Module):
-    """Attribute vector -> w; takes the place of the mapping network while attributes are known."""
+    """Map the attribute vector to w. It replaces the mapping network in this stage."""
 
     def __init__(self, in_features: int, w_dim: int, hidden: int = 256) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class AttributeMapper(nn.Module):
 
 
 class Student(nn.Module):
-    """What this stage trains."""
+    """The networks that this stage trains: the generator and the attribute mapper."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Student(nn.Module):
 
 
 class Batch:
-    """Pictures of a world by number, as tensors."""
+    """The pictures of a world with these indices, with depth, cameras and attribute vectors, as tensors."""
 
     def __init__(self, world: World, indices: Tensor, device: torch.device | str = "cpu") -> None:
         i = indices.numpy()
@@ -68,7 +68,7 @@ class Batch:
 def train(
     work: Path, world: World, student: Student, *, steps: int, resolution: int, batch: int = 8, lr: float = 2.5e-3
 ) -> Student:
-    """Views are rendered at `resolution`; returns the running average."""
+    """Train on views rendered at `resolution` and return the running average."""
     average = Ema(student)
     device = student.mapper.out.weight.device
     optimizer = torch.optim.Adam(student.parameters(), lr, betas=(0.9, 0.99))
@@ -90,12 +90,12 @@ def train(
 
 
 def regression_losses(fake: Rendering, real: Batch) -> dict[str, Tensor]:
-    """Colours and distances. Small features weigh more: an error counts by how much the picture changes there."""
+    """Return the colour and depth losses. Colour errors weigh more in detailed areas, so that small features count."""
     size = fake.image_raw.shape[-1]
     raw = F.interpolate(real.image, (size, size), mode="area")
     depth = F.interpolate(real.depth, (size, size), mode="nearest-exact")
     seen = depth > 0
-    behind = (BACKGROUND_FROM - fake.depth).relu()  # the background may be painted anywhere behind the head
+    behind = (BACKGROUND_FROM - fake.depth).relu()  # the background may lie anywhere behind the head
     return {
         "image": (detail_weight(real.image) * (fake.image - real.image).abs()).mean(),
         "raw": (detail_weight(raw) * (fake.image_raw - raw).abs()).mean(),
@@ -104,6 +104,7 @@ def regression_losses(fake: Rendering, real: Batch) -> dict[str, Tensor]:
 
 
 def detail_weight(image: Tensor) -> Tensor:
+    """Return the weight of each pixel: 0.25, plus 0.75 times its local contrast relative to the picture's mean."""
     smooth = F.avg_pool2d(image, 7, 1, 3, count_include_pad=False)
     contrast = (image - smooth).abs().mean(1, keepdim=True)
     return 0.25 + 0.75 * contrast / contrast.mean((1, 2, 3), keepdim=True).clamp(min=1e-3)

@@ -1,1 +1,1 @@
-"""DreamPortrait: an EG3D generator conditioned on text, trained by D-SDS and a GAN loss."""
+"""DreamPortrait: an EG3D generator conditioned on text, trained with D-SDS and a GAN loss."""

@@ -1,4 +1,4 @@
-"""The local path: between two blocks of the backbone, places of the three planes attend to words (section 3.3)."""
+"""The local path: between two blocks of the backbone, the cells of the three planes attend to words (section 3.3)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,10 @@ from eg3d_ops.planes import PlaneAxes
 
 
 class GatedCrossAttention(nn.Module):
-    """x + beta tanh(gamma) attention(places of x, words) (equation 3); at the start, x.
+    """Compute x + beta tanh(gamma) attention(cells of x, words) (equation 3). At initialisation the result is x.
 
-    The backbone's C channels are no planes yet: `read` takes d = token_dim channels of each plane from them, `write`
-    puts what was attended to back. It also mixes the heads, so attention has no output layer of its own.
+    The backbone's C channels are not split into planes yet: `read` maps them to d = token_dim channels for each plane,
+    and `write` maps the attention's output back. `write` also mixes the heads, so attention has no output layer.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class GatedCrossAttention(nn.Module):
         token_dim: int = 64,
         heads: int = 4,
         pooling: bool = True,
-        gated: bool = True,  # False: x + attention, with its last layer at zero in the beginning
+        gated: bool = True,  # False: x + attention, whose last layer is zero at initialisation
     ) -> None:
         super().__init__()
         if len(axes) != 3:
@@ -54,10 +54,10 @@ class GatedCrossAttention(nn.Module):
         return x + features
 
     def _tokens(self, planes: tuple[Tensor, ...]) -> Tensor:  # [N, H, W, d] each -> [N, 3HW, d]
-        """Queries: a linear map of each cell beside what it sees of the other planes.
+        """Return the queries: a linear map of each cell and the pooled features of the other planes.
 
-        Column by column, before they are spread over the plane. Normalised, because features grow in training, and
-        a mean is smaller than what it is of.
+        The map is applied to pooled columns before they are broadcast over the plane. Its inputs are normalised,
+        because features grow in training, and because a mean is smaller than the values that it averages.
         """
         others = columns(planes, self.axes) if self.pooling else same_pixels(planes)
         weight, bias = (part.to(planes[0].dtype) for part in self.query.scaled())

@@ -1,6 +1,6 @@
-"""From a configuration to the parts of a run, with one function for each part.
+"""Functions that build the parts of a run from its configuration:
 
-pictures = make_pictures(config.data)                    data/dataset.py
+pictures = make_pictures(config.data)                    # in data/dataset.py
 text = make_text(config, device, pictures)
 generator, critic = make_networks(config, text_width(config))
 guide = make_guide(config, device)
@@ -48,7 +48,7 @@ def text_width(config: Config) -> int:
 
 
 def make_text(config: Config, device: torch.device, pictures: Pictures) -> TextEncoder | StoredText:
-    """Make the encoder of the data's captions and of sample prompts."""
+    """Make the encoder for the captions of the data and for sample prompts."""
 
     def load() -> TextEncoder:
         return loading.load_text_encoder(config.text.clip, config.run.offline, device)
@@ -60,7 +60,7 @@ def make_text(config: Config, device: torch.device, pictures: Pictures) -> TextE
 
 
 def pretrained_folder(source: str) -> Path:
-    """Return the folder of a pretrained GAN, by name or path."""
+    """Return the folder of a pretrained GAN, given its name or path."""
     return registry.locate(source) if source in registry.NAMES else Path(source)
 
 
@@ -89,7 +89,7 @@ def make_networks(config: Config, width: int) -> tuple[PortraitGenerator, Critic
 
 
 def save_untrained(config: Config, folder: Path) -> None:
-    """Save the generator as it is at the start of a run: pretrained, with closed adapters."""
+    """Save the generator as it is at the start of a run: pretrained, with untrained text conditioning."""
     generator, _ = make_networks(config, text_width(config))
     source = config.model.pretrained
     licence = load_eg3d_config(pretrained_folder(source)).licence
@@ -132,7 +132,7 @@ def make_loader(config: Config, pictures: Pictures, text: PromptEncoder, rank: i
 
 
 def measured(config: Config) -> str:
-    """Return the data set that generated pictures are compared with."""
+    """Return the name of the data set that generated pictures are compared with."""
     return config.measure.data or ("miniworld:test" if config.data.kind == "miniworld" else str(config.data.path))
 
 
@@ -162,7 +162,7 @@ def make_metrics(
 
 
 def _of_captions(text: TextEncoder | StoredText, captions: set[str]) -> TextEncoder | StoredText:
-    """Return an encoder for these captions. If the store lacks one, the text tower stays in memory."""
+    """Return an encoder for these captions. If the store lacks one of them, this is the text tower, kept in memory."""
     if isinstance(text, TextEncoder) or captions <= set(text.store.captions):
         return text
     return text.load()

@@ -1,4 +1,4 @@
-"""The callbacks of a training run: sheets of samples, a watch for mode collapse, and scores on the way."""
+"""The callbacks of a training run: sample sheets, a monitor for mode collapse, and scores during training."""
 
 import logging
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from dreamportrait.training.log import Log
 
 def make_callbacks(
     config: Config,
-    text: TextFeatures | None,  # of samples.prompts. None = there are none
+    text: TextFeatures | None,  # of samples.prompts. None = no prompts are configured
     metrics: tuple[Every, ...] = (),
 ) -> list[Callback]:
     """Make the callbacks in the order they act: first measurements, then the log, then checkpoints."""
@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class SampleSheets(Every):
-    """Draw samples/images-N.png with the running average: a row per prompt, seeds from left to right, in all views."""
+    """Draw samples/images-N.png with the running average: a row per prompt; in it all views of each seed."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class CollapseMonitor(Every):
 def portraits(
     generator: PortraitGenerator, text: TextFeatures, seeds: Sequence[int], views: Sequence[float], truncation: float
 ) -> Tensor:  # [P, S, V, 3, R, R]
-    """Render each prompt with the same latents, from views in degrees to the right of the front."""
+    """Render every prompt with the same latents, from each view (degrees to the right of the front)."""
     z = torch.cat([torch.randn(1, generator.config.z_dim, generator=_numbers(seed)) for seed in seeds])
     cameras = generator.config.around(views)
     rows = []
@@ -139,7 +139,7 @@ class Metrics(Every):
     def __init__(
         self,
         images: int,
-        generator: PortraitGenerator,  # of the size that is measured
+        generator: PortraitGenerator,  # only checked for its size; act() measures the running average
         text: PromptEncoder,
         pictures: Pictures,
         judge: ClipScorer,

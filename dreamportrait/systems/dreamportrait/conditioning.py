@@ -18,11 +18,10 @@ class Conditioning:
 
     global_path: bool = True  # the semantics mapper: the whole prompt changes w
     local_path: bool = True  # the adapters: words change features
-    # Resolutions of the blocks that an adapter follows. None = all but the last: six for planes of 256.
+    # Resolutions of the blocks that are followed by an adapter. None = all but the last: six for planes of 256.
     adapters: tuple[Count, ...] | None = None
-    pooling: bool = (
-        True  # False: a token sees the other planes at its own pixel only, not the columns through its point
-    )
+    # False: a token sees the other planes at its own pixel only, not the columns through its point.
+    pooling: bool = True
     gate: bool = True  # tanh gate, closed at first. False: a plain residual
     plain_mapper: bool = False  # True: the paper's mapper, which replaces w. False: a residual, zero at first
     token_dim: Count = 64
@@ -31,7 +30,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class ConditioningConfig(Conditioning):
-    """The conditioning of one generator, for text features of a given width; saved beside its weights as JSON."""
+    """The conditioning of one generator, for text features of a given width; saved as JSON with its weights."""
 
     text_width: int = field(kw_only=True)  # channels of the text features
 
@@ -41,7 +40,7 @@ class ConditioningConfig(Conditioning):
         if self.token_dim % self.heads:
             raise ValueError(f"heads={self.heads}: must divide token_dim={self.token_dim}")
         if not (self.global_path or self.local_path):
-            raise ValueError("global_path and local_path are both off, so no text would act; turn one on")
+            raise ValueError("global_path and local_path are both off, so text would have no effect; turn one on")
         if self.adapters is not None:
             if not self.adapters:
                 raise ValueError("adapters is empty; name resolutions, or turn local_path off")

@@ -39,7 +39,7 @@ class TextSettings(Section):
 
 
 class Loss(Section):
-    """EG3D's adversarial losses and regularisers, and the weights of guidance and of keeping identities."""
+    """EG3D's adversarial losses and regularisers, and the weights of guidance and identity preservation."""
 
     gan_weight: Weight = 1.0  # of the generator's adversarial loss
     guidance_weight: Weight = 1.0
@@ -78,10 +78,10 @@ class Samples(Section):
 class Measure(Section):
     """Scores taken every trainer.measure_every_images, by the code of `dreamportrait evaluate`."""
 
-    data: Text | None = None  # as its --dataset. None = miniworld:test for kind miniworld, else the training pictures
-    count: Annotated[int, Field(ge=2)] = 500  # samples, of as many captions
+    data: Text | None = None  # as --dataset there. None = miniworld:test for kind miniworld, else the training pictures
+    count: Annotated[int, Field(ge=2)] = 500  # samples, each for its own caption
     num_candidates: Annotated[int, Field(ge=2)] = 100
-    clip: Text | None = None  # the judge. None = the default for the data
+    clip: Text | None = None  # the CLIP that judges. None = the default for the data
     extractor: Text | None = None  # None = the default for the data
 
 
@@ -116,7 +116,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def contradictions(config: Config) -> list[Problem]:
-    """Return the settings that are valid each on its own, but not together."""
+    """Return a problem for each combination of settings that contradict each other."""
     c, g, found = config.model.conditioning, config.guidance, []
 
     def check(wrong: bool, keys: str, text: str) -> None:
@@ -128,7 +128,7 @@ def contradictions(config: Config) -> list[Problem]:
         "model.conditioning.global_path model.conditioning.local_path",
         "both are false, so text cannot reach the generator; turn one on",
     )
-    check(c.adapters == (), "model.conditioning.adapters", "none; say model.conditioning.local_path=false instead")
+    check(c.adapters == (), "model.conditioning.adapters", "empty; set model.conditioning.local_path=false instead")
     check(
         list(c.adapters or ()) != sorted(set(c.adapters or ())),
         "model.conditioning.adapters",
@@ -137,12 +137,12 @@ def contradictions(config: Config) -> list[Problem]:
     check(
         c.token_dim % c.heads != 0,
         "model.conditioning.token_dim model.conditioning.heads",
-        f"{c.token_dim} do not divide into {c.heads} heads; choose a multiple",
+        f"{c.token_dim} channels do not divide into {c.heads} heads; choose a multiple",
     )
     check(
         c.plain_mapper and c.global_path and config.loss.keep_weight > 0,
         "model.conditioning.plain_mapper loss.keep_weight",
-        "a plain mapper adds nothing to w that could be kept short; keep_weight=0 or plain_mapper=false",
+        "a plain mapper adds no offset to w that could be penalised; set keep_weight=0 or plain_mapper=false",
     )
     check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
     check(config.data.kind == "folder" and config.data.path is None, "data.path", "missing; data.kind=folder needs one")
@@ -154,10 +154,10 @@ def contradictions(config: Config) -> list[Problem]:
     m = config.measure
     few = f"{m.num_candidates} of {m.count} captions; raise the count, or ask for fewer candidates"
     check(m.num_candidates > m.count, "measure.num_candidates measure.count", few)
-    check(not config.stages, "stages", "none; a run has at least one, the paper has two")
+    check(not config.stages, "stages", "empty; a run has at least one stage, the paper has two")
     names = [stage.name for stage in config.stages]
     for i, name in enumerate(names):
-        check(name in names[:i], f"stages.{i}.name", f"{name} is there twice; each stage has a name of its own")
+        check(name in names[:i], f"stages.{i}.name", f"{name} is used twice; stage names must be unique")
     for i, stage in enumerate(config.stages):
         batch = config.data.batch
         check(
@@ -175,7 +175,7 @@ def contradictions(config: Config) -> list[Problem]:
 
 
 def batch_problems(config: Config, processes: int) -> list[Problem]:
-    """Return the stages whose parts of a batch, over processes and accumulation, would be uneven or too small."""
+    """Return a problem for each stage whose parts of a batch (processes x accumulate) would be uneven or too small."""
     batch, found = config.data.batch, []
     for i, stage in enumerate(config.stages):
         if batch % (processes * stage.accumulate):
@@ -183,6 +183,6 @@ def batch_problems(config: Config, processes: int) -> list[Problem]:
             text = f"a batch of {batch} does not divide among {parts}; choose a multiple of the product"
             found.append(Problem(("data.batch", f"stages.{i}.accumulate"), text))
         elif config.loss.text_aware_discriminator and batch == processes * stage.accumulate:
-            text = "parts of one sample have no other prompt to mismatch it with; a critic that reads needs two in each"
+            text = "a part of one sample has no other prompt for the mismatch loss; choose parts of two or more"
             found.append(Problem(("data.batch", f"stages.{i}.accumulate", "loss.text_aware_discriminator"), text))
     return found

@@ -1,7 +1,8 @@
-"""The discriminator as training sees it: blind to text by default, or also a judge of whether picture and prompt agree.
+"""The discriminator of a training. By default it ignores text.
 
-Text is compared with what is seen as the camera is (a projection): logit = features . (camera + P text) / sqrt(C).
-P starts at zero, so that a pretrained discriminator begins with its own opinion, bit for bit.
+A text-aware discriminator also judges whether picture and prompt match. It compares text with the picture's features in
+the same way as the camera, by a projection: logit = features . (camera + P text) / sqrt(C). P is zero at
+initialisation, so that the logits of a pretrained discriminator are at first unchanged, bit for bit.
 """
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ class Critic(nn.Module):
     def __init__(
         self,
         discriminator: DualDiscriminator,
-        text_width: int | None = None,  # channels of the text features. None = blind to text
+        text_width: int | None = None,  # channels of the text features. None = ignore text
     ) -> None:
         super().__init__()
         self.discriminator = discriminator
@@ -33,7 +34,7 @@ class Critic(nn.Module):
         image: Tensor,  # [N, 3, R, R]
         image_raw: Tensor,  # [N, 3, r, r]
         camera: Tensor,  # [N, 25]
-        eot: Tensor | None = None,  # [N, C] of the whole prompt; needed by a critic that reads
+        eot: Tensor | None = None,  # [N, C] of the whole prompt; required by a text-aware critic
     ) -> Tensor:  # logits [N, 1]
         if self.projection is None:
             logits: Tensor = self.discriminator(image, image_raw, camera)

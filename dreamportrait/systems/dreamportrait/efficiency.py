@@ -1,7 +1,7 @@
-"""What a portrait costs: time and memory from a prompt to its planes, to a picture, to each further view (4.1).
+"""Measure the time and memory from a prompt to its planes, to a first picture and to each further view (section 4.1).
 
-One prompt at a time, as someone waits for it. The planes are the 3D representation: the paper measures "from the
-moment a new text prompt was inputted until the generation of a 3D representation".
+One prompt is processed at a time, as in interactive use. The planes are the 3D representation: the paper measures "from
+the moment a new text prompt was inputted until the generation of a 3D representation".
 """
 
 import statistics
@@ -21,24 +21,24 @@ TEXT, PLANES, IMAGE, VIEW = "text features", "prompt to planes", "prompt to firs
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage."""
+    """Time and memory of one stage."""
 
     stage: str
     seconds: float  # median
     fastest: float
     slowest: float
-    peak_mb: float  # beyond what was held before, the weights
+    peak_mb: float  # beyond the memory held before the stage, i.e. the weights
 
 
 def measure(
     generator: PortraitGenerator, encoder: TextEncoder, device: str, repeats: int, prompt: str = PROMPT
 ) -> list[Cost]:
-    """Stages take turns, so that what else the machine does falls on all of them."""
+    """Return the cost of each stage. The stages are timed in turn, so that other load on the machine affects all."""
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: must be at least 1")
     with torch.inference_mode():
         runs = stages(generator, encoder, prompt)
-        for run in (*runs.values(), *runs.values()):  # libraries are loaded, memory is fetched
+        for run in (*runs.values(), *runs.values()):  # warm-up: loads libraries and allocates memory
             run()
         memory = {stage: peak_megabytes(run, device) for stage, run in runs.items()}
         rounds = [{stage: seconds(run, device) for stage, run in runs.items()} for _ in range(repeats)]
@@ -50,6 +50,7 @@ def _cost(stage: str, times: list[float], peak: float) -> Cost:
 
 
 def stages(generator: PortraitGenerator, encoder: TextEncoder, prompt: str) -> dict[str, Callable[[], Tensor]]:
+    """Return a function for each stage that runs all work from the prompt on. VIEW only renders planes made before."""
     c, device = generator.config, next(generator.parameters()).device
     z = torch.randn(1, c.z_dim, generator=torch.Generator().manual_seed(0)).to(device)
     front, side = c.around([0.0, 20.0]).to(device).split(1)  # [1, 25] each
@@ -76,5 +77,5 @@ def stages(generator: PortraitGenerator, encoder: TextEncoder, prompt: str) -> d
 
 
 def megabytes(module: nn.Module) -> float:
-    """Of its weights."""
+    """Return the size of a module's parameters and buffers."""
     return sum(x.nbytes for x in (*module.parameters(), *module.buffers())) / 2**20

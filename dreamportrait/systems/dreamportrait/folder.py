@@ -1,6 +1,6 @@
-"""Text-conditioned generators on disk, in a sealed folder.
+"""Read and write text-conditioned generators, in folders with checksums.
 
-OUT/config.json                  what to build, which text features it reads, where it came from, the licence
+OUT/config.json                  architecture, text features, the generator it was trained from, licence
 OUT/generator.safetensors        the tri-plane generator, with the parameter names of a plain one
 OUT/conditioning.safetensors     mapper and adapters
 OUT/discriminator.safetensors    if there is one
@@ -43,20 +43,20 @@ _REMEDY = "copy the folder again, or write it again with save_portrait"
 
 @dataclass(frozen=True)
 class TextSource:
-    """Which text features the generator was trained with; others mean nothing to it."""
+    """The text features that the generator was trained with. It works with no others."""
 
-    clip: str  # as the text encoder's loader takes it, e.g. "mini/clip-a"
+    clip: str  # the name that load_text_encoder takes, e.g. "mini/clip-a"
     layer: Literal["penultimate"] = "penultimate"
 
 
 @dataclass(frozen=True)
 class PortraitConfig:
-    """config.json."""
+    """The content of config.json."""
 
     format_version: int
     code_version: str
     licence: str  # of the weights
-    pretrained: str  # the generator that was equipped
+    pretrained: str  # the generator that text conditioning was added to
     text: TextSource
     conditioning: ConditioningConfig
     generator: GeneratorConfig
@@ -64,7 +64,7 @@ class PortraitConfig:
 
 
 class PortraitNetworks(NamedTuple):
-    """In eval mode, on the CPU."""
+    """The networks of a folder, in eval mode and on the CPU."""
 
     generator: PortraitGenerator
     discriminator: DualDiscriminator | None
@@ -78,11 +78,11 @@ def save_portrait(
     text: TextSource,
     *,
     licence: str,  # of the weights
-    pretrained: str,  # name or path of the generator that was equipped
-    half: bool = False,  # store matrices as float16; reading gives float32 again
+    pretrained: str,  # name or path of the generator that text conditioning was added to
+    half: bool = False,  # store tensors of two dimensions or more as float16; reading gives float32 again
     overwrite: bool = False,
 ) -> None:
-    """Writes a folder that load_portrait reads, all of it or nothing."""
+    """Write a folder that load_portrait reads. If writing fails, an older folder stays as it was."""
     config = PortraitConfig(
         *(FORMAT_VERSION, __version__, licence, pretrained, text, generator.conditioning, generator.config),
         None if discriminator is None else discriminator.config,
@@ -103,7 +103,7 @@ def _tensors(network: nn.Module, where: str, half: bool) -> dict[str, Tensor]:
 
 
 def load_portrait(folder: str | Path, precision: str = "float32") -> PortraitNetworks:
-    """`precision` of the generator's and the discriminator's highest resolutions, as load_generator takes it."""
+    """Load the networks of a folder. precision: of the highest resolutions of both networks, as for load_generator."""
     folder = Path(folder)
     config = load_portrait_config(folder)
     verify(folder, _REMEDY)
@@ -120,7 +120,7 @@ def load_portrait(folder: str | Path, precision: str = "float32") -> PortraitNet
 def _equipped(generator: TriPlaneGenerator, conditioning: ConditioningConfig, folder: Path) -> PortraitGenerator:
     path = folder / CONDITIONING
     try:
-        with torch.device("meta"):  # without storage: what is read takes its place
+        with torch.device("meta"):  # allocates no storage; the tensors read below are assigned
             portrait = PortraitGenerator(generator, conditioning)
     except ValueError as error:
         raise WeightsError(f"{folder / CONFIG}: no network can be built from this configuration: {error}") from None
@@ -135,7 +135,7 @@ def load_portrait_config(folder: str | Path) -> PortraitConfig:
     values = read_json(path, "save_portrait writes such folders")
     if isinstance(values, dict) and "generator" in values and "conditioning" not in values:
         raise WeightsError(
-            f"{path} describes a plain generator, which listens to no text; load it with load_generator, "
+            f"{path} describes a plain generator, which has no text conditioning; load it with load_generator, "
             "add text with PortraitGenerator.equip and train it"
         )
     return from_dict(PortraitConfig, values, str(path))

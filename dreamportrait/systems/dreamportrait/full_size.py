@@ -1,6 +1,6 @@
-"""The paper's sizes with random weights, for what does not depend on weights: speed, memory, shapes.
+"""Networks of the paper's sizes with random weights, to measure speed, memory and shapes without the real weights.
 
-EG3D's FFHQ 512, and the text tower of Stable Diffusion 2.
+The sizes are those of EG3D's FFHQ 512 and of the text tower of Stable Diffusion 2.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_s
 
 
 def text_tower(sizes: dict[str, Any]) -> nn.Module:
-    """A CLIP with a text tower of these sizes, and hardly anything else."""
+    """Return a CLIP that has a text tower of these sizes and a minimal image tower."""
     clip: nn.Module = open_clip.CLIP(VIT_H["embed_dim"], _VISION, sizes)
     return clip.eval().requires_grad_(False)
 

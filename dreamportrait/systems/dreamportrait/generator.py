@@ -1,11 +1,12 @@
-"""A tri-plane generator that listens to text: the pretrained one, a mapper for the prompt, adapters for its words.
+"""A text-conditioned tri-plane generator: a pretrained one, with a mapper for the prompt and adapters for its words.
 
     G = PortraitGenerator.equip(generator, ConditioningConfig(text_width=1024))
     ws = G.map(z, camera, text)
     planes = G.synthesize_planes(ws, text)
     views = [G.render(planes, camera, w=ws) for camera in cameras]
 
-Without text it is the generator it was made from; freshly equipped it is so with any text, unless `plain_mapper`.
+Without text, it computes the same as the generator it was made from. Before training, it does so with any text, unless
+`plain_mapper` is set.
 """
 
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ class PortraitGenerator(nn.Module):
 
     @classmethod
     def equip(cls, generator: TriPlaneGenerator, conditioning: ConditioningConfig) -> "PortraitGenerator":
-        """Adds what listens to text, on the generator's device and in its mode; the generator itself is not copied."""
+        """Add text conditioning to a generator, on its device and in its mode. The generator itself is not copied."""
         device = next(generator.parameters()).device
         portrait = cls(generator, conditioning).to(device).train(generator.training)
         if portrait.mapper is not None and not portrait.mapper.plain:
@@ -58,19 +59,22 @@ class PortraitGenerator(nn.Module):
         return self.generator.num_ws
 
     def listeners(self) -> nn.ModuleDict:
-        """Mapper and adapters, all that is not the pretrained generator's: the modules themselves, no copies."""
+        """Return the mapper and the adapters (no copies), i.e. all modules that are not the pretrained generator's."""
         mapper = {} if self.mapper is None else {"mapper": self.mapper}
         return nn.ModuleDict({**mapper, "adapters": self.adapters})
 
     def map(
         self,
         z: Tensor,  # [N, z_dim]
-        camera: Tensor,  # [N, 25] the camera that conditions the identity
+        camera: Tensor,  # [N, 25], conditions the identity
         text: TextFeatures | None,
         truncation_psi: float = 1.0,
-        update_average: bool = False,  # training: let the average follow this batch
+        update_average: bool = False,  # in training: update the average w with this batch
     ) -> Tensor:  # [N, num_ws, w_dim]
-        """Truncation draws towards the average face before the text acts, so that it does not weaken the text."""
+        """Map latents and text to ws.
+
+        Truncation moves w towards the average face before the text acts, so that it does not weaken the text.
+        """
         ws = self.generator.map(z, camera, truncation_psi, update_average=update_average)
         if text is None or self.mapper is None:
             return ws
@@ -78,7 +82,7 @@ class PortraitGenerator(nn.Module):
         return self.mapper(ws[:, 0], text.eot)[:, None].expand(-1, self.num_ws, -1)
 
     def synthesize_planes(self, ws: Tensor, text: TextFeatures | None, noise: Noise = "const") -> Tensor:
-        """ws [N, num_ws, w_dim] from map() -> planes [N, 3, C, H, W]."""
+        """Return planes [N, 3, C, H, W] for ws [N, num_ws, w_dim] from map()."""
         return self.generator.synthesize_planes(ws, noise, self._between(text, len(ws)))
 
     def render(
@@ -98,26 +102,26 @@ class PortraitGenerator(nn.Module):
         z: Tensor,
         camera: Tensor,
         text: TextFeatures | None,
-        conditioning_camera: Tensor | None = None,  # [N, 25] conditions the identity. None = camera
+        conditioning_camera: Tensor | None = None,  # [N, 25], conditions the identity. None = camera
         truncation_psi: float = 1.0,
         noise: Noise = "const",
         resolution: int | None = None,
         draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
     ) -> Rendering:
-        """One view of each latent and prompt."""
+        """Render one view of each latent and prompt."""
         ws = self.map(z, camera if conditioning_camera is None else conditioning_camera, text, truncation_psi)
         planes = self.synthesize_planes(ws, text, noise)
         return self.render(planes, camera, w=ws, resolution=resolution, draws=draws)
 
     def portray(self, z: Tensor, text: TextFeatures, truncation_psi: float = 1.0) -> Planes:  # [N, z_dim]
-        """Make a head of each latent and prompt. The frontal camera conditions the identity, for all later views."""
+        """Make a head from each latent and prompt. The frontal camera conditions the identity for all views."""
         device = next(self.parameters()).device
         features, front = text.to(device), self.config.around([0.0]).to(device).expand(len(z), -1)
         ws = self.map(z.to(device), front, features, truncation_psi)
         return Planes(self.generator, self.synthesize_planes(ws, features), ws)
 
     def moved(self, z: Tensor, camera: Tensor, text: TextFeatures) -> Tensor:  # [N, w_dim]
-        """How far the text moves w, in standard deviations; needs a mapper that is not plain."""
+        """Return the offset that the text adds to w, in standard deviations. The mapper must not be plain."""
         assert self.mapper is not None
         return self.mapper.offset(self.generator.map(z, camera)[:, 0], text.eot)
 
@@ -141,7 +145,7 @@ class PortraitGenerator(nn.Module):
                 f"text features have {text.eot.shape[-1]} channels, but this generator was equipped for {width}; "
                 "encode the prompts with the text encoder it was trained with"
             )
-        why = "a prompt for each of the batch"
+        why = "one prompt for each sample of the batch"
         check_shape("text.eot", check_tensor("text.eot", text.eot), [batch, width], why)
         check_shape("text.words", check_tensor("text.words", text.words), [batch, length, width], why)
         if text.mask.dtype != torch.bool:
@@ -151,7 +155,10 @@ class PortraitGenerator(nn.Module):
 
 @torch.no_grad()
 def w_covariance_sqrt(generator: TriPlaneGenerator, count: int = 10_000) -> Tensor:  # [w_dim, w_dim]
-    """The square root of the covariance of w, seen from the front: turns independent unit steps into steps of w."""
+    """Return the square root of the covariance of w under the frontal camera.
+
+    It turns independent unit steps into steps of w.
+    """
     c = generator.config
     device = next(generator.parameters()).device
     z = torch.randn(count, c.z_dim, generator=torch.Generator().manual_seed(0)).to(device)
@@ -162,9 +169,9 @@ def w_covariance_sqrt(generator: TriPlaneGenerator, count: int = 10_000) -> Tens
 
 
 def in_precision(generator: PortraitGenerator, precision: str) -> PortraitGenerator:
-    """Return the same network, with the same tensors, that computes tolerant layers in another precision."""
+    """Return a network with the same tensors that computes the layers that tolerate it in another precision."""
     lower: Any = {"precision": precision}
-    with torch.device("meta"):  # without storage: the tensors of the other network take its place
+    with torch.device("meta"):  # allocates no storage; the tensors of `generator` are assigned below
         made = PortraitGenerator(TriPlaneGenerator(replace(generator.config, **lower)), generator.conditioning)
     made.load_state_dict(generator.state_dict(), strict=True, assign=True)
     return made.train(generator.training).requires_grad_(False)
@@ -172,7 +179,7 @@ def in_precision(generator: PortraitGenerator, precision: str) -> PortraitGenera
 
 @dataclass(frozen=True)
 class TextTo3D:
-    """A generator with the text encoder it was trained with: prompts and latents become heads."""
+    """A generator and the text encoder it was trained with. It makes heads from prompts and latents."""
 
     generator: PortraitGenerator
     encoder: PromptEncoder

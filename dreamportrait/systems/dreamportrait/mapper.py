@@ -1,4 +1,4 @@
-"""The semantics mapper, the global path: the whole prompt changes w, and with it every convolution."""
+"""The semantics mapper (the global path): the prompt as a whole changes w, and thereby every convolution."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,14 @@ from dreamportrait.eg3d.layers import FullyConnected
 
 
 class SemanticsMapper(nn.Module):
-    """Two layers on the text, two on the style, one that fuses them (the paper's M, section 3.2).
+    """Map a style w and the prompt's features to a new w: two layers for each, and one that fuses them.
+
+    This is M in section 3.2 of the paper.
 
     Unless `plain`, it differs from the paper in three ways:
-    - Its output is an offset that is added to w, and zero at first.
-    - The offset is in standard deviations of w: w varies along few of its directions, and faces break along the others.
-    - It also fuses the product of text and style: a sum of both cannot change only what the text mentions.
+    - Its output is an offset that is added to w. The offset is zero at initialisation.
+    - The offset is in standard deviations of w: w varies along few directions, and changes along others break faces.
+    - It also fuses the product of text and style: a sum of the two cannot change only what the text mentions.
     """
 
     spread: Tensor
@@ -28,9 +30,8 @@ class SemanticsMapper(nn.Module):
         self.fuse = FullyConnected((2 if plain else 3) * w_dim, w_dim)
         if not plain:
             nn.init.zeros_(self.fuse.weight)
-            self.register_buffer(
-                "spread", torch.eye(w_dim)
-            )  # the square root of the covariance of w; its name is in checkpoints
+            # The square root of the covariance of w. Checkpoints contain this name.
+            self.register_buffer("spread", torch.zeros(w_dim, w_dim).fill_diagonal_(1))
 
     def forward(self, w: Tensor, eot: Tensor) -> Tensor:  # [N, w_dim], [N, Ct] -> [N, w_dim]
         offset = self.offset(w, eot)

@@ -1,4 +1,4 @@
-"""What users name: a text-to-3D model or a checkpoint. Checked by path alone, before anything heavy is imported."""
+"""Find the text-to-3D model or checkpoint that a user names. Only paths are checked, so no heavy import is needed."""
 
 from pathlib import Path
 

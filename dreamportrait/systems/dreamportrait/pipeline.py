@@ -1,4 +1,4 @@
-"""From prompts to portraits that can be rendered from any side.
+"""The pipeline that makes portraits from prompts. Portraits can be rendered from any side.
 
     pipe = DreamPortraitPipeline.from_pretrained("mini")
     portrait = pipe("a woman with red hair", seed=3, num_views=5)
@@ -6,8 +6,8 @@
     portrait.view(yaw=40, pitch=10).pictures[0]     # rendered from its planes: the backbone does not run again
     pipe(["a man", "an old man"]).save_sheet("sheet.png")
 
-A prompt takes one pass through the networks and changes no weight. The same seed and prompt give the same portrait,
-whatever else is in the list, up to rounding: the size of a batch changes the order of sums on some devices.
+A prompt takes one pass through the networks and changes no weight. The same seed and prompt give the same portrait in
+any list, up to rounding: on some devices the batch size changes the order of sums.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ from dreamportrait.text.loading import load_text_encoder
 from eg3d_ops._checks import check_int, check_number
 
 YAW_RANGE = (-25.0, 25.0)  # degrees; about as far as training cameras go
-BATCH = 8  # portraits that are made at once
+BATCH = 8  # portraits made at once
 
 RandomNumbers = torch.Generator | Sequence[torch.Generator]
 
@@ -64,7 +64,7 @@ class DreamPortraitPipeline:
         *,
         precision: str = "float32",  # of the layers that tolerate "float16" or "bfloat16"
         device: torch.device | str = "cpu",
-        offline: bool = False,  # never use the network: a text encoder of the hub must be in its cache
+        offline: bool = False,  # never use the network; a text encoder from the hub must be in the hub's cache
     ) -> "DreamPortraitPipeline":
         """Load "mini", which comes with the package, or a folder written by training or by save_pretrained."""
         folder = locate_portrait(source)
@@ -74,7 +74,7 @@ class DreamPortraitPipeline:
         return cls(generator, encoder, config.text, licence=config.licence, pretrained=config.pretrained)
 
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Save the generator and the name of its text encoder; no discriminator."""
+        """Save the generator and the name of its text encoder. There is no discriminator to save."""
         save_portrait(
             folder,
             self.generator,
@@ -97,7 +97,7 @@ class DreamPortraitPipeline:
     def to(
         self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None
     ) -> "DreamPortraitPipeline":
-        """Move the networks to a device, and compute the layers that tolerate it in `dtype`; return the pipeline."""
+        """Move the networks to a device, set the dtype of the layers that tolerate it, and return the pipeline."""
         if isinstance(device, torch.dtype):  # pipe.to(torch.float16)
             device, dtype = None, device
         if dtype is not None:
@@ -146,20 +146,20 @@ class DreamPortraitPipeline:
     def __call__(
         self,
         prompt: str | list[str] | tuple[str, ...],
-        seed: int | Sequence[int] | None = None,  # one for all prompts, or one for each: the identity. None = 0
-        num_views: int = 1,  # evenly over yaw_range; a single one in its middle
+        seed: int | Sequence[int] | None = None,  # of the identity: one for all prompts, or one for each. None = 0
+        num_views: int = 1,  # evenly spaced over yaw_range; a single one is in its middle
         *,
-        generator: RandomNumbers | None = None,  # draws the identities, in place of seed: one, or one for each prompt
-        cameras: Cameras | None = None,  # labels of 25 numbers, in place of num_views
+        generator: RandomNumbers | None = None,  # draws the identities, replaces seed: one, or one for each prompt
+        cameras: Cameras | None = None,  # labels of 25 numbers, replaces num_views
         truncation: float = 1.0,  # 0 .. 1: smaller is closer to the average face, before the text acts
         yaw_range: tuple[float, float] = YAW_RANGE,  # degrees; see Portrait.view
-        batch_size: int = BATCH,  # portraits that are made at once
+        batch_size: int = BATCH,  # portraits made at once
     ) -> Portrait | Portraits:
-        """Make a Portrait of a text, or Portraits of a list of texts."""
+        """Make a Portrait from a text, or Portraits from a list of texts."""
         prompts = _prompts(prompt)
         seeds, z = _identities(seed, generator, len(prompts), self.generator.config.z_dim)
         if not 0 <= check_number("truncation", truncation) <= 1:
-            raise ValueError(f"truncation={truncation}: must be within 0 .. 1, from the average face to all variety")
+            raise ValueError(f"truncation={truncation}: must be within 0 .. 1, from the average face to full variety")
         labels = self._cameras(num_views, cameras, yaw_range)
         check_int("batch_size", batch_size, 1)
         found = []
@@ -243,5 +243,5 @@ def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
 
 
 def _latent(seed: int, size: int) -> Tensor:  # [1, size]
-    """Draw a latent on the CPU, so that it is the same for every device."""
+    """Draw a latent on the CPU, so that it is the same on every device."""
     return torch.randn(1, size, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""Checks before a run starts: whether everything that the configuration names exists and fits. Loads no weights."""
+"""Checks before a run starts that everything the configuration names exists and fits. No weights are loaded."""
 
 import importlib.util
 import zipfile
@@ -31,7 +31,7 @@ _MISSING_WANDB = (
 
 
 def missing(config: Config) -> list[Problem]:
-    """Return what the configuration names but is missing or does not fit."""
+    """Return a problem for everything that the configuration names and that is missing or does not fit."""
     checks: dict[str, Callable[[Config], object]] = {
         "model.pretrained": _check_networks,
         "text.store" if config.text.store else "text.clip": text_width,

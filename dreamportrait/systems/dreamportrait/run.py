@@ -1,4 +1,4 @@
-"""From a command to a training run: check everything, build everything, record the start."""
+"""Prepare a training run from a command: check the configuration, build all parts, record the start."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ class Plan:
     """A checked request for a training run."""
 
     config: Config
-    checkpoint: Path | None  # to continue from
+    checkpoint: Path | None  # to resume from. None = start anew
     problems: list[Problem]
 
 
@@ -79,7 +79,7 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
 
 
 def save_result(config: Config, module: DreamPortraitModule) -> Path:
-    """Save the running average to the folder of the run, for load_portrait, and return where."""
+    """Save the running average in the run's folder, in the format of load_portrait. Return the folder written."""
     folder = config.folder / run_folder.RESULT
     save_portrait(
         folder,

@@ -1,9 +1,9 @@
-"""Training of a text-to-3D generator: what one batch does to the networks.
+"""The training step of the text-to-3D generator: it updates the networks from one batch.
 
-All that changes during training follows from the number of images seen; Lightning's counter of steps counts those of
-both optimisers. Every part of a batch starts from a seed of its own, made of the run's seed and of the image it starts
-with, and holds every so-manieth image of the batch. So a run that was stopped and continued is bit for bit the run
-that was not, and N processes compute what one does in N accumulated parts.
+Everything that changes during training is a function of the number of images seen, because Lightning's step counter
+counts the steps of both optimisers. Each part of a batch holds every k-th image of the batch and has its own random
+seed, made of the run's seed and the number of the part's first image. Therefore a run that was stopped and resumed is
+bit-identical to an uninterrupted one, and N processes compute the same as one process with N accumulated parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,6 +41,8 @@ Identities = tuple[Tensor, Tensor]  # z [N, z_dim], the cameras that condition t
 
 
 class DreamPortraitModule(CountedModule):
+    """The networks of a training with their losses and optimisers, for Lightning's trainer."""
+
     def __init__(
         self, generator: PortraitGenerator, critic: Critic, config: Config, guide: Guide | None = None
     ) -> None:
@@ -54,7 +56,7 @@ class DreamPortraitModule(CountedModule):
         self.critic.requires_grad_(not config.model.freeze_discriminator)
         self.average = Ema(generator)
         assert isinstance(self.average.module, PortraitGenerator)
-        # Nothing in it depends on the mode, but Lightning warns of modules in evaluation mode.
+        # The average does not depend on the mode, but Lightning warns about modules in evaluation mode.
         self.averaged = self.average.module.train()
         self.images, self.losses, self.measured = 0, {}, {}
 
@@ -64,7 +66,7 @@ class DreamPortraitModule(CountedModule):
         identities, fakes = [], []
         self.losses = {}
 
-        # The generator: pass the critic, please the guide, stay close to who it was, be smooth.
+        # Generator step: adversarial loss, guidance, identity preservation, density smoothness.
         with resting(self.critic):
             for i, part in enumerate(parts):
                 self._seed_part(i)
@@ -87,7 +89,7 @@ class DreamPortraitModule(CountedModule):
         self.update("generator")
         self.follow_centre(identities)
 
-        # The critic: tell generated pictures from real ones, not too steeply.
+        # Discriminator step: adversarial loss, mismatched prompts, R1 penalty.
         if not self.config.model.freeze_discriminator:
             for part, fake in zip(parts, fakes, strict=True):
                 real, passed = self.judge_real(part, now), self.judge_fake(fake, part.fake, now)
@@ -103,16 +105,16 @@ class DreamPortraitModule(CountedModule):
         self.average.update(self.generator, self._ema_beta())
         self.images += self.config.data.batch
 
-    # The steps of the step.
+    # Parts of the training step.
 
     def draw_identities(self, part: Batch, now: StepSettings) -> Identities:
-        """Drawn on the CPU, so that they do not depend on the device."""
+        """Draw latents and the cameras that condition them. Drawing on the CPU makes them the same on every device."""
         z, draws = torch.randn(len(part), self.generator.config.z_dim), torch.rand(len(part), 1)
         camera = part.fake.camera
         return z.to(camera), swapped(camera, now.swap, draws.to(camera), other=part.real.camera)
 
     def portray(self, identity: Identities, asked: Conditions) -> tuple[Tensor, Rendering]:
-        """-> planes [N, 3, C, H, W], what is seen of them from the cameras asked for"""
+        """Return planes [N, 3, C, H, W] and their rendering from the cameras of `asked`."""
         ws = self.generator.map(*identity, asked.text)
         planes = self.generator.synthesize_planes(ws, asked.text, noise="random")
         return planes, self.generator.render(planes, asked.camera, w=ws, draws="random")
@@ -126,7 +128,7 @@ class DreamPortraitModule(CountedModule):
         return logits
 
     def judge_mismatched(self, part: Batch, now: StepSettings) -> Tensor:  # logits [N, 1]
-        """Real pictures, each with the prompt of another."""
+        """Return the logits of real pictures, each with the prompt of another picture."""
         read = self._read(part.real)
         assert read is not None
         logits: Tensor = self.critic(*self._shown(part, now), part.real.camera, read.roll(1, 0))
@@ -140,6 +142,7 @@ class DreamPortraitModule(CountedModule):
         return r1_penalty(judge, *self._shown(part, now), part.real.camera).mean()
 
     def update(self, name: str) -> None:
+        """Average the gradients over all processes and take one step of the named optimiser."""
         optimizer = self._optimizer(name)
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         average_over_processes([p.grad for p in parameters if p.grad is not None])
@@ -148,7 +151,7 @@ class DreamPortraitModule(CountedModule):
 
     @torch.no_grad()
     def follow_centre(self, identities: Sequence[Identities]) -> None:
-        """The average w, towards which truncation draws, follows the mapping."""
+        """Update the average w, towards which truncation draws, with the newest identities."""
         if self.config.model.freeze_generator:
             return
         z, camera = (torch.cat(values) for values in zip(*identities, strict=True))
@@ -156,7 +159,7 @@ class DreamPortraitModule(CountedModule):
         average_over_processes([self.generator.generator.backbone.mapping.w_avg])
 
     def note(self, name: str, loss: Tensor) -> Tensor:
-        """For the log and the guard: the mean over the parts of this process's share."""
+        """Record a loss for the log and the guard, as the mean over the parts of this process, and return it."""
         part = loss.detach() / step_settings(self.config, self.images).stage.accumulate
         self.losses[name] = self.losses[name] + part if name in self.losses else part
         return loss
@@ -181,7 +184,7 @@ class DreamPortraitModule(CountedModule):
         ]
 
     def on_train_start(self) -> None:
-        """After a checkpoint was loaded, so that rates may be changed when a run is continued."""
+        """Set the configured learning rates after a checkpoint was loaded, so that a resumed run may change them."""
         settings = adam_settings(self.config)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
@@ -196,8 +199,8 @@ class DreamPortraitModule(CountedModule):
         self.images, self.measured = int(checkpoint["images"]), dict(checkpoint["measured"])
         if self.images % self.config.data.batch:
             raise ValueError(
-                f"the checkpoint was made after {self.images} images, no multiple of data.batch="
-                f"{self.config.data.batch}; continue with a batch that divides them"
+                f"the checkpoint was made after {self.images} images, which is not a multiple of data.batch="
+                f"{self.config.data.batch}; continue with a batch size that divides it"
             )
 
     def _check_fits(self, saved: dict[str, Tensor]) -> None:
@@ -209,10 +212,10 @@ class DreamPortraitModule(CountedModule):
             shapes = (list(shape) if (shape := part.get(name)) is not None else "nothing" for part in (found, own))
             raise ValueError(
                 "the checkpoint is of another architecture: {} entries differ, for example {} is {} there and {} "
-                "here; continue with the configuration saved beside it".format(len(wrong), name, *shapes)
+                "here; continue with the configuration in its run's folder".format(len(wrong), name, *shapes)
             )
 
-    # Details.
+    # Helpers.
 
     def _split(self, batch: Batch, count: int) -> list[Batch]:
         processes, whole = self.trainer.world_size, self.config.data.batch
@@ -228,7 +231,7 @@ class DreamPortraitModule(CountedModule):
         torch.manual_seed(step_seed(self.config.run.seed, first))
 
     def _shown(self, part: Batch, now: StepSettings) -> tuple[Tensor, Tensor]:
-        """Real pictures as the discriminator sees them: final and raw."""
+        """Return the real pictures as the discriminator sees them: final and raw."""
         raw = antialiased(part.image, self.generator.config.render_resolution)
         return blur(part.image, now.sigma), blur(raw, now.sigma)
 
@@ -236,19 +239,19 @@ class DreamPortraitModule(CountedModule):
         return conditions.text.eot if self.critic.reads and conditions.text is not None else None
 
     def _optimizer(self, name: str) -> Any:
-        """Lightning's wrapper, which tells the callbacks of each update."""
+        """Return the optimiser in Lightning's wrapper, which notifies the callbacks of each update."""
         optimizers = self.optimizers()
         found = optimizers if isinstance(optimizers, list) else [optimizers]
         return found[0 if name == "generator" else -1]
 
     def _ema_beta(self) -> float:
-        # Networks that continue are averaged without the ramp that forgets a random start.
+        # The networks are pretrained, so the average needs no ramp-up, which would discard a random initialisation.
         return ema_beta(self.images, self.config.data.batch, self.config.optim.ema_images, rampup=None)
 
 
 @contextmanager
 def resting(module: nn.Module) -> Iterator[None]:
-    """Gradients pass through it, but none is computed for its weights."""
+    """Freeze a module's weights inside the `with` block. Gradients still pass through the module to its inputs."""
     moving = [p for p in module.parameters() if p.requires_grad]
     for p in moving:
         p.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Settings of one training step, as a function of the configuration and the number of images seen."""
+"""The settings of one training step, as a function of the configuration and the number of images seen."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ def step_settings(config: Config, images: int) -> StepSettings:
 
 
 def adam_settings(config: Config) -> dict[str, AdamSettings]:
-    """Return Adam's settings for each parameter group, corrected where a regulariser takes lazy steps."""
+    """Return Adam's settings for each parameter group, corrected for lazy regularisation where it is used."""
     loss, optim = config.loss, config.optim
 
     def settings(base: AdamSettings, lr: float, weight: float, every: int) -> AdamSettings:

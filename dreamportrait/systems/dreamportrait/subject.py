@@ -1,4 +1,4 @@
-"""Generators to measure, by name, folder or checkpoint. From a checkpoint, only the running average is read."""
+"""Load the generator to measure, by name, folder or checkpoint. From a checkpoint, only the running average is read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,23 +23,27 @@ _PREFIX = "averaged."
 
 
 class Averaged(NamedTuple):
+    """The running average of a training, loaded from a checkpoint."""
+
     generator: PortraitGenerator  # in eval mode, on the CPU
     text: TextSource
     checkpoint: Path
-    images: int  # seen when it was saved
+    images: int  # seen by the training when the checkpoint was saved
 
 
 def load_averaged(source: Path, precision: str = "float32") -> Averaged:
-    """Load the running average of a checkpoint, or of the newest one in the folder of a run. No file is changed."""
+    """Load the running average of a checkpoint, or of the newest checkpoint in a run's folder. No file is changed."""
     path = _newest(source) if source.is_dir() else source
     run = path.resolve().parent.parent
     if not (run / CONFIG).is_file():
-        raise WeightsError(f"{path}: no {run / CONFIG}, which says what was trained; leave it in its run's folder")
+        raise WeightsError(
+            f"{path}: no {run / CONFIG}, which says what was trained; keep the checkpoint in its run's folder"
+        )
     config = load_config(run / CONFIG)
     state = _read(path)
     lower: Any = {"precision": precision}
     settings = replace(build.network_configs(config)[0], **lower)
-    with torch.device("meta"):  # without storage: the tensors that are read take its place
+    with torch.device("meta"):  # allocates no storage; the tensors that are read are assigned below
         conditioning = build.conditioning_config(config, build.text_width(config))
         generator = PortraitGenerator(TriPlaneGenerator(settings), conditioning)
     tensors = {k.removeprefix(_PREFIX): v for k, v in state["state_dict"].items() if k.startswith(_PREFIX)}
@@ -52,7 +56,7 @@ def load_averaged(source: Path, precision: str = "float32") -> Averaged:
 def _newest(run: Path) -> Path:
     found = saved_checkpoints(run / CHECKPOINTS)
     if not found:
-        raise WeightsError(f"{run / CHECKPOINTS} holds no checkpoint; train on, or name another run")
+        raise WeightsError(f"{run / CHECKPOINTS} holds no checkpoint; continue the training, or name another run")
     return found[-1]
 
 
@@ -60,17 +64,17 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict) or "images" not in state:
-            raise ValueError("it holds no state of a training")
-    except Exception as error:  # a damaged archive raises whatever its damage leads to
+            raise ValueError("it does not contain the state of a training")
+    except Exception as error:  # a damaged archive can raise any kind of error
         reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{path} is no checkpoint of a training, or is damaged: {reason}; name another") from None
+        raise WeightsError(f"{path} is not a checkpoint of a training, or is damaged: {reason}; name another") from None
     return state
 
 
 def load_subject(
     source: str, precision: str = "float32", offline: bool = False, device: torch.device | str = "cpu"
 ) -> Loaded:
-    """Load what is measured: "mini", a portrait's folder, the folder of a run, or a checkpoint in it."""
+    """Load the generator to measure: "mini", a portrait's folder, a run's folder, or a checkpoint in it."""
     check_checkpoint(source)
     path = Path(source)
     if path.is_file() or (path / CONFIG).is_file():

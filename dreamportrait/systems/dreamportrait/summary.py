@@ -1,4 +1,4 @@
-"""What a run would be made of, without its weights: networks are built without storage and nothing is fetched."""
+"""The summary of a run that --dry-run prints. Networks are built without storage, and nothing is downloaded."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,17 +23,18 @@ from dreamportrait.text.tower import TextTower
 from dreamportrait.weights.diffusion_sources import DIFFUSION, locate_diffusion
 
 _GONE = "not on this machine"
-_FFHQ = "not there; sizes of FFHQ 512 as released"
+_FFHQ = "not there; the sizes shown are those of the released FFHQ 512"
 
 
 class Row(NamedTuple):
     part: str
     parameters: str
-    trains: str  # parameters that do, or a word
+    trains: str  # "yes", "no" or "stored"
     source: str
 
 
 def summarize(config: Config, processes: int) -> str:
+    """Return tables of the networks and stages of a run, and its other main settings."""
     rows = [*_networks(config), *_text(config), *_guidance(config)]
     table = _table([Row("part", "parameters", "trains", "from"), *rows])
     return "\n\n".join([table, _table(_stages(config, processes)), _rest(config, processes)])
@@ -122,8 +123,8 @@ def _rest(config: Config, processes: int) -> str:
     return "\n".join(
         [
             f"data      {d.kind}: {count}, batches of {d.batch}",
-            f"runs on   {processes} processes, {t.precision} where less than float32 is tolerated",
-            f"every     {t.log_every_images:,} images a line, {t.sample_every_images:,} a sheet, "
+            f"runs on   {processes} processes, {t.precision} in the layers that tolerate less than float32",
+            f"every     {t.log_every_images:,} images a log line, {t.sample_every_images:,} a sample sheet, "
             f"{t.save_every_images:,} a checkpoint",
             f"into      {config.folder}",
         ]

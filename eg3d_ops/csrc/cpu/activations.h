@@ -1,6 +1,6 @@
-// The activation functions with their first two derivatives, on vectors of float and on double.
+// The activation functions with their first two derivatives, for vectors of float and for double.
 //
-// Every one of them hands a NaN on, whatever its payload.
+// All of them propagate NaN, whatever its payload.
 #pragma once
 
 #include "vec.h"
@@ -11,12 +11,12 @@ namespace EG3D_ISA {
 template <class V>
 struct Exp {
   V value;      // exp(x)
-  V minus_one;  // exp(x) - 1, exact to the last bits also near 0
+  V minus_one;  // exp(x) - 1, accurate to the last bits even near 0
 };
 
-// For x <= 0, to 2 ulp.
+// Requires x <= 0; accurate to 2 ulp.
 EG3D_INLINE Exp<vf> exp_nonpositive(vf x) {
-  const ExpParts e = exp_parts(vmax(x, splat(-86.6f)));  // the result stays normal
+  const ExpParts e = exp_parts(vmax(x, splat(-86.6f)));  // the result is never subnormal
   return {e.scale * e.rest + e.scale, e.scale * e.rest + (e.scale - 1.f)};
 }
 EG3D_INLINE Exp<double> exp_nonpositive(double x) { return {__builtin_exp(x), __builtin_expm1(x)}; }
@@ -81,7 +81,7 @@ struct Sigmoid {
   }
 };
 
-// Both are lambda * z above 0 and lambda * alpha * (exp(z) - 1) up to 0.
+// ELU and SELU: lambda * z above 0 and lambda * alpha * (exp(z) - 1) up to 0.
 template <class V>
 EG3D_INLINE Jet<V> exponential_unit(V z, double lambda, double lambda_alpha) {
   const V positive = constant<V>(lambda), negative = constant<V>(lambda_alpha);

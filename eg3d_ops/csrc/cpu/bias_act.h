@@ -1,4 +1,4 @@
-// Bias, activation, gain, clamp and their derivatives on one dense piece of memory.
+// Bias, activation, gain, clamp and their derivatives on one dense block of memory.
 #pragma once
 
 #include "dispatch.h"
@@ -8,11 +8,12 @@ namespace eg3d {
 enum class BiasActMode {
   value,      // clamp(gain * f(x + b))
   slope,      // dy * gain * f'(x + b), zero where clamped
-  sign,       // the same from y instead of x and b: for f made of two straight pieces, split at 0
+  sign,       // the slope from y instead of x and b, for f with two linear pieces that meet at 0
   curvature,  // v * dy * gain * f''(x + b), zero where clamped
 };
 
-// Element i has the bias `bias[(i / run) % num_bias]`. `run` is 1 or so long that it pays to hoist the bias.
+// Element i has the bias `bias[(i / run) % num_bias]`. `run` is either 1 or long enough to load the bias outside of the
+// inner loop.
 template <class T>
 struct BiasActArgs {
   BiasActMode mode;
@@ -21,12 +22,12 @@ struct BiasActArgs {
   const T* dy;
   const T* v;
   T* out;
-  const T* bias;  // never null: one zero stands for no bias
+  const T* bias;  // never null; a single zero means no bias
   int64_t run;
   int64_t num_bias;
   T alpha;
   T gain;
-  T clamp;  // NaN: none, as no comparison with NaN holds
+  T clamp;  // NaN means no clamp, because no comparison with NaN is true
 };
 
 struct BiasActKernels {

@@ -9,12 +9,12 @@ EG3D_INLINE double load(const double* p) { return *p; }
 EG3D_INLINE void store(double* p, double v) { *p = v; }
 
 template <class T>
-struct Wide {  // what one step works on
+struct Wide {  // the operand of one step
   typedef vf type;
   static constexpr int lanes = VL;
 };
 template <>
-struct Wide<double> {  // float64 is for checking gradients: plain code
+struct Wide<double> {  // float64 only serves gradient checks, so it is not vectorised
   typedef double type;
   static constexpr int lanes = 1;
 };
@@ -41,7 +41,7 @@ struct Element {
   }
 };
 
-// Elements [begin, end), which share one bias (bias_step 0) or have one each (bias_step 1).
+// Computes elements [begin, end). They share one bias (bias_step 0) or have one each (bias_step 1).
 template <BiasActMode mode, class Act, class T>
 static void segment(const BiasActArgs<T>& a, int64_t begin, int64_t end, const T* bias, int bias_step) {
   constexpr int lanes = Wide<T>::lanes;

@@ -1,4 +1,4 @@
-// bias_act, bias_act_grad and bias_act_grad2 for tensors on the CPU; schemas in bias_act.py.
+// bias_act, bias_act_grad and bias_act_grad2 for tensors on the CPU. bias_act.py defines the schemas.
 #include <torch/csrc/stable/library.h>
 
 #include <limits>
@@ -12,16 +12,16 @@
 namespace eg3d {
 namespace {
 
-constexpr int64_t grain = 16384;        // elements worth a thread
-constexpr int64_t shortest_run = 64;    // below, bias values are spread out instead of hoisted
-constexpr int64_t spread_length = 512;  // enough that the end of a stretch, done by parts of a vector, is rare
+constexpr int64_t grain = 16384;        // fewest elements that justify a thread
+constexpr int64_t shortest_run = 64;    // for shorter runs, bias values are repeated in memory
+constexpr int64_t spread_length = 512;  // long enough that partly filled vectors at its end are rare
 
 struct Settings {
   int64_t dim, act;
   double alpha, gain, clamp;
 };
 
-// How the bias goes along with the elements in memory order: its `run` and `num_bias`, see bias_act.h.
+// The bias values in the memory order of the elements, with `run` and `num_bias` of BiasActArgs in bias_act.h.
 template <class T>
 struct BiasStretch {
   std::vector<T> values{T(0)};
@@ -67,7 +67,7 @@ void run_kernel(BiasActArgs<T> args, const Tensor& out, const std::optional<Tens
   });
 }
 
-// All inputs go into the layout of `out` = empty_like(`main`); absent ones stay null.
+// Runs the kernel on inputs in the layout of `out` = empty_like(`main`). Absent inputs stay null.
 Tensor dispatch(BiasActMode mode, const Tensor& main, const Tensor& x, const std::optional<Tensor>& dy,
                 const std::optional<Tensor>& v, const std::optional<Tensor>& b, const Settings& s) {
   Tensor out = torch::stable::empty_like(main);
@@ -112,7 +112,7 @@ Tensor bias_act_grad(const Tensor& dy, const std::optional<Tensor>& x, const std
   const Settings settings{dim, act, alpha, gain, clamp};
   if (x.has_value()) return dispatch(BiasActMode::slope, *x, *x, dy, std::nullopt, b, settings);
   STD_TORCH_CHECK(y.has_value() || (act == 0 && clamp < 0), "bias_act_grad: needs x or y");
-  const Tensor& sign = y.has_value() ? *y : dy;  // linear without clamp: looked at by nothing
+  const Tensor& sign = y.has_value() ? *y : dy;  // linear without clamp: the result does not depend on it
   return dispatch(BiasActMode::sign, sign, sign, dy, std::nullopt, std::nullopt, settings);
 }
 

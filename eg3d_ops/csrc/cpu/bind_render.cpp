@@ -1,4 +1,4 @@
-// Binds the renderer's CPU kernels: packs planes and decoder, hands tiles to torch's thread pool.
+// Binds the renderer's CPU kernels: packs planes and decoder, and distributes tiles over torch's thread pool.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -29,10 +29,10 @@ float* mutable_floats(const Tensor& t) { return t.mutable_data_ptr<float>(); }
 Tensor like(const Tensor& t, std::vector<int64_t> sizes) { return torch::stable::new_empty(t, sizes); }
 Tensor zeros_like(const Tensor& t, std::vector<int64_t> sizes) { return torch::stable::new_zeros(t, sizes); }
 
-// One row of a plane, whose channels and columns may lie anyhow, as [W, C_p]; padding is zeroed.
+// Copies one row of a plane, with any strides of channels and columns, to [W, C_p] and zeroes the padding.
 void pack_row(const float* from, int64_t channel_step, int64_t column_step, const RenderSizes& size, float* to) {
   const int channels = size.channels, channels_p = size.channels_p;
-  for (int x0 = 0; x0 < size.width; x0 += 64) {  // blocks that stay in the cache, whichever way they are read
+  for (int x0 = 0; x0 < size.width; x0 += 64) {  // blocks that stay in the cache for either order of reading
     const int x1 = std::min(x0 + 64, size.width);
     if (channel_step == 1) {
       for (int x = x0; x < x1; ++x) std::copy_n(from + x * column_step, channels, to + x * channels_p);
@@ -62,7 +62,7 @@ void for_pixels(int64_t planes, int64_t pixels, const F& f) {
   });
 }
 
-// Planes [N, P, C, H, W] as [N, P, H, W, C_p]; no copy where they lie so already.
+// Returns planes [N, P, C, H, W] as [N, P, H, W, C_p], without a copy if they already have this layout.
 Tensor pack_planes(const Tensor& planes, const RenderSizes& size) {
   const auto strides = planes.strides();
   const int64_t c = size.channels, w = size.width, h = size.height;
@@ -72,7 +72,7 @@ Tensor pack_planes(const Tensor& planes, const RenderSizes& size) {
   const Tensor packed = like(planes, {size.batch, size.planes, size.height, size.width, size.channels_p});
   prefer_huge_pages(packed);
   torch::stable::parallel_for(0, size.batch * size.planes * h, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {  // of all planes of all images
+    for (int64_t row = begin; row < end; ++row) {  // counts the rows of all planes of all images
       const int64_t image = row / h / size.planes, plane = row / h % size.planes, y = row % h;
       const float* from = floats(planes) + image * strides[0] + plane * strides[1] + y * strides[3];
       pack_row(from, strides[2], strides[4], size, mutable_floats(packed) + row * w * size.channels_p);
@@ -81,7 +81,7 @@ Tensor pack_planes(const Tensor& planes, const RenderSizes& size) {
   return packed;
 }
 
-// Decoder weights in every order the kernels read, in one block of memory.
+// Decoder weights in every order that the kernels read, in one block of memory.
 struct DecoderPack {
   std::vector<float> memory;
   PackedDecoder view{};
@@ -89,7 +89,7 @@ struct DecoderPack {
   DecoderPack(const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const RenderSizes& s) {
     const int64_t hp = s.hidden_p, cp = s.channels_p, op = s.colors_p;
     memory.resize(s.channels * hp + 2 * hp + hp * op + op + hp * cp + s.colors * hp + kPad);
-    // On a cache line: otherwise every 64-byte load of a weight touches two.
+    // Aligned to a cache line; otherwise every 64-byte load of a weight would touch two lines.
     float* next = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
     const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
     float *w1_t = take(s.channels * hp), *b1_p = take(hp), *density = take(hp), *color_t = take(hp * op);
@@ -123,7 +123,7 @@ RenderSizes sizes_of(const Tensor& planes, const Tensor& origins, const Tensor& 
   return s;
 }
 
-// Everything a kernel refers to, kept alive together.
+// The arguments of a kernel and the memory that they point into.
 template <class Args>
 struct Call {
   Args args{};

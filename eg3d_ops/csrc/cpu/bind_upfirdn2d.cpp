@@ -1,4 +1,4 @@
-// upfirdn2d for tensors on the CPU; schema in upfirdn2d.py.
+// upfirdn2d for tensors on the CPU. upfirdn2d.py defines the schema.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -15,8 +15,8 @@ namespace {
 
 using torch::headeronly::MemoryFormat;
 
-constexpr int64_t grain = 16384;         // output numbers worth a thread
-constexpr int64_t block_numbers = 8192;  // of lines worked on together: they stay in the nearest cache
+constexpr int64_t grain = 16384;         // fewest output numbers that justify a thread
+constexpr int64_t block_numbers = 8192;  // in the lines processed together, which then stay in the L1 cache
 
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
@@ -46,9 +46,9 @@ struct Axis {
 // A filter as a sum of products of columns and rows, in the order of a correlation.
 struct Factors {
   std::vector<double> column;             // [taps]
-  std::vector<std::vector<double>> rows;  // one, or as many as taps in the column
+  std::vector<std::vector<double>> rows;  // one row, or one per tap of the column
 
-  // f is [rows, columns], or one row meant for both axes.
+  // f is [rows, columns], or a single row that is applied along both axes.
   Factors(std::vector<double> f, int64_t columns, bool both_axes, bool flip, double tolerance) {
     if (!flip) std::reverse(f.begin(), f.end());
     if (both_axes) {
@@ -60,8 +60,8 @@ struct Factors {
     }
   }
 
-  // Through the smallest element that is not 0, as integer taps then stay integers; true if every element of
-  // the product comes out right to `tolerance`.
+  // Factors f through its smallest nonzero element, because integer taps then stay integers. Returns true if every
+  // element of the product is accurate to `tolerance`.
   bool separate(const std::vector<double>& f, int64_t columns, double tolerance) {
     const auto smaller = [](double a, double b) { return b == 0 || (a != 0 && std::fabs(a) < std::fabs(b)); };
     const int64_t pivot = std::min_element(f.begin(), f.end(), smaller) - f.begin();
@@ -75,7 +75,7 @@ struct Factors {
       if (!(std::fabs(product - f[i]) <= tolerance * std::fabs(f[i]))) return false;
       largest = std::max(largest, std::fabs(along[i / columns]));
     }
-    const int exponent = std::ilogb(largest);  // sums of rows shall be of the size of the rows
+    const int exponent = std::ilogb(largest);  // keeps sums of rows at the magnitude of the rows
     for (double& tap : along) tap = std::scalbn(tap, -exponent);
     for (double& tap : across) tap = std::scalbn(tap, exponent);
     column = along;
@@ -84,7 +84,7 @@ struct Factors {
   }
 };
 
-// Owns what an Upfirdn2dPlan points to.
+// Owns the memory that an Upfirdn2dPlan points to.
 template <class T>
 struct Plan {
   Upfirdn2dPlan<T> plan{};
@@ -112,7 +112,7 @@ struct Plan {
     const int64_t steps = (x.shape.out + x.shape.up - 1) / x.shape.up, down = x.shape.down;
     const int64_t margin = std::max<int64_t>(0, -x.phases.front().first);
     const OutputPhase& end = x.phases.back();
-    const int64_t read = down * (steps - 1) + end.first + end.count;  // one past the last pixel looked at
+    const int64_t read = down * (steps - 1) + end.first + end.count;  // one past the last pixel read
     const int64_t pixels = (margin + std::max(x.shape.in, read) + down - 1) / down * down;
     plan.steps = steps * plan.pixel;
     plan.margin = margin * plan.pixel;
@@ -163,7 +163,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, const std::vector<int64_t>& u
 
   const Tensor filter = torch::stable::contiguous(f);
   const float* taps = filter.const_data_ptr<float>();
-  // float32: to the rounding of a filter that was made as a product; float64: exactly.
+  // float32 tolerates the rounding of a filter that was computed as a product; float64 must match exactly.
   const double tolerance = is_float ? 4 * std::numeric_limits<float>::epsilon() : 0;
   const Factors factors({taps, taps + filter.numel()}, columns, f.dim() == 1, flip_filter, tolerance);
   const int64_t pixel = channels_last ? x.size(1) : 1;

@@ -30,8 +30,8 @@ int cpu_isa() { return current.load(std::memory_order_relaxed); }
 
 }  // namespace eg3d
 
-// The instruction set in force. A request >= 0 changes it, -1 only asks; the answer to a request that
-// this processor or this build cannot serve is -1.
+// Returns the instruction set in use. A request >= 0 changes it; -1 only queries it. Returns -1 if this processor or
+// this build does not support the requested instruction set.
 extern "C" __attribute__((visibility("default"))) int eg3d_ops_cpu_isa(int request) {
   if (request >= eg3d::num_isas || (request >= 0 && !eg3d::supported(request))) return -1;
   if (request >= 0) eg3d::current = request;

@@ -6,7 +6,7 @@
 namespace eg3d {
 namespace EG3D_ISA {
 
-// sum_k A(row, k) B[k, columns] for MR rows and NV vectors of columns, all in registers.
+// Computes sum_k A(row, k) B[k, columns] for MR rows and NV vectors of columns, all in registers.
 template <int MR, int NV, class Epilogue>
 EG3D_INLINE void gemm_block(const float* const* a, int64_t a_step, int depth, const float* b, int64_t b_step, int row,
                             int rows, int column, const Epilogue& epilogue) {
@@ -28,15 +28,15 @@ EG3D_INLINE void gemm_block(const float* const* a, int64_t a_step, int depth, co
     if (row + i < rows) epilogue(row + i, column, sum[i]);
 }
 
-// Blocks of 6 x 4 (AVX-512: 24 accumulators of 32 registers) or 6 x 2 (16 registers).
+// Blocks have 6 x 4 vectors with AVX-512 (24 accumulators in 32 registers), otherwise 6 x 2 (16 registers).
 #if defined(__AVX512F__)
 constexpr int kBlockVectors = 4;
 #else
 constexpr int kBlockVectors = 2;
 #endif
 
-// C = A B for `columns` a multiple of 16 floats. `epilogue(row, column, const vf (&sum)[NV])` gets every
-// row once per group of columns.
+// Computes C = A B; `columns` must be a multiple of 16 floats. `epilogue(row, column, const vf (&sum)[NV])` is called
+// for every row once per group of columns.
 template <class Epilogue>
 EG3D_INLINE void gemm(int rows, int columns, int depth, const float* const* a, int64_t a_step, const float* b,
                       int64_t b_step, const Epilogue& epilogue) {

@@ -1,4 +1,4 @@
-// Large results on the CPU.
+// Huge pages for large results on the CPU.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -9,7 +9,7 @@
 
 namespace eg3d {
 
-// Asks for large pages under a new tensor: for tens of megabytes, fetching 4 KiB pages one by one takes
+// Requests huge pages for the memory of a new tensor. For tens of megabytes, mapping 4 KiB pages one by one takes
 // several times as long as writing them.
 inline void prefer_huge_pages(const torch::stable::Tensor& t) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
@@ -18,7 +18,7 @@ inline void prefer_huge_pages(const torch::stable::Tensor& t) {
   if (bytes < 2 * huge) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
   const uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint: refused, nothing is lost
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // only a hint; a refusal does no harm
 #endif
 }
 

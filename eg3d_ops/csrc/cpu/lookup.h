@@ -1,4 +1,4 @@
-// Bilinear lookup of a tile's samples on the planes: corners first, then the weighted sum of texels.
+// Bilinear lookup of a tile's samples on the planes: first the corners, then the weighted sum of texels.
 #pragma once
 
 #include "render.h"
@@ -7,32 +7,32 @@
 namespace eg3d {
 namespace EG3D_ISA {
 
-// Index along one axis of `count` texels (align_corners = False) and the weights of it and its successor.
-// A texel outside counts as zero: its weight is 0 and its index is moved inside.
+// Two neighbouring texels along one axis of `count` texels (align_corners = False), and their weights. A texel outside
+// counts as zero: its weight is 0 and its index is moved inside.
 struct Tap {
   vi first, second;
   vf w_first, w_second;
 };
 EG3D_INLINE Tap tap(vf position, int count) {
   const vf x = ((position + 1.f) * (float)count - 1.f) * 0.5f;
-  // Far outside (or NaN) must not overflow the integer; NaN still reaches the weights through x.
+  // A position far outside, or NaN, must not overflow the integer. NaN still reaches the weights through x.
   const vf inside = vmin(x > -2.f ? x : splat(-2.f), splat(count + 1.f));
-  vi i = __builtin_convertvector(inside, vi);      // towards zero
-  i += (inside < __builtin_convertvector(i, vf));  // a mask is -1: floor
+  vi i = __builtin_convertvector(inside, vi);      // rounds towards zero
+  i += (inside < __builtin_convertvector(i, vf));  // a true mask is -1, which turns this into floor
   const vf fraction = x - __builtin_convertvector(i, vf), outside = x * 0.f;
   const vi has_first = (i >= 0) & (i < count), has_second = (i >= -1) & (i < count - 1);
   return {has_first ? i : 0 * i, has_second ? i + 1 : 0 * i, has_first ? 1.f - fraction : outside,
           has_second ? fraction : outside};
 }
 
-// Corners of a tile's samples: entry [corner * stride + sample], 4 corners on each plane.
+// Corners of a tile's samples, 4 on each plane. Corner `corner` of sample `sample` is entry [corner * stride + sample].
 struct Corners {
   int32_t* offset;  // into the image's planes
-  float* weight;    // holds the mean over planes
+  float* weight;    // includes the division by the number of planes
   int64_t stride;
 };
 
-// Corners of `count` samples at `depths` along a ray, from sample `at` on. Whole vectors are written.
+// Finds the corners of `count` samples at `depths` along a ray. Writes whole vectors, from sample `at` of the tile on.
 EG3D_INLINE void find_corners(const RenderScene& scene, int64_t ray, const float* depths, int count, int at,
                               const Corners& out) {
   const RenderSizes& size = scene.size;
@@ -60,7 +60,7 @@ EG3D_INLINE void find_corners(const RenderScene& scene, int64_t ray, const float
 
 template <int NV>
 EG3D_INLINE void gather(const float* planes, const Corners& corners, int count, int sample, float* out) {
-  vf sum[4][NV] = {};  // one per corner of a plane: additions that need not wait for each other
+  vf sum[4][NV] = {};  // one per corner of a plane, so that additions do not wait for each other
   const float* weight = corners.weight + sample;
   const int32_t* offset = corners.offset + sample;
   for (int plane = 0; plane < count; plane += 4, weight += 4 * corners.stride, offset += 4 * corners.stride)
@@ -72,14 +72,15 @@ EG3D_INLINE void gather(const float* planes, const Corners& corners, int count, 
   for (int j = 0; j < NV; ++j) store(out + j * VL, (sum[0][j] + sum[1][j]) + (sum[2][j] + sum[3][j]));
 }
 
-// Features of samples [begin, end) of the tile: the weighted sums of their texels. -> [end - begin, C_p]
+// Computes the features of samples [begin, end) of the tile, the weighted sums of their texels. `out` is [end - begin,
+// C_p].
 EG3D_INLINE void gather(const RenderScene& scene, int64_t image, const Corners& corners, int begin, int end,
                         float* out) {
   const RenderSizes& size = scene.size;
   const float* planes = scene.planes + image * size.planes * size.height * size.width * size.channels_p;
   const int n = 4 * size.planes, vectors = size.channels_p / VL;
   for (int k = begin; k < end; ++k, out += size.channels_p) {
-    for (int c = 0; c < n; ++c) {  // the texels of a later sample; entries past the last one are harmless
+    for (int c = 0; c < n; ++c) {  // texels of a later sample; reading entries past the last one is harmless
       const float* later = planes + corners.offset[c * corners.stride + k + 4];
       __builtin_prefetch(later);
       __builtin_prefetch(later + 16);

@@ -1,6 +1,7 @@
-// Along one ray: where the samples lie, what each weighs, and how the weights' gradients reach densities.
+// Computations along one ray: the depths of samples, their weights, and the gradients of densities from those of
+// weights.
 //
-// Arrays are scratch of at least K rounded up to whole vectors; what lies beyond K is computed and ignored.
+// Arrays have at least K elements rounded up to whole vectors. Elements beyond K are computed and ignored.
 #pragma once
 
 #include "render.h"
@@ -9,9 +10,9 @@
 namespace eg3d {
 namespace EG3D_ISA {
 
-constexpr float kNoLight = 1e-9f;  // transmittance below which 96 samples cannot change a float of size 1
+constexpr float kNoLight = 1e-9f;  // below this transmittance, 96 samples cannot change a float of magnitude 1
 
-// Sample k at the fraction (k + u) / (S - 1) of [near, far]; disparity: even in 1/depth.
+// Places sample k at the fraction (k + u) / (S - 1) of [near, far]; with disparity, evenly in 1/depth.
 EG3D_INLINE void coarse_depths(const RenderForward& a, int64_t ray, float* depths) {
   const float near = a.near[ray], far = a.far[ray];
   const float* draws = a.coarse_draws ? a.coarse_draws + ray * a.coarse : nullptr;
@@ -21,15 +22,15 @@ EG3D_INLINE void coarse_depths(const RenderForward& a, int64_t ray, float* depth
   }
 }
 
-struct Interval {  // per interval k between samples k and k + 1
+struct Interval {  // arrays over the intervals; interval k is between samples k and k + 1
   float* weight;   // alpha_k T_k
-  float* passed;   // T_k: transmittance before it
+  float* passed;   // T_k: transmittance before the interval
   float* alpha;    // 1 - exp(-s_k delta_k)
   float* decay;    // exp(-s_k delta_k)
   float* middle;   // (density_k + density_{k+1}) / 2 - 1
 };
 
-// The weights of the count - 1 intervals between `count` samples of ascending depth.
+// Computes the weights of the count - 1 intervals between `count` samples of ascending depth.
 EG3D_INLINE void march(const float* densities, const float* depths, int count, const Interval& out) {
   for (int k = 0; k < count - 1; k += VL) {
     const vf middle = (load(densities + k) + load(densities + k + 1)) * 0.5f - 1.f;
@@ -56,7 +57,7 @@ EG3D_INLINE void insertion_sort(float* values, int* order, int count) {
   }
 }
 
-// Depths drawn from the smoothed weights of the S - 1 coarse intervals. `cdf`: scratch [S].
+// Draws depths from the smoothed weights of the S - 1 coarse intervals. `cdf`: scratch [S].
 EG3D_INLINE void importance_depths(const float* depths, const float* weight, int coarse, const float* draws, int fine,
                                    float* cdf, float* out) {
   const int bins = coarse - 3;  // the first and the last weight are dropped
@@ -70,7 +71,7 @@ EG3D_INLINE void importance_depths(const float* depths, const float* weight, int
   for (int i = 0; i <= bins; ++i) cdf[i] /= total;
   for (int j = 0; j < fine; ++j) {
     const float u = draws ? draws[j] : ((float)j + 0.5f) / (float)fine;
-    int low = 0, high = bins + 1;  // first entry greater than u
+    int low = 0, high = bins + 1;  // search for the first entry greater than u
     while (low < high) {
       const int centre = (low + high) / 2;
       if (cdf[centre] > u)
@@ -86,16 +87,16 @@ EG3D_INLINE void importance_depths(const float* depths, const float* weight, int
   }
 }
 
-// Merges coarse and fine samples by depth. `order[k]`: 0..S-1 coarse, S.. fine. `scratch`, `tags`: room for all.
-// Coarse samples alone stay in their order: as in the released models, a ray whose limits run backwards is
-// sorted only together with fine samples.
+// Merges coarse and fine samples by depth. `order[k]` is 0..S-1 for a coarse sample and S.. for a fine one. `scratch`
+// and `tags` have room for all samples. Without fine samples, the coarse ones keep their order: as in the released
+// models, a ray with far before near is sorted only if it has fine samples.
 EG3D_INLINE void merge(const float* coarse, int num_coarse, const float* fine, int num_fine, float* depths, int* order,
                        float* scratch, int* tags) {
   const int total = num_coarse + num_fine;
   for (int k = 0; k < num_coarse; ++k) scratch[k] = coarse[k];
   for (int k = 0; k < num_fine; ++k) scratch[num_coarse + k] = fine[k];
   for (int k = 0; k < total; ++k) tags[k] = k;
-  if (num_fine > 0) insertion_sort(scratch, tags, num_coarse);  // both lists are sorted already unless draws are random
+  if (num_fine > 0) insertion_sort(scratch, tags, num_coarse);  // both lists are already sorted unless draws are random
   insertion_sort(scratch + num_coarse, tags + num_coarse, num_fine);
   int i = 0, j = num_coarse;
   for (int k = 0; k < total; ++k) {
@@ -105,15 +106,15 @@ EG3D_INLINE void merge(const float* coarse, int num_coarse, const float* fine, i
   }
 }
 
-// From d_weight[k] of the intervals to d_density[k] of the samples. Overwrites `m.decay`.
+// Computes d_density[k] of the samples from d_weight[k] of the intervals. Overwrites `m.decay`.
 EG3D_INLINE void march_backward(const Interval& m, const float* depths, int count, const float* d_weight,
                                 float* d_density) {
-  for (int k = 0; k < count - 1; k += VL) {  // d_density of either end per d_alpha
+  for (int k = 0; k < count - 1; k += VL) {  // derivative of alpha with respect to the density at either end
     const vf delta = load(depths + k + 1) - load(depths + k);
     store(m.decay + k, load(m.decay + k) * delta * vsigmoid(load(m.middle + k)) * 0.5f);
   }
   float later = 0.f;   // sum over j > k of weight_j d_weight_j
-  float d_next = 0.f;  // what interval k + 1 gave its two ends
+  float d_next = 0.f;  // what interval k + 1 contributed to each of its two ends
   for (int k = count - 2; k >= 0; --k) {
     const float d_alpha = m.passed[k] * d_weight[k] - later / (1.f - m.alpha[k] + 1e-10f);
     later += m.weight[k] * d_weight[k];

@@ -1,5 +1,5 @@
-// Backward pass of the renderer: `blocks` recomputes tiles of rays and leaves feature gradients, `scatter`
-// collects them on the planes.
+// Backward pass of the renderer. `blocks` recomputes tiles of rays and writes feature gradients; `scatter` adds them to
+// the gradients of the planes.
 #include "gemm.h"
 #include "lookup.h"
 #include "ray_march.h"
@@ -27,8 +27,8 @@ EG3D_INLINE void add_scaled(float* sum, float factor, const float* x, int64_t co
   for (int64_t i = 0; i < count; i += VL) store(sum + i, load(sum + i) + factor * load(x + i));
 }
 
-// Rows of a tile: all samples of its rays, each ray by ascending depth. `live` samples are those that light
-// reaches; they are a ray's first ones, and only they receive gradients.
+// The rows of a tile are all samples of its rays, each ray by ascending depth. Samples that light reaches are `live`.
+// They are the first ones of a ray, and only they receive gradients.
 struct BackwardTile {
   const RenderBackward& a;
   const RenderSizes& size;
@@ -69,7 +69,7 @@ struct BackwardTile {
     return {interval.weight + at, interval.passed + at, interval.alpha + at, interval.decay + at, interval.middle + at};
   }
 
-  // Layer 1: hidden units, their slopes and densities of all rows.
+  // Layer 1: computes hidden units, their slopes and densities of all rows.
   void decode(int rows) {
     const PackedDecoder& d = a.decoder;
     const int hp = size.hidden_p;
@@ -89,7 +89,7 @@ struct BackwardTile {
     });
   }
 
-  // Marches ray `local` and appends its live samples; returns how many there are now.
+  // Marches along ray `local` and appends its live samples. Returns the new number of live samples.
   int find_live(int local, int live, int* sample) {
     const int k_all = size.samples;
     const Interval m = interval_of(local);
@@ -106,7 +106,7 @@ struct BackwardTile {
     return live;
   }
 
-  // Layer 2 of the live rows: gradient of its output, and d_color . color of every sample.
+  // Layer 2 of the live rows: computes the gradient of its output, and d_color . color of every sample.
   void shade_backward(int live, const int* sample) {
     const PackedDecoder& d = a.decoder;
     const int op = size.colors_p;
@@ -123,7 +123,7 @@ struct BackwardTile {
     });
   }
 
-  // Gradients of interval weights, then of densities, of the ray whose live rows are [begin, end).
+  // Computes the gradients of interval weights, then of densities, for the ray whose live rows are [begin, end).
   void weight_backward(int local, int64_t ray, int begin, int end) {
     const float* t = depths + local * size.samples;
     const int count = end - begin;
@@ -133,7 +133,8 @@ struct BackwardTile {
     march_backward(interval_of(local), t, count, d_weight, d_density + begin);
   }
 
-  // Through both layers, for the live rows: features' gradient and the block's decoder gradient.
+  // Backpropagates the live rows through both layers: writes the features' gradient, adds to the block's decoder
+  // gradient.
   void decode_backward(int live, const int* sample, float* d_features, const DecoderGradient& out) {
     const PackedDecoder& d = a.decoder;
     const int cp = size.channels_p, hp = size.hidden_p, op = size.colors_p;
@@ -171,7 +172,7 @@ struct BackwardTile {
           store(rows + (int64_t)r * width + i, load(rows + (int64_t)sample[r] * width + i));
   }
 
-  // out[Hd, width] += x^T y over the live rows, x [live, Hd_p], y [live, width].
+  // Computes out[Hd, width] += x^T y over the live rows, x [live, Hd_p], y [live, width].
   void accumulate(const float* x, const float* y, int width, int live, float* out) {
     for (int i = 0; i < size.hidden; ++i) columns_a[i] = x + i;
     gemm(size.hidden, width, live, columns_a, size.hidden_p, y, width, [&](int row, int column, const auto& sum) {
@@ -217,8 +218,8 @@ static void blocks(const RenderBackward& a, int64_t begin, int64_t end) {
   }
 }
 
-// Unit: one band of one plane and 16 of its channels. It visits all samples of the chunk in order, so every
-// texel's sum has one order, whatever the number of threads and bands.
+// A work unit is one band of one plane and 16 of its channels. It visits all samples of the chunk in order, so every
+// texel is summed in the same order for any number of threads and bands.
 static void scatter(const RenderBackward& a, int64_t begin, int64_t end) {
   const RenderSizes& size = a.size;
   const int channel_blocks = size.channels_p / kPad, corner_count = 4 * size.planes;

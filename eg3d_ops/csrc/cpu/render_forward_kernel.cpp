@@ -1,5 +1,5 @@
-// Forward pass of the renderer on tiles of rays. Hidden activations live in a tile's scratch; colours never
-// leave registers.
+// Forward pass of the renderer on tiles of rays. Hidden activations stay in a tile's scratch; colours of samples never
+// leave the registers.
 #include "gemm.h"
 #include "lookup.h"
 #include "ray_march.h"
@@ -9,7 +9,7 @@
 namespace eg3d {
 namespace EG3D_ISA {
 
-// Rows of a tile: the coarse samples of all its rays, then the fine ones.
+// The rows of a tile are the coarse samples of all its rays, then the fine ones.
 struct ForwardTile {
   const RenderForward& a;
   int64_t row_stride;
@@ -23,7 +23,7 @@ struct ForwardTile {
   Interval interval;
 
   static int64_t floats(const RenderSizes& size) {
-    const int64_t per_row = 8 * size.planes + size.channels_p + size.hidden_p + 4 + 4;  // a pointer is 2 floats
+    const int64_t per_row = 8 * size.planes + size.channels_p + size.hidden_p + 4 + 4;  // a pointer takes 2 floats
     return per_row * size.row_stride() + 11 * size.ray_stride() + size.rays_per_tile * size.colors_p;
   }
 
@@ -48,7 +48,7 @@ struct ForwardTile {
     for (int r = 0; r < row_stride; ++r) feature_rows[r] = features + r * a.size.channels_p;
   }
 
-  // Layer 1 and density of rows [begin, end), whose corners are known.
+  // Computes layer 1 and the density of rows [begin, end), whose corners are known.
   void decode(int64_t image, int begin, int end) {
     const PackedDecoder& d = a.decoder;
     const int hp = a.size.hidden_p;
@@ -66,8 +66,8 @@ struct ForwardTile {
     });
   }
 
-  // Samples of one ray in order of depth, their weights and the sums that need no colour. Samples that can be
-  // seen join the `active` ones.
+  // Sorts the samples of one ray by depth, and computes their weights and the sums that need no colour. Appends the
+  // visible samples to the `active` ones and returns the new number of active samples.
   int composite(int64_t ray, int local, int rays, int active) {
     const int s = a.coarse, f = a.fine, k_all = a.size.samples;
     const float *coarse = depths + local * s, *fine = depths + rays * s + local * f;
@@ -80,9 +80,10 @@ struct ForwardTile {
       const float w = k < k_all - 1 ? interval.weight[k] : 0.f;
       if (k < k_all - 1) depth += w * (sorted_depths[k] + sorted_depths[k + 1]) * 0.5f;
       total += w;
-      const float mean = (before + w) * 0.5f;  // a colour counts in the intervals on both sides
+      const float mean = (before + w) * 0.5f;  // a sample's colour counts in the intervals on both sides
       before = w;
-      // NaN is active, and so is a negative weight: where no ray meets the box, 'auto' limits run backwards.
+      // NaN and negative weights are active. Where no ray meets the box, 'auto' limits have far before near, so that
+      // weights are negative.
       if (!(mean <= kNoLight && mean >= -kNoLight)) {
         active_rows[active] = hidden + (int64_t)row_of(order[k]) * a.size.hidden_p;
         active_weight[active] = mean;

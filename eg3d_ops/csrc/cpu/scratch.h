@@ -1,4 +1,4 @@
-// A thread's working memory: one aligned block, handed out in pieces.
+// The working memory of a thread: one aligned block that is handed out in pieces.
 #pragma once
 
 #include <stdint.h>
@@ -12,9 +12,9 @@ namespace EG3D_ISA {
 class Scratch {
  public:
   explicit Scratch(int64_t floats) : base_((float*)aligned_alloc(64, (floats * sizeof(float) + 4095) / 4096 * 4096)) {
-    if (!base_) __builtin_trap();  // a few hundred kilobytes: nothing sensible is left to do
+    if (!base_) __builtin_trap();  // no memory for a few hundred kilobytes: cannot continue
     for (int64_t i = 0; i < floats; ++i)
-      base_[i] = 0.f;  // what is computed beyond a ray's end must not be slow garbage
+      base_[i] = 0.f;  // elements beyond a ray's end are computed too; subnormal garbage would be slow
     next_ = base_;
   }
   ~Scratch() { free(base_); }

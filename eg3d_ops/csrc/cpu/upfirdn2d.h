@@ -2,17 +2,17 @@
 //
 // Along one axis, with k the filter in the order of a correlation,
 //   y[o] = sum_i x[i] k[i up + before - o down].
-// Writing o = up j + r and i = down j + m, the tap i up + before - o down = m up + before - r down depends on
-// r and m alone. So for each of the `up` phases r of the output, y is an ordinary correlation over the `down`
-// phases of the input: no zeros are inserted and no pixel is computed to be thrown away.
+// With o = up j + r and i = down j + m, the tap i up + before - o down = m up + before - r down depends only on
+// r and m. So for each of the `up` phases r of the output, y is an ordinary correlation over the `down`
+// phases of the input: no zeros are inserted and no computed pixel is discarded.
 #pragma once
 
 #include "dispatch.h"
 
 namespace eg3d {
 
-// The m which meet the filter for one output phase: `first`, `first + 1`, ..., `count` of them; the first one
-// meets tap `tap`, the next tap + up, and so on.
+// The `count` values of m that the filter covers for one output phase: `first`, `first + 1`, ... The first is
+// multiplied by tap `tap`, the next by tap + up, and so on.
 struct OutputPhase {
   int64_t first, count, tap;
 };
@@ -22,24 +22,25 @@ struct ResampleAxis {
   const OutputPhase* phases;  // [up]
 };
 
-// The filter is a sum of `terms` products of a column fy and a row fx: one if it is separable; else one per
-// row of the filter, whose column has just this one tap.
+// The filter is a sum of `terms` products of a column fy and a row fx. A separable filter has one term. Other filters
+// have one term per row; its column has only the tap of that row.
 template <class T>
 struct Upfirdn2dPlan {
   ResampleAxis x, y;
-  int64_t pixel;  // numbers per pixel, all treated alike: 1, or the channels if these are innermost
+  int64_t pixel;  // numbers per pixel, all treated the same: 1, or the channels if these are innermost
   int64_t terms;
-  const T* fy;  // by tap, with the gain
-  const T* fx;  // [terms, x.up, most_taps], by position in the phase
+  const T* fy;  // indexed by tap, includes the gain
+  const T* fx;  // [terms, x.up, most_taps], indexed by position in the phase
   int64_t most_taps;
-  // A line of input stands `margin` numbers into a buffer of zeros, `line` long. If x.down > 1 it is dealt out,
-  // pixel by pixel, to x.down parts `part_in` long, from number `parts` of the buffer on; else parts is 0. The
-  // correlation for output phase r, position k, starts at number sources[r, k] of the parts.
+  // A line of input is placed `margin` numbers into a buffer of zeros, which is `line` long. If x.down > 1, its pixels
+  // are distributed in turn over x.down parts of length `part_in`, which start at number `parts` of the buffer;
+  // otherwise `parts` is 0. The correlation for output phase r, position k, starts at number sources[r, k] of the
+  // parts.
   int64_t margin, line, parts, part_in;
   const int64_t* sources;  // [x.up, most_taps]
   int64_t steps;           // output numbers in one phase: the values of j times pixel
-  int64_t room;            // of one such buffer
-  int64_t block;           // output rows worked on together, at most most_block
+  int64_t room;            // numbers in one such buffer, with the parts
+  int64_t block;           // output rows processed together, at most most_block
 };
 
 constexpr int64_t most_block = 8;
@@ -48,7 +49,7 @@ constexpr int64_t overhang = 32;  // numbers a vector may read beyond the end
 template <class T>
 using Upfirdn2dRun = void(const Upfirdn2dPlan<T>&, const T* x, T* y, T* scratch, int64_t begin, int64_t end);
 
-// Output rows [begin, end), counted through all planes; scratch holds
+// Computes output rows [begin, end), counted through all planes. `scratch` holds
 // block (room + x.up steps) + overhang zeros.
 struct Upfirdn2dKernels {
   Upfirdn2dRun<float>* run_float;

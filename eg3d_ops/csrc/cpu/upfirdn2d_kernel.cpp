@@ -5,9 +5,9 @@
 namespace eg3d {
 namespace EG3D_ISA {
 
-constexpr int batch = 4;  // rows or taps added up at once: those of the usual filter
+constexpr int batch = 4;  // rows summed at once; the usual filter has 4
 
-// dst = (or +=) sum of weight[k] * row[k], numbers [0, n).
+// Computes dst = (or +=) sum of weight[k] * row[k] for numbers [0, n).
 template <int count, bool add, class T>
 static void combine(T* dst, const T* const* row, const T* weight, int64_t n) {
   constexpr int lanes = VectorOf<T>::lanes;
@@ -40,7 +40,8 @@ static void combine_some(T* dst, const T* const* row, const T* weight, int count
   }
 }
 
-// The weighted sum of the input rows which meet taps [tap_begin, tap_end) for output row `out`; false if none does.
+// Writes the weighted sum of the input rows under taps [tap_begin, tap_end) for output row `out`. Returns false if
+// there is no such row.
 template <class T>
 static bool combine_rows(const Upfirdn2dPlan<T>& p, const T* image, int64_t out, int64_t tap_begin, int64_t tap_end,
                          T* dst) {
@@ -66,7 +67,7 @@ static bool combine_rows(const Upfirdn2dPlan<T>& p, const T* image, int64_t out,
   return any;
 }
 
-// Deals a line out pixel by pixel to `count` parts.
+// Distributes the pixels of a line in turn over `count` parts.
 template <class T>
 static void split(const T* line, T* parts, int64_t part, int64_t count, int64_t pixels, int64_t pixel) {
   if (pixel == 1 && count == 2) {
@@ -79,7 +80,7 @@ static void split(const T* line, T* parts, int64_t part, int64_t count, int64_t 
       for (int64_t k = 0; k < pixel; ++k) parts[c * part + i * pixel + k] = line[(i * count + c) * pixel + k];
 }
 
-// The inverse: gathers `pixels` pixels in all.
+// Inverse of `split`: collects `pixels` pixels in total.
 template <class T>
 static void merge(const T* parts, int64_t part, int64_t count, T* line, int64_t pixels, int64_t pixel) {
   if (pixel == 1 && count == 2) {
@@ -93,7 +94,8 @@ static void merge(const T* parts, int64_t part, int64_t count, T* line, int64_t 
       for (int64_t k = 0; k < pixel; ++k) line[(i * count + c) * pixel + k] = parts[c * part + i * pixel + k];
 }
 
-// dst = (or +=) sum of weight[k] * src[source[k] + i], numbers [0, n). Reads of src may overhang.
+// Computes dst = (or +=) sum of weight[k] * src[source[k] + i] for numbers [0, n). May read up to `overhang` numbers
+// beyond the end of src.
 template <int count, bool add, class T>
 static void correlate(T* dst, const T* src, const int64_t* source, const T* weight, int taps, int64_t n) {
   constexpr int lanes = VectorOf<T>::lanes;
@@ -124,7 +126,7 @@ static void correlate_some(T* dst, const T* src, const int64_t* source, const T*
   }
 }
 
-// Correlates one line along x, dealt out to parts, for one term of the filter.
+// Correlates one line, distributed over parts, along x for one term of the filter.
 template <bool add, class T>
 static void filter_line(const Upfirdn2dPlan<T>& p, const T* parts, int64_t term, T* dst) {
   for (int64_t r = 0; r < p.x.up; ++r) {
@@ -134,12 +136,12 @@ static void filter_line(const Upfirdn2dPlan<T>& p, const T* parts, int64_t term,
   }
 }
 
-// Output rows [first, first + count) of one image. They go through each step together: a line read back right
-// after it was written, at another alignment, would have to wait until the stores have left the processor.
+// Computes output rows [first, first + count) of one image. All rows go through each step together. If a line were read
+// back right after it was written, at another alignment, the read would wait until the stores have left the processor.
 template <class T>
 static void run_block(const Upfirdn2dPlan<T>& p, const T* image, T* out, int64_t first, int64_t count, T* scratch) {
   const int64_t length = p.x.out * p.pixel;
-  T* phases = scratch + p.block * p.room + overhang;  // of the output, to be merged
+  T* phases = scratch + p.block * p.room + overhang;  // output phases, merged at the end
   bool any[most_block] = {}, found[most_block];
   for (int64_t term = 0; term < p.terms; ++term) {
     const int64_t tap_begin = p.terms == 1 ? 0 : term, tap_end = p.terms == 1 ? INT64_MAX : term + 1;

@@ -1,8 +1,8 @@
-// Vectors of floats through the compiler's own vector types: one source for AVX-512, AVX2 and anything else.
+// Vectors based on the compiler's own vector types: one source serves AVX-512, AVX2 and all other processors.
 //
-// Every function of the kernels lives in a namespace named after its instruction set and includes no
-// standard header with inline code: a shared inline function compiled for AVX-512 could otherwise be
-// the copy the linker keeps for the portable path.
+// All functions of the kernels are in a namespace named after their instruction set, and the kernels include no
+// standard header with inline code. Otherwise the linker could keep the AVX-512 copy of a shared inline function for
+// the portable path.
 #pragma once
 
 #include <stdint.h>
@@ -53,8 +53,8 @@ EG3D_INLINE float horizontal_sum(vf v) {
   return (part[0][0] + part[0][1]) + (part[0][2] + part[0][3]);
 }
 
-// Comparisons on vectors give -1/0 masks; `c ? a : b` selects. NaN in the compared value picks b, so
-// write the arguments such that b is the NaN.
+// Comparisons of vectors give -1/0 masks; `c ? a : b` selects with them. If the compared value is NaN, the mask is 0
+// and b is selected, so b must be the argument that may be NaN.
 EG3D_INLINE vf vmin(vf a, vf limit) { return a > limit ? limit : a; }
 EG3D_INLINE vf vmax(vf a, vf limit) { return a < limit ? limit : a; }
 EG3D_INLINE vf vabs(vf a) { return (vf)((vi)a & 0x7fffffff); }
@@ -69,7 +69,7 @@ EG3D_INLINE ExpParts exp_parts(vf x) {
   const vf magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to the nearest integer
   const vf shifted = x * 1.44269504f + magic;
   const vf k = shifted - magic;
-  const vf r = (x - k * 0.693359375f) + k * 2.12194440e-4f;  // ln 2 in two parts: r is exact
+  const vf r = (x - k * 0.693359375f) + k * 2.12194440e-4f;  // ln 2 in two parts, so that r is exact
   vf p = splat(0.0013950726f);
   p = p * r + 0.00836902495f;
   p = p * r + 0.04166620228f;
@@ -79,7 +79,7 @@ EG3D_INLINE ExpParts exp_parts(vf x) {
   return {(vf)power, p * (r * r) + r};
 }
 
-// exp(x) to 2 ulp; x is clamped, so the result is never subnormal nor infinite. NaN stays NaN.
+// exp(x) to 2 ulp; x is clamped, so the result is never subnormal or infinite. NaN stays NaN.
 EG3D_INLINE vf vexp(vf x) {
   const ExpParts e = exp_parts(vmax(vmin(x, splat(88.f)), splat(-87.f)));
   return e.scale * e.rest + e.scale;

@@ -7,7 +7,7 @@ namespace {
 
 bool aligned(const void* p) { return reinterpret_cast<size_t>(p) % 16 == 0; }
 
-// Enough blocks of 256 threads that each element has its thread.
+// Returns the grid: enough blocks of 256 threads for all elements.
 template <class T>
 dim3 blocks(const BiasAct& p) {
   const long long per_block = 256LL * Width<T>::value;

@@ -1,4 +1,4 @@
-// What the kernels of bias_act are told, and their launchers.
+// Arguments of the bias_act kernels, and their launchers.
 #pragma once
 
 #include "common.h"
@@ -11,11 +11,11 @@ struct BiasAct {
   long long channels;
   int act;  // index of the activation; see with_activation
   double alpha, gain;
-  double clamp;  // negative: none
-  bool aligned;  // every tensor starts on a 16-byte boundary; the launchers find out
+  double clamp;  // negative: no clamp
+  bool aligned;  // every tensor starts on a 16-byte boundary; set by the launchers
 };
 
-// All tensors have `count` elements in the same memory order, `b` has `channels`; null: absent.
+// All tensors have `count` elements in the same memory order; `b` has `channels` elements. Null: the tensor is absent.
 void launch_bias_act(ElementType, BiasAct, const void* x, const void* b, void* y, void* stream);
 void launch_bias_act_grad(ElementType, BiasAct, const void* dy, const void* x, const void* b, const void* y, void* dx,
                           void* stream);

@@ -1,6 +1,6 @@
 // Bias, activation, gain, clamp and their first two derivatives, element by element in memory order.
 //
-// NaN passes through: comparisons are written such that a NaN takes the branch that hands it on.
+// NaN is propagated: comparisons are written such that NaN takes the branch that returns it.
 #pragma once
 
 #include "bias_act.h"
@@ -52,7 +52,7 @@ struct Sigmoid {
   __device__ F curvature(F x) const { return slope(x) * (1 - 2 * value(x)); }
 };
 
-// scale * x above 0, scale * alpha * (exp(x) - 1) below: elu and selu.
+// ELU and SELU: scale * x above 0, scale * alpha * (exp(x) - 1) below.
 template <class F>
 struct Exponential {
   F scale, alpha;
@@ -78,7 +78,7 @@ struct Swish {
   }
 };
 
-// Runs `run` with the activation. All threads take the same branch, once per kernel and not per element.
+// Calls `run` with the activation. All threads take the same branch, once per kernel and not once per element.
 template <class F, class Run>
 __device__ inline void with_activation(const BiasAct& p, const Run& run) {
   switch (p.act) {
@@ -105,14 +105,14 @@ __device__ inline void with_activation(const BiasAct& p, const Run& run) {
 
 // ----- One thread's elements ----------------------------------------------------------------------------
 
-// `count` elements starting at `begin`, as many as a thread takes except at the end of the tensor.
+// The `count` elements of one thread, starting at `begin`. Except at the end of the tensor, `count` is `width`.
 template <class T>
 struct Span {
   typedef typename Compute<T>::type F;
   static constexpr int width = Width<T>::value;
   long long begin;
   int count;
-  bool whole;  // can move as one chunk
+  bool whole;  // can be loaded and stored as one chunk
 
   __device__ explicit Span(const BiasAct& p) {
     begin = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * width;
@@ -141,7 +141,7 @@ struct Span {
       if (i < count) to[begin + i] = chunk.at[i];
   }
 
-  // x + b. The place of the first element costs two divisions; from there on it is counted up.
+  // Loads x + b. Finding the bias of the first element takes two divisions; from there on, counters are incremented.
   __device__ void load_biased(const BiasAct& p, const T* x, const T* b, F (&to)[width]) const {
     load(x, to);
     if (!b) return;
@@ -170,7 +170,7 @@ __device__ inline F clamped(F y, F limit) {
   return y > limit ? limit : y < -limit ? -limit : y;
 }
 
-// The clamp as outputs of type T show it: rounded, so that a stored y at the limit is recognised.
+// Returns the clamp rounded to type T, so that a stored y at the limit is recognised.
 template <class T>
 __device__ inline typename Compute<T>::type stored_clamp(const BiasAct& p) {
   return widen(narrow<T>((typename Compute<T>::type)p.clamp));
@@ -196,8 +196,8 @@ __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct p, const T* x, co
   span.store(y, v);
 }
 
-// dx = dy * gain * f'(x + b), zero where clamped. Either x is given, or y, whose sign and size say all if f is
-// made of two straight pieces, or neither, if f is linear and nothing clamps.
+// dx = dy * gain * f'(x + b), zero where clamped. The caller gives x, or y, or neither. y is enough if f has two linear
+// pieces, because its sign and size then determine f' and the clamp. Neither is needed if f is linear without clamp.
 template <class T>
 __global__ void __launch_bounds__(256)
     bias_act_grad_kernel(BiasAct p, const T* dy, const T* x, const T* b, const T* y, T* dx) {

@@ -1,4 +1,4 @@
-// bias_act, bias_act_grad and bias_act_grad2 for tensors on a GPU; schemas in bias_act.py.
+// bias_act, bias_act_grad and bias_act_grad2 for tensors on a GPU. bias_act.py defines the schemas.
 #include <torch/csrc/stable/library.h>
 
 #include "bias_act.h"
@@ -10,7 +10,7 @@ namespace {
 
 using Optional = std::optional<Tensor>;
 
-// Everything a launch takes. All inputs go into the layout of `out`, and are kept alive.
+// The arguments of a launch, its output and its bias. `place` returns other inputs in the layout of `out`.
 struct Call {
   ElementType type;
   BiasAct args{};

@@ -1,4 +1,4 @@
-// The renderer for tensors on a GPU; schemas in render_rays.py.
+// The renderer for tensors on a GPU. render_rays.py defines the schemas.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -26,7 +26,7 @@ std::vector<int64_t> packed_sizes(const PlaneSizes& s) {
   return {s.batch, s.planes, s.height, s.width, texel_size(s.channels)};
 }
 
-// Four channels are read at once, so they have to be aligned.
+// Returns whether planes are already packed. Kernels read four channels at once, so the data must be aligned.
 bool is_packed(const Tensor& planes, const PlaneSizes& s) {
   const int64_t row = (int64_t)s.width * s.channels, plane = s.height * row;
   const bool aligned = reinterpret_cast<uintptr_t>(planes.const_data_ptr()) % 16 == 0;
@@ -44,7 +44,7 @@ Tensor pack(const Tensor& planes, const PlaneSizes& size, void* stream) {
   return packed;
 }
 
-// The scene, and the tensors it points into.
+// A scene and the tensors that it points into.
 struct Inputs {
   Tensor origins, directions, w1, b1, w2, b2;
   Scene scene{};

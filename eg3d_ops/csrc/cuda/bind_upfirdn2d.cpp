@@ -1,4 +1,4 @@
-// upfirdn2d for tensors on a GPU; schema in upfirdn2d.py.
+// upfirdn2d for tensors on a GPU. upfirdn2d.py defines the schema.
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/stream.h"
@@ -18,7 +18,7 @@ int checked_int(int64_t value, const char* what) {
   return static_cast<int>(value);
 }
 
-// `side` 0: along x, 1: along y. An axis that the filter does not touch is left as it is.
+// Returns the resampling along x (`side` 0) or y (`side` 1). An axis that the filter does not touch stays unchanged.
 ResampleAxis axis(const Sizes& s, int side, int64_t in, int64_t taps, bool touched) {
   if (!touched) return {checked_int(in, "size"), static_cast<int>(in), 1, 1, 0, 1};
   const int64_t up = s.up[side], down = s.down[side], before = s.padding[2 * side], after = s.padding[2 * side + 1];
@@ -37,7 +37,7 @@ Tensor empty_image(const Tensor& like, int64_t height, int64_t width, bool chann
                               channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-// One launch: with a filter [fh, fw], or with a row of taps along x or along y.
+// Runs one launch, with a filter [fh, fw] or with a row of taps along x or along y.
 Tensor pass(const Tensor& x, const Tensor& f, const Sizes& s, bool along_x, bool along_y, bool channels_last, bool flip,
             double gain) {
   const int64_t last = f.size(f.dim() - 1);

@@ -1,4 +1,4 @@
-// What bindings (which know torch), launchers (which know CUDA) and kernels all include.
+// Definitions shared by bindings (which include torch), launchers (which include CUDA) and kernels.
 #pragma once
 
 #if defined(__CUDACC__)

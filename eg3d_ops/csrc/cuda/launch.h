@@ -1,4 +1,4 @@
-// Starting kernels from the host, with no torch header in sight: nvcc then takes seconds instead of minutes.
+// Launches kernels from the host. No torch header is included, so nvcc takes seconds instead of minutes.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,12 +16,12 @@ namespace eg3d {
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   const std::string message = cudaGetErrorString(error);
-  cudaGetLastError();  // forgotten, or the next launch would report it as its own
+  cudaGetLastError();  // clears the error; otherwise the next launch would report it
   fail(std::string(what) + ": " + message);
 }
 
-// One launch. `name` is what an error message calls the kernel. `shared` is in bytes; beyond 48 KB a kernel
-// must have asked for it with allow_shared.
+// Launches one kernel. `name` is its name in error messages. `shared` is in bytes; more than 48 KB must first be
+// allowed with allow_shared.
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, void* stream,
             const Arguments&... arguments) {
@@ -51,7 +51,7 @@ void allow_shared(const char* name, Kernel* kernel, size_t bytes) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
 }
 
-// Blocks that fill the device once; each then takes further work until none is left.
+// Returns the number of blocks that fill the device once. Each block then takes further work until none is left.
 template <class Kernel>
 int resident_blocks(const char* name, Kernel* kernel, int threads, size_t shared) {
   int per_processor = 0;
@@ -60,7 +60,7 @@ int resident_blocks(const char* name, Kernel* kernel, int threads, size_t shared
   return per_processor * device_attribute(cudaDevAttrMultiProcessorCount);
 }
 
-// Runs `run` with a zero of the element type: `with_element(type, [&](auto zero) { using T = decltype(zero); ... })`.
+// Calls `run` with a zero of the element type: `with_element(type, [&](auto zero) { using T = decltype(zero); ... })`.
 template <class Run>
 void with_element(ElementType type, const Run& run) {
   switch (type) {

@@ -1,7 +1,7 @@
-// Element types of the kernels: what they compute in, conversions, and loads of several elements at once.
+// Element types of the kernels: the types they compute in, conversions, and loads of several elements at once.
 //
-// Everything here and in the *_kernel.cuh files is plain CUDA source without host headers: nvcc, NVRTC and
-// the emulator of the tests all compile it.
+// The code here and in the *_kernel.cuh files is plain CUDA without host headers, so that nvcc, NVRTC and the emulator
+// of the tests can all compile it.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,7 +9,7 @@
 
 namespace eg3d {
 
-// 16-bit types are storage only.
+// The type to compute in. 16-bit types only store values.
 template <class T>
 struct Compute {
   typedef float type;
@@ -37,26 +37,26 @@ __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float v) {
   return __float2bfloat16_rn(v);
 }
 
-// N elements that travel as one load or store.
+// N elements that are moved by one load or store.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Chunk {
   T at[N];
 };
 
-// As many elements as one thread moves at once: 16 bytes.
+// The number of elements that one thread moves at once: 16 bytes.
 template <class T>
 struct Width {
   static constexpr int value = 16 / sizeof(T);
 };
 
-// Four neighbouring numbers as float; `p` must be aligned to all four of them.
+// Loads four neighbouring numbers as float. `p` must be aligned to the size of all four.
 template <class T>
 __device__ inline float4 load4(const T* p) {
   const Chunk<T, 4> c = *reinterpret_cast<const Chunk<T, 4>*>(p);
   return make_float4(widen(c.at[0]), widen(c.at[1]), widen(c.at[2]), widen(c.at[3]));
 }
 
-// The same names for both precisions, and no doubt which one is computed.
+// The same names for both precisions, so that the argument's type determines the precision.
 __device__ inline float exp_of(float x) { return expf(x); }
 __device__ inline double exp_of(double x) { return exp(x); }
 __device__ inline float expm1_of(float x) { return expm1f(x); }

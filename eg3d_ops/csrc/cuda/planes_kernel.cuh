@@ -1,6 +1,6 @@
-// Planes between torch's order [N, P, C, H, W] and the renderer's [N, P, H, W, texel], where the channels of a
-// texel lie side by side and a warp reads them in one go. A block moves 32 texels of one plane through shared
-// memory, so that reads and writes are both coalesced.
+// Converts planes between torch's order [N, P, C, H, W] and the renderer's [N, P, H, W, texel], in which the channels
+// of a texel are adjacent and a warp reads them at once. A block moves 32 texels of one plane through shared memory, so
+// that reads and writes are both coalesced.
 #pragma once
 
 #include "numeric.cuh"
@@ -11,10 +11,10 @@ extern __shared__ float4 eg3d_shared[];
 namespace eg3d {
 
 constexpr int kPackRows = 8;                    // a block has 32 x 8 threads
-constexpr int kPackRow = kMaxChannels + 1;      // floats per texel in shared memory: odd, so no bank conflicts
+constexpr int kPackRow = kMaxChannels + 1;      // floats per texel in shared memory: odd, to avoid bank conflicts
 constexpr int kPackShared = 32 * kPackRow * 4;  // bytes
 
-// In memory one element is `stride[i]` after its neighbour along axis i of [N, P, C, H, W].
+// Distances in memory, in elements, between neighbours along the axes of [N, P, C, H, W].
 struct PlaneStrides {
   long long at[5];
 };

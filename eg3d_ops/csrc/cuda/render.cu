@@ -17,7 +17,7 @@ void check_planes(const PlaneSizes& size) {
   check_limit("channels", size.channels, kMaxChannels);
   check_limit("planes", size.planes, kMaxPlanes);
   check_limit("numbers in a plane", (long long)size.height * size.width * texel_size(size.channels), 0x7fffffff);
-  check_limit("planes in the batch", (long long)size.batch * size.planes, 65535);  // height of a grid
+  check_limit("planes in the batch", (long long)size.batch * size.planes, 65535);  // largest height of a grid
 }
 
 void check_scene(const Scene& s, int samples) {
@@ -28,7 +28,7 @@ void check_scene(const Scene& s, int samples) {
   if (samples < 2) fail("render_rays takes at least 2 samples per ray, got " + std::to_string(samples));
 }
 
-// Planes hold float32 or less.
+// Calls `run` with a zero of the planes' element type, which has at most 32 bits.
 template <class Run>
 void with_plane_element(ElementType type, const Run& run) {
   with_element(type, [&](auto zero) {

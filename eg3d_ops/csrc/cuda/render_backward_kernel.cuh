@@ -1,11 +1,12 @@
-// The renderer backward, from the depths of the forward pass; everything else is computed anew.
+// Backward pass of the renderer. It starts from the depths of the forward pass and recomputes everything else.
 //
-// A warp takes a ray. First it evaluates all samples and follows the light back, which gives the gradient of
-// every density. Then it goes through the samples a second time, tile by tile, and sends the gradients through
-// the decoder into the planes. The second part runs in step with the other warps of the block: the gradients of
-// the weights are small matrix products over the samples of all their tiles, added up in shared memory by fixed
-// owners and over the blocks by sum_partials_kernel. Those are deterministic for a given number of blocks, which
-// is that of the device. The gradient of the planes is not: atomic additions come in any order.
+// A warp processes one ray at a time, in two parts. First it evaluates all samples and marches back along the ray,
+// which gives the gradient of every density. Then it goes through the samples again, tile by tile, and backpropagates
+// through the decoder to the planes. In this second part all warps of a block run in step, because the gradients of the
+// weights are small matrix products over the samples of all their tiles. Each of these gradients is summed in shared
+// memory by one fixed warp, and over the blocks by sum_partials_kernel. They are deterministic for a given number of
+// blocks, which depends on the device and the sizes. The gradient of the planes is not deterministic, because the order
+// of atomic additions varies.
 #pragma once
 
 #include "render_march.cuh"
@@ -13,18 +14,18 @@
 namespace eg3d {
 
 constexpr int kBackwardWarps = 4;
-constexpr int kUnits = 2 * kBackwardWarps;  // hidden units at a time: each warp owns the gradients of two
-constexpr int kUnitRow = 12;                // floats per sample of `before` and `after`: few bank conflicts
+constexpr int kUnits = 2 * kBackwardWarps;  // hidden units at a time; each warp sums the gradients of two
+constexpr int kUnitRow = 12;                // floats per sample of `before` and `after`; few bank conflicts
 static_assert(kUnits == 8, "padded_hidden");
 
 // Shared memory of a warp.
 struct Scratch {
   float* features;                   // tile
-  float* outputs;                    // tile: gradients of the logits, in column 32 of the density
-  float* before;                     // [32][kUnitRow]: gradients of some hidden units before softplus
-  float* after;                      // [32][kUnitRow]: those units after softplus
+  float* outputs;                    // tile: gradients of the logits; column 32: of the density
+  float* before;                     // [32][kUnitRow]: gradients of kUnits hidden units before softplus
+  float* after;                      // [32][kUnitRow]: the values of these units after softplus
   float *depths, *weights, *middle;  // per sample
-  float *densities, *along_color;    // per sample, before there are outputs: they share the memory of `outputs`
+  float *densities, *along_color;    // per sample; they use the memory of `outputs` before it is needed
   float* d_color;                    // [32]
 };
 
@@ -55,14 +56,14 @@ __device__ inline Scratch scratch_of_warp(float* shared, int samples, int warp) 
   return s;
 }
 
-// Gradients of the decoder, gathered by one block in shared memory; laid out as the Decoder.
+// Gradients of the decoder, summed by one block in shared memory, with the layout of Decoder.
 struct DecoderSums {
   float *w1, *w2, *b1, *density;
 };
 
 // ----- First part: gradients of densities ---------------------------------------------------------------
 
-// Density of every sample, and its colour times the gradient of the ray's colour.
+// Computes the density of every sample, and the dot product of its colour with the gradient of the ray's colour.
 template <class T>
 __device__ inline void evaluate_ray(const Scene& scene, const Decoder& decoder, const T* planes, const Ray& ray,
                                     int samples, const Scratch& s) {
@@ -81,12 +82,13 @@ __device__ inline void evaluate_ray(const Scene& scene, const Decoder& decoder, 
   __syncwarp();
 }
 
-// From the transmittance before each interval in s.middle: samples up to the last one that any light reaches.
+// Returns the number of samples up to the last one that light reaches. s.middle holds the transmittance before each
+// interval.
 __device__ inline int lit_samples(int samples, const Scratch& s) {
   int lit = 0;
   for (int base = 0; base < samples; base += 32) {
     const int k = base + lane_index();
-    const bool reached = k < samples && !(s.middle[k > 0 ? k - 1 : 0] <= kOpaque);  // NaN is reached
+    const bool reached = k < samples && !(s.middle[k > 0 ? k - 1 : 0] <= kOpaque);  // NaN counts as reached
     const unsigned mask = __ballot_sync(kAll, reached);
     if (mask) lit = base + 32 - __clz(mask);
   }
@@ -123,7 +125,7 @@ __device__ inline void march_back(int samples, float d_depth, float d_weight, co
   __syncwarp();
 }
 
-// All of the first part; returns how many samples, counted from the front, get a gradient at all.
+// Runs the first part. Returns how many samples, counted from the front, receive a gradient.
 template <class T>
 __device__ inline int density_gradients(const RenderBackward& p, const Decoder& decoder, const T* planes,
                                         const Ray& ray, long long index, const Scratch& s) {
@@ -134,15 +136,15 @@ __device__ inline int density_gradients(const RenderBackward& p, const Decoder& 
   evaluate_ray(p.scene, decoder, planes, ray, p.samples, s);
   march(s.depths, s.densities, p.samples, s.weights, s.middle);
   const int lit = lit_samples(p.samples, s);
-  __syncwarp();  // the transmittances have been read
+  __syncwarp();  // all lanes have read the transmittances
   march_back(p.samples, p.d_depth[index], p.d_weight[index], s);
   return lit;
 }
 
 // ----- Second part: through the decoder -----------------------------------------------------------------
 
-// Gradients of the logits of this lane's sample, whose colour weighs `weight`; zero beyond the last colour,
-// where s.d_color is.
+// Computes the gradients of the logits of this lane's sample, whose colour has weight `weight`. They are zero beyond
+// the last colour, because s.d_color is zero there.
 __device__ inline void logit_gradients(const Decoder& decoder, const float (&features)[kTile], float weight,
                                        const Scratch& s, float (&d_logits)[kTile]) {
   decode(decoder, features, d_logits);
@@ -154,8 +156,8 @@ __device__ inline void logit_gradients(const Decoder& decoder, const float (&fea
   }
 }
 
-// kUnits hidden units from `first` on: leaves in s what the gradients of their weights are made of, and adds up
-// the gradient of the features.
+// Processes kUnits hidden units from `first` on: writes the factors of their weights' gradients to s, and adds to the
+// gradient of the features.
 __device__ inline void hidden_gradients(const Decoder& d, int first, const float (&features)[kTile], float d_density,
                                         const float (&d_logits)[kTile], const Scratch& s, float (&d_features)[kTile]) {
   float* const before = s.before + lane_index() * kUnitRow;
@@ -170,7 +172,7 @@ __device__ inline void hidden_gradients(const Decoder& d, int first, const float
   }
 }
 
-// Adds, over the samples of all warps, to the gradients of the two units that this warp owns; a lane is a
+// Adds the contributions of all warps' samples to the gradients of the two units that this warp owns. A lane is a
 // channel of the first layer and a colour of the second.
 __device__ inline void add_weight_gradients(const DecoderSums& sums, int first, float* scratch, int samples) {
   const int lane = lane_index(), unit = 2 * warp_index();
@@ -198,7 +200,8 @@ __device__ inline void add_weight_gradients(const DecoderSums& sums, int first, 
   }
 }
 
-// Gradients of the features, rows of `tile`, into the planes; a lane is a channel.
+// Adds the gradients of the features, which are the rows of `tile`, to the gradients of the planes. A lane is a
+// channel.
 __device__ inline void scatter(const RenderBackward& p, const Ray& ray, float depth, int count, const float* tile) {
   const Scene& s = p.scene;
   const int texel = texel_size(s.size.channels), lane = lane_index();
@@ -219,10 +222,11 @@ __device__ inline void scatter(const RenderBackward& p, const Ray& ray, float de
 }
 
 struct OutputSums {
-  float color, density;  // gradients of the last biases: of colour `lane`, and this lane's part of the density's
+  float color, density;  // gradients of the last biases: of colour `lane`, and this lane's part of density
 };
 
-// One tile of samples from `base` on, in step with the other warps; `lit` of the ray's samples count.
+// Processes one tile of samples from `base` on, in step with the other warps. Only the first `lit` samples of the ray
+// receive gradients.
 template <class T>
 __device__ inline void tile_gradients(const RenderBackward& p, const Decoder& decoder, const DecoderSums& sums,
                                       const T* planes, const Ray& ray, int base, int lit, float* scratch,
@@ -257,7 +261,7 @@ __device__ inline void tile_gradients(const RenderBackward& p, const Decoder& de
 
 // ----- Kernels ------------------------------------------------------------------------------------------
 
-// Number i of a block's share: d_w1, d_b1, d_w2, d_b2 one after another, without the padding.
+// Returns number i of a block's gradients: d_w1, d_b1, d_w2, d_b2 one after another, without the padding.
 __device__ inline float block_share(const Scene& s, const DecoderSums& sums, const float* output_sums, int i) {
   const int channels = s.size.channels, hidden = s.hidden;
   if (i < hidden * channels) return sums.w1[i / channels * kTile + i % channels];
@@ -273,7 +277,7 @@ __device__ inline float block_share(const Scene& s, const DecoderSums& sums, con
   return sum;
 }
 
-// Shared memory: the decoder, sums of its gradients, then for each warp its scratch.
+// Shared memory: the decoder, sums of its gradients, then the scratch of each warp.
 template <class T>
 __global__ void __launch_bounds__(32 * kBackwardWarps) render_backward_kernel(RenderBackward p, const T* planes) {
   const Scene& scene = p.scene;
@@ -299,7 +303,7 @@ __global__ void __launch_bounds__(32 * kBackwardWarps) render_backward_kernel(Re
       tile_gradients(p, decoder, sums, planes, ray, base, lit, scratch, biases);
   }
 
-  float* const output_sums = scratch;  // [warps][colours, density]; the loop ended at a barrier
+  float* const output_sums = scratch;  // [warps][colours, density]; free again, because the loop ended at a barrier
   const float density = warp_sum(biases.density);
   output_sums[warp * kRow + lane] = biases.color;
   if (lane == 0) output_sums[warp * kRow + kTile] = density;
@@ -309,7 +313,7 @@ __global__ void __launch_bounds__(32 * kBackwardWarps) render_backward_kernel(Re
     p.partials[(long long)blockIdx.x * parameters + i] = block_share(scene, sums, output_sums, i);
 }
 
-// Each thread adds one number of all blocks' shares.
+// Sums the gradients of all blocks. Each thread sums one number.
 __global__ void __launch_bounds__(256) sum_partials_kernel(Scene s, int blocks, const float* partials, float* d_w1,
                                                            float* d_b1, float* d_w2, float* d_b2) {
   const int parameters = (int)decoder_parameters(s);

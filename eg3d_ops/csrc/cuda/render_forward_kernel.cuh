@@ -1,5 +1,5 @@
-// The renderer forward: one warp takes a ray from coarse samples to its sums. Nothing per sample leaves the
-// warp but the depths, which the backward pass starts from.
+// Forward pass of the renderer. One warp processes a ray from its coarse samples to its sums. Of all values per sample,
+// only the depths leave the warp; the backward pass starts from them.
 #pragma once
 
 #include "render_march.cuh"
@@ -12,7 +12,7 @@ constexpr int kForwardWarps = 8;
 EG3D_BOTH inline constexpr int forward_samples(int samples) { return (samples + 31) / 32 * 32; }
 EG3D_BOTH inline constexpr int forward_floats(int samples) { return kTileFloats + 4 * forward_samples(samples); }
 
-// Depth of coarse sample k of a ray.
+// Returns the depth of coarse sample k of a ray.
 __device__ inline float coarse_depth(const RenderForward& p, long long ray, int k) {
   const float near = p.near[ray], far = p.far[ray];
   const float draw = p.coarse_draws ? p.coarse_draws[ray * p.coarse + k] : 0.5f;
@@ -21,7 +21,7 @@ __device__ inline float coarse_depth(const RenderForward& p, long long ray, int 
   return near + (far - near) * fraction;
 }
 
-// Densities of samples [begin, end). Leaves the warp in step.
+// Computes the densities of samples [begin, end). Ends with a warp barrier.
 template <class T>
 __device__ inline void evaluate_densities(const Scene& s, const Decoder& decoder, const T* planes, const Ray& ray,
                                           const float* depths, int begin, int end, float* tile, float* densities) {
@@ -37,7 +37,7 @@ __device__ inline void evaluate_densities(const Scene& s, const Decoder& decoder
   __syncwarp();
 }
 
-// Sum of weighted colours; lane c returns colour c. Samples that weigh next to nothing are left out: `kept`
+// Returns the sum of weighted colours; lane c returns colour c. Samples with negligible weight are left out; `kept`
 // lists the others.
 template <class T>
 __device__ inline float sum_colors(const Scene& s, const Decoder& decoder, const T* planes, const Ray& ray,
@@ -46,7 +46,7 @@ __device__ inline float sum_colors(const Scene& s, const Decoder& decoder, const
   int num_kept = 0;
   for (int base = 0; base < count; base += 32) {
     const int k = base + lane;
-    // NaN is kept; weights are negative where a ray's end lies before its start.
+    // NaN is kept. The absolute value is needed because weights are negative where a ray's end lies before its start.
     const bool keep = k < count && !(fabsf(at_sample(weights, k, count)) <= kOpaque);
     const unsigned mask = __ballot_sync(kAll, keep);
     if (keep) kept[num_kept + __popc(mask & ((1u << lane) - 1))] = k;
@@ -62,7 +62,8 @@ __device__ inline float sum_colors(const Scene& s, const Decoder& decoder, const
     load_row(tile, lane, features);
     decode(decoder, features, logits);
     const float weight = at_sample(weights, k, count);
-    // Weighted colours take the place of the features: so far each lane reads and writes its own row only.
+    // Weighted colours overwrite the features without a barrier, because so far each lane reads and writes only its own
+    // row.
 #pragma unroll
     for (int c = 0; c < kTile; ++c) tile[lane * kRow + c] = weight * color_of(logits[c]);
     __syncwarp();
@@ -71,7 +72,8 @@ __device__ inline float sum_colors(const Scene& s, const Decoder& decoder, const
   return sum;
 }
 
-// Fine depths [coarse, coarse + fine) from the densities of the coarse samples; `weights` and `cdf` are scratch.
+// Computes the fine depths [coarse, coarse + fine) from the densities of the coarse samples; `weights` and `cdf` are
+// scratch.
 __device__ inline void place_fine(const RenderForward& p, long long ray, float* depths, const float* densities,
                                   float* weights, float* cdf) {
   march(depths, densities, p.coarse, weights, nullptr);
@@ -117,7 +119,7 @@ __device__ inline void render_ray(const RenderForward& p, const Decoder& decoder
   __syncwarp();  // the next ray uses the same scratch
 }
 
-// Shared memory: the decoder, then for each warp its scratch.
+// Shared memory: the decoder, then the scratch of each warp.
 template <class T>
 __global__ void __launch_bounds__(32 * kForwardWarps, 2) render_forward_kernel(RenderForward p, const T* planes) {
   float* const shared = reinterpret_cast<float*>(eg3d_shared);

@@ -1,11 +1,11 @@
-// Along one ray, by one warp: transmittance, importance sampling, sorting. Samples lie in shared memory.
+// Computations of one warp along one ray: transmittance, importance sampling, sorting. Samples are in shared memory.
 #pragma once
 
 #include "render_tile.cuh"
 
 namespace eg3d {
 
-// Samples behind this much transmittance change no output by a float32's rounding.
+// Samples behind a transmittance of at most this value change every output by less than the rounding of float32.
 constexpr float kOpaque = 1e-9f;
 
 // ----- Across the lanes ---------------------------------------------------------------------------------
@@ -16,7 +16,7 @@ __device__ inline float warp_sum(float v) {
   return v;
 }
 
-// Sum or product of the values of this lane and all lanes below.
+// scan_sum and scan_product return the sum and the product of the values of this lane and all lanes below.
 __device__ inline float scan_sum(float v) {
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
@@ -35,15 +35,15 @@ __device__ inline float scan_product(float v) {
   return v;
 }
 
-// Unlike fmaxf, hands NaN on.
+// Returns the larger number. Unlike fmaxf, it propagates NaN.
 __device__ inline float larger(float a, float b) { return a > b || a != a ? a : b; }
 
 // ----- Marching -----------------------------------------------------------------------------------------
 
 // Interval k of a ray, from sample k to sample k + 1.
 struct Interval {
-  float length, depth, density;  // density in the middle, less 1
-  float passed;                  // what is left of the light: exp(-softplus(density) * length)
+  float length, depth, density;  // density in the middle, minus 1
+  float passed;                  // fraction of the light that passes: exp(-softplus(density) * length)
   float alpha;                   // 1 - passed
 };
 
@@ -58,7 +58,8 @@ __device__ inline Interval interval(const float* depths, const float* densities,
   return v;
 }
 
-// weights[k] of the count - 1 intervals and, unless null, the transmittance before each. Leaves the warp in step.
+// Computes weights[k] of the count - 1 intervals and, if `before` is not null, the transmittance before each. Ends with
+// a warp barrier.
 __device__ inline void march(const float* depths, const float* densities, int count, float* weights, float* before) {
   float carried = 1;
   for (int base = 0; base < count - 1; base += 32) {
@@ -75,19 +76,19 @@ __device__ inline void march(const float* depths, const float* densities, int co
   __syncwarp();
 }
 
-// Half the sum of what intervals k - 1 and k have: an average over intervals belongs to its two ends.
+// Returns half the sum of the values of intervals k - 1 and k: each interval contributes equally to its two ends.
 __device__ inline float at_sample(const float* per_interval, int k, int count) {
   return ((k > 0 ? per_interval[k - 1] : 0.f) + (k < count - 1 ? per_interval[k] : 0.f)) / 2;
 }
 
 // ----- Importance sampling ------------------------------------------------------------------------------
 
-// The weights between coarse samples, smoothed, without the first and the last of them.
+// Returns smoothed weight i between coarse samples. The first and the last weight are dropped.
 __device__ inline float smooth_weight(const float* weights, int i) {
   return (larger(weights[i], weights[i + 1]) + larger(weights[i + 1], weights[i + 2])) / 2 + 0.01f + 1e-5f;
 }
 
-// cdf[0 ... coarse - 3] of them. Leaves the warp in step.
+// Computes cdf[0 ... coarse - 3] of the smoothed weights. Ends with a warp barrier.
 __device__ inline void cumulate(const float* weights, int coarse, float* cdf) {
   const int bins = coarse - 3;
   float total = 0;
@@ -104,7 +105,7 @@ __device__ inline void cumulate(const float* weights, int coarse, float* cdf) {
   __syncwarp();
 }
 
-// Where the cdf reaches u. Its knots lie in the middles of the first intervals.
+// Returns the depth at which the cdf reaches u. The knots of the cdf are the midpoints of the first intervals.
 __device__ inline float invert(const float* cdf, const float* depths, int coarse, float u) {
   const int bins = coarse - 3;
   int low = 0, high = bins + 1;  // the number of knots <= u is in low ... high
@@ -124,14 +125,15 @@ __device__ inline float invert(const float* cdf, const float* depths, int coarse
 
 // ----- Sorting ------------------------------------------------------------------------------------------
 
-// Orders like the float does, and gives NaN a place too: every sample must get a rank of its own.
+// Returns an integer with the order of the float. NaN has a place in this order too, because every sample needs a rank
+// of its own.
 __device__ inline int sort_key(float v) {
   const int bits = __float_as_int(v);
   return bits < 0 ? bits ^ 0x7fffffff : bits;
 }
 
-// Each sample counts those before it. For the hundred samples of a ray this is cheaper than it looks beside
-// decoding them, and takes no assumption on their order: random draws are unsorted.
+// Sorts by rank: for each sample, a lane counts the samples before it. For the hundred samples of a ray this costs
+// little compared with decoding them. It assumes nothing about their order, because random draws are unsorted.
 __device__ inline void sort_samples(const float* depths, const float* densities, int count, float* sorted_depths,
                                     float* sorted_densities) {
   __syncwarp();

@@ -1,5 +1,5 @@
-// A tile: 32 samples of one ray, worked on by one warp. Looking features up, a lane is four channels of a sample,
-// so that reads of a texel are coalesced; decoding them, a lane is a sample. In between, features lie in shared
+// A tile is 32 samples of one ray, processed by one warp. In the feature lookup, a lane is four channels of a sample,
+// so that reads of a texel are coalesced. In the decoder, a lane is a sample. In between, features are in shared
 // memory.
 #pragma once
 
@@ -21,22 +21,22 @@ __device__ inline int warp_index() { return threadIdx.x / 32; }
 
 // ----- Decoder ------------------------------------------------------------------------------------------
 
-// The decoder in shared memory, padded with zeros to 32 channels, 32 colours and a multiple of 8 hidden units.
-// A padded unit has no outgoing weights.
+// The decoder in shared memory, padded with zeros to 32 channels, 32 colours and a multiple of 8 hidden units. The
+// outgoing weights of a padded unit are zero.
 struct Decoder {
   int hidden;
   float density_bias;
   const float* w1;       // [hidden][32]
   const float* w2;       // [hidden][32], colours only
   const float* b1;       // [hidden]
-  const float* density;  // [hidden], the density's row of the second layer
+  const float* density;  // [hidden], the row of the second layer for the density
   const float* b2;       // [32], colours only
 };
 
 EG3D_BOTH inline constexpr int padded_hidden(int hidden) { return (hidden + 7) / 8 * 8; }
 EG3D_BOTH inline constexpr int decoder_floats(int hidden) { return padded_hidden(hidden) * (2 * kTile + 2) + kTile; }
 
-// By all threads of a block, which are then in step.
+// Loads the decoder into shared memory. All threads of a block must call it; it ends with a block barrier.
 __device__ inline Decoder load_decoder(const Scene& s, int hidden, float* shared) {
   float *w1 = shared, *w2 = w1 + hidden * kTile, *b1 = w2 + hidden * kTile;
   float *density = b1 + hidden, *b2 = density + hidden;
@@ -54,9 +54,9 @@ __device__ inline Decoder load_decoder(const Scene& s, int hidden, float* shared
   return {hidden, s.b2[0], w1, w2, b1, density, b2};
 }
 
-// Rows of weights are read by all lanes at once, four numbers at a time.
+// All lanes read the same row of weights at once, four numbers at a time.
 __device__ inline float dot_row(const float* row, const float (&v)[kTile]) {
-  float4 sum = make_float4(0, 0, 0, 0);  // four short chains of additions instead of a long one
+  float4 sum = make_float4(0, 0, 0, 0);  // four short chains of additions instead of one long chain
 #pragma unroll
   for (int i = 0; i < kTile; i += 4) {
     const float4 w = *reinterpret_cast<const float4*>(row + i);
@@ -73,8 +73,8 @@ __device__ inline void add_row(const float* row, float factor, float (&sum)[kTil
   }
 }
 
-// softplus and its derivative. The fast intrinsics are off by at most 4e-7 here, less than what rounding adds
-// up to over the units of a layer.
+// softplus and its derivative. The fast intrinsics are wrong by at most 4e-7 here. This is less than the rounding error
+// summed over the units of a layer.
 struct Hidden {
   float value, slope;
 };
@@ -91,7 +91,7 @@ __device__ inline float decode_density(const Decoder& d, const float (&features)
   return density;
 }
 
-// Density, and what the colours are the sigmoid of. Hidden units are used up one by one and never stored.
+// Returns the density, and writes the logits of the colours. Hidden units are used one by one and never stored.
 __device__ inline float decode(const Decoder& d, const float (&features)[kTile], float (&logits)[kTile]) {
   float density = d.density_bias;
 #pragma unroll
@@ -109,7 +109,7 @@ __device__ inline float fast_sigmoid(float x) {
   return x < 0 ? e * r : r;
 }
 
-constexpr float kColorScale = 1.002f;  // slightly wider than [0, 1], which is so reached at finite inputs
+constexpr float kColorScale = 1.002f;  // slightly wider than [0, 1], so that 0 and 1 are reached at finite inputs
 
 __device__ inline float color_of(float logit) { return fast_sigmoid(logit) * kColorScale - 0.001f; }
 
@@ -117,7 +117,7 @@ __device__ inline float color_of(float logit) { return fast_sigmoid(logit) * kCo
 
 struct Ray {
   float origin[3], direction[3];
-  int item;  // of the batch
+  int item;  // index in the batch
 };
 
 __device__ inline Ray load_ray(const Scene& s, long long index) {
@@ -128,13 +128,13 @@ __device__ inline Ray load_ray(const Scene& s, long long index) {
   return ray;
 }
 
-// The four texels around a point of a plane; offset -1: outside, where everything is zero.
+// The four texels around a point of a plane. Offset -1 means outside, where everything is zero.
 struct Corners {
   int offset[4];
   float weight[4];
 };
 
-// Chooses by comparison: an index into registers would send them to memory.
+// Selects by comparison, because an index into an array in registers would move the array to local memory.
 __device__ inline float along(const float (&v)[3], int axis) { return axis == 0 ? v[0] : axis == 1 ? v[1] : v[2]; }
 
 __device__ inline Corners corners(const Scene& s, const Ray& ray, float depth, int plane) {
@@ -143,7 +143,7 @@ __device__ inline Corners corners(const Scene& s, const Ray& ray, float depth, i
   const float u = (along(ray.origin, axis_u) + depth * along(ray.direction, axis_u)) * s.scale;
   const float v = (along(ray.origin, axis_v) + depth * along(ray.direction, axis_v)) * s.scale;
   const float x = ((u + 1) * width - 1) / 2, y = ((v + 1) * height - 1) / 2;
-  const int x0 = __float2int_rd(x), y0 = __float2int_rd(y);  // far out it saturates
+  const int x0 = __float2int_rd(x), y0 = __float2int_rd(y);  // saturates far outside
   const float right = x - (float)x0, low = y - (float)y0;
   Corners c;
 #pragma unroll
@@ -155,15 +155,15 @@ __device__ inline Corners corners(const Scene& s, const Ray& ray, float depth, i
   return c;
 }
 
-// Mean features of the first `count` samples of a tile into `tile`, zeros for the others. `depth` is that of
-// the lane's own sample. Leaves the warp in step.
+// Writes the mean features of the first `count` samples of a tile into `tile`, and zeros for the others. `depth` is the
+// depth of this lane's own sample. Ends with a warp barrier.
 template <class T>
 __device__ inline void lookup(const Scene& s, const T* planes, const Ray& ray, float depth, int count, float* tile) {
   const int texel = texel_size(s.size.channels), channel = lane_index() % 8 * 4;
   const long long plane_size = (long long)s.size.height * s.size.width * texel;
   const T* const item = planes + ray.item * s.size.planes * plane_size + channel;
   const float share = 1.f / s.size.planes;
-  __syncwarp();  // the tile may still be being read
+  __syncwarp();  // other lanes may still be reading the tile
   for (int i = 0; i < kTile; i += 4) {
     const int sample = i + lane_index() / 8;
     const float here = __shfl_sync(kAll, depth, sample);

@@ -1,15 +1,15 @@
-// Where an op runs. The tests have a file of the same name for a device that is the host.
+// The device and the stream on which an op runs. The tests replace this file by one that uses the host as the device.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
 
-// Declared by torch only where USE_CUDA is defined.
+// torch declares this only if USE_CUDA is defined.
 extern "C" AOTI_TORCH_EXPORT AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 
 namespace eg3d {
 
-// While it lives, the device of `t` is the current one; `stream` is torch's current stream on it.
+// Makes the device of `t` the current one as long as this object exists. `stream` is torch's current stream on it.
 class OnDeviceOf {
  public:
   void* stream = nullptr;

@@ -1,4 +1,4 @@
-// What the CUDA bindings ask of tensors.
+// Tensor checks and conversions of the CUDA bindings.
 #pragma once
 
 #include <optional>

@@ -10,7 +10,8 @@ bool alike(const Upfirdn2d& p, int up, int down, int taps) {
   return is(p.x) && is(p.y);
 }
 
-// The kernel made for this case if there is one: StyleGAN's filter has 4 x 4 taps.
+// Returns the kernel specialised for this case if there is one, otherwise the general one. StyleGAN's filter has 4 x 4
+// taps.
 template <class T>
 auto choose_kernel(const Upfirdn2d& p) {
   if (alike(p, 1, 1, 4)) return upfirdn2d_kernel<T, 1, 1, 4>;
@@ -32,7 +33,7 @@ dim3 blocks(const Upfirdn2d& p) {
   check_size("upsampled columns", (long long)p.x.out * p.x.down + p.x.taps);
   check_size("upsampled rows", (long long)p.y.out * p.y.down + p.y.taps);
   const long long across = (columns + kResampleColumns - 1) / kResampleColumns;
-  // Each thread takes several rows, so that what it works out about its column pays.
+  // Each thread processes several rows, which amortises what it computes for its column.
   const long long along = (rows + 4 * kResampleRows - 1) / (4 * kResampleRows);
   return dim3((unsigned)across, (unsigned)(along < 65535 ? along : 65535));
 }

@@ -1,4 +1,4 @@
-// What the kernel of upfirdn2d is told, and its launcher.
+// Arguments of the upfirdn2d kernel, and its launcher.
 #pragma once
 
 #include "common.h"
@@ -11,13 +11,13 @@ struct ResampleAxis {
 
 struct Upfirdn2d {
   ResampleAxis x, y;
-  int images;  // planes of the memory layout: N * C, or N where channels lie innermost
-  int inner;   // numbers per pixel, treated alike: 1, or C
+  int images;  // planes of the memory layout: N * C, or N if channels are innermost
+  int inner;   // numbers per pixel, all treated the same: 1, or C
   bool flip;   // correlation instead of convolution
   double gain;
 };
 
-// `filter` has [y.taps, x.taps] float32.
+// `filter` is float32 [y.taps, x.taps].
 void launch_upfirdn2d(ElementType, const Upfirdn2d&, const void* x, const float* filter, void* y, void* stream);
 
 }  // namespace eg3d

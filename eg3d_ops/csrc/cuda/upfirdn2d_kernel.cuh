@@ -1,7 +1,7 @@
-// Insert zeros, pad or crop, filter, decimate, without ever forming the image with the zeros.
+// Inserts zeros, pads or crops, filters and decimates, but never stores the image with the zeros.
 //
 // Along one axis, with k the filter in the order of a correlation, y[o] = sum_i x[i] k[i up + before - o down].
-// An output pixel therefore meets every up-th tap only, one per input pixel it covers.
+// An output pixel therefore uses only every up-th tap, one per input pixel that the filter covers.
 #pragma once
 
 #include "numeric.cuh"
@@ -9,13 +9,13 @@
 
 namespace eg3d {
 
-// The taps that output pixel `o` meets: `tap`, `tap + up`, ..., on input pixels `pixel`, `pixel + 1`, ...
+// The taps that output pixel `o` uses: `tap`, `tap + up`, ..., on input pixels `pixel`, `pixel + 1`, ...
 struct TapWindow {
   int tap, pixel;
 };
 
 __device__ inline TapWindow tap_window(int o, int up, int down, int before) {
-  const int start = o * down - before;  // place of tap 0 among the upsampled pixels
+  const int start = o * down - before;  // position of tap 0 among the upsampled pixels
   int tap = -start % up;
   if (tap < 0) tap += up;
   return {tap, (start + tap) / up};
@@ -23,7 +23,7 @@ __device__ inline TapWindow tap_window(int o, int up, int down, int before) {
 
 constexpr int kResampleColumns = 32, kResampleRows = 8;  // threads of a block
 
-// Up, Down and Taps known at compile time, alike along x and y; 0: they are in `p`.
+// Up, Down and Taps are known at compile time and equal along x and y; 0 means that they are in `p`.
 template <class T, int Up, int Down, int Taps>
 __global__ void __launch_bounds__(kResampleColumns* kResampleRows)
     upfirdn2d_kernel(Upfirdn2d p, const T* __restrict__ x, const float* __restrict__ filter, T* __restrict__ y) {
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kResampleColumns* kResampleRows)
   const int up_x = Up ? Up : p.x.up, up_y = Up ? Up : p.y.up;
   const int down_x = Down ? Down : p.x.down, down_y = Down ? Down : p.y.down;
   const int taps_x = Taps ? Taps : p.x.taps, taps_y = Taps ? Taps : p.y.taps;
-  const int column = blockIdx.x * kResampleColumns + threadIdx.x;  // neighbours are neighbours in memory
+  const int column = blockIdx.x * kResampleColumns + threadIdx.x;  // neighbouring threads use neighbouring memory
   if (column >= p.x.out * p.inner) return;
   const int ox = p.inner == 1 ? column : column / p.inner;
   const int channel = column - ox * p.inner;

@@ -1,2 +1,2 @@
-// Found before the toolkit's file of this name.
+// Replaces the CUDA toolkit's file of this name, because this folder is first in the include path.
 #include "emulator.h"

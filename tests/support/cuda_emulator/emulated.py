@@ -1,7 +1,7 @@
-"""The CUDA ops on the CPU: bindings, launchers and kernels, all from the sources of the real library.
+"""Run the CUDA ops on the CPU, with the bindings, launchers and kernels of the real library.
 
-They become the CPU ops of a library of their own, `torch.ops.eg3d_emulated`. That shows what the kernels
-compute, and nothing of what only a GPU does: its arithmetic (fused multiply-add, fast intrinsics), its
+They are registered as the CPU ops of a separate library, `torch.ops.eg3d_emulated`. This shows what the kernels
+compute. It does not show what only a GPU does: its arithmetic (fused multiply-add, fast intrinsics), its
 memory model, its speed.
 """
 
@@ -27,12 +27,12 @@ OPS = ("bias_act", "bias_act_grad", "bias_act_grad2", "upfirdn2d", "render_rays"
 
 @functools.cache
 def load() -> tuple[Any, ctypes.CDLL]:
-    """The ops, and the library with the switches of the emulator. Raises BuildError without a compiler."""
+    """Return the ops and the library with the switches of the emulator. Raise BuildError if there is no compiler."""
     path = _build_library()
     library = torch.library.Library("eg3d_emulated", "DEF")
     for op in OPS:
         library.define(str(getattr(torch.ops.eg3d_ops, op).default._schema).removeprefix("eg3d_ops::"))
-    load.definitions = library  # type: ignore[attr-defined]  # the definitions live as long as the object
+    load.definitions = library  # type: ignore[attr-defined]  # the object keeps the definitions alive
     torch.ops.load_library(str(path))
     switches = ctypes.CDLL(str(path))
     switches.emulator_self_test.restype = ctypes.c_char_p
@@ -41,7 +41,7 @@ def load() -> tuple[Any, ctypes.CDLL]:
 
 @contextmanager
 def reversed_threads() -> Iterator[None]:
-    """Threads and blocks come to turn in the opposite order."""
+    """Run threads and blocks in the opposite order."""
     _, switches = load()
     switches.emulator_reverse(1)
     try:
@@ -56,7 +56,7 @@ def _build_library() -> Path:
     torch_folder = _build.find_torch()
     command = [
         *(_build.find_cxx(), *_build.HOST_FLAGS, "-O1", "-shared"),
-        # The emulator's longjmp leaves stacks in a way that hardened builds take for an attack.
+        # The emulator's longjmp switches stacks, which hardened builds take for an attack.
         "-U_FORTIFY_SOURCE",
         *(f"-I{FOLDER}", f"-I{_build.CSRC}", "-isystem", str(torch_folder / "include")),
         *map(str, sources),
@@ -70,7 +70,7 @@ def _build_library() -> Path:
     path = CACHE / f"emulated-{digest}{_build.SUFFIX}"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")  # other processes of the test run may be building too
+        scratch = path.with_suffix(f".{os.getpid()}")  # other processes of the test run may build at the same time
         done = subprocess.run([*command, "-o", str(scratch)], capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"the CUDA sources do not compile for the host:\n{done.stderr[:4000]}")

@@ -1,4 +1,4 @@
-// The scheduler of the fibers, and a run time that knows one small device.
+// The scheduler of the fibers, and a CUDA runtime with one small device.
 #include "emulator.h"
 
 #include <setjmp.h>
@@ -15,14 +15,15 @@ uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 constexpr size_t kMostShared = 96 * 1024;                   // per block, as on a V100
-float4 eg3d_shared[(kMostShared + 1024) / sizeof(float4)];  // with a margin nobody may touch
+float4 eg3d_shared[(kMostShared + 1024) / sizeof(float4)];  // with a margin that must stay unchanged
 
 namespace {
 
 constexpr size_t kStackBytes = 64 * 1024;
 constexpr unsigned char kPoison = 0xff;  // a float of such bytes is NaN
 
-// A fiber is entered once through ucontext, then switched by setjmp and longjmp, which need no system call.
+// A fiber is entered once through ucontext. After that, setjmp and longjmp switch fibers, because they need no system
+// call.
 struct Fiber {
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   ucontext_t entry;
@@ -33,15 +34,15 @@ struct Fiber {
   int line;
 };
 
-std::vector<Fiber> fibers;          // kept between blocks: stacks are not cheap
-std::vector<uint32_t> warp_values;  // what the threads of each warp brought to their last exchange
+std::vector<Fiber> fibers;          // kept between blocks, because stacks are expensive
+std::vector<uint32_t> warp_values;  // values that the threads of each warp passed to their last exchange
 std::vector<uint32_t> block_values;
 ucontext_t never_used;
 jmp_buf scheduler;
 unsigned current, num_threads;
 bool reversed;
 const std::function<void()>* kernel_body;
-std::string failure, last_failure;  // not yet asked for, and asked for; empty: none
+std::string failure, last_failure;  // error not yet queried, and error of the last query; empty: none
 std::map<const void*, int> allowed_shared;
 
 void fiber_main() {
@@ -60,7 +61,7 @@ void resume(unsigned index) {
   setcontext(&f.entry);
 }
 
-// Lets the threads [begin, end) go on if all of them wait for each other.
+// If all threads [begin, end) wait for each other, lets them continue and returns true.
 bool release(Scope scope, unsigned begin, unsigned end, std::vector<uint32_t>& values) {
   for (unsigned i = begin; i < end; ++i)
     if (!fibers[i].waiting || fibers[i].scope != scope || fibers[i].line != fibers[begin].line) return false;
@@ -82,7 +83,7 @@ void start_fibers() {
   }
 }
 
-// Runs a warp until its threads are done or wait for other warps; whether it did anything.
+// Runs a warp until its threads are done or wait for other warps. Returns whether any thread ran.
 bool run_warp(unsigned begin) {
   bool ran = false;
   do {
@@ -95,7 +96,7 @@ bool run_warp(unsigned begin) {
   return ran;
 }
 
-// One warp after another goes as far as it can, so that none finds the others in step by chance.
+// Runs one warp after another as far as possible, so that warps are never in step by chance.
 void run_block() {
   start_fibers();
   for (;;) {
@@ -196,7 +197,7 @@ __nv_bfloat16 __float2bfloat16_rn(float v) {
 // ----- Run time -----------------------------------------------------------------------------------------
 
 const char* cudaGetErrorString(cudaError_t) { return last_failure.c_str(); }
-cudaError_t cudaGetLastError() {  // and forgets it
+cudaError_t cudaGetLastError() {  // also clears the error
   last_failure.swap(failure), failure.clear();
   return last_failure.empty() ? cudaSuccess : 1;
 }

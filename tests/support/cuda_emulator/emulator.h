@@ -1,9 +1,9 @@
-// Lets a host compiler take the CUDA sources as they are and run their blocks on the CPU.
+// Lets a host compiler build the unchanged CUDA sources, and runs their blocks on the CPU.
 //
-// The threads of a block are fibers. Each runs alone until it has to wait for others: at a barrier, a shuffle
-// or a vote. So a run is deterministic, and the order in which threads come to turn can be reversed: code that
-// reads what another thread writes, with no barrier in between, then gives another result. Shared memory holds
-// NaN at the start of each block. Only what the kernels use is here, and only full masks.
+// The threads of a block are fibers. Each runs alone until it has to wait for others: at a barrier, a shuffle or a
+// vote. A run is therefore deterministic. The order of the threads can be reversed: code that reads what another thread
+// writes, with no barrier in between, then gives another result. Shared memory holds NaN at the start of each block.
+// Only what the kernels use is supported, and only full masks.
 #pragma once
 
 #include <cmath>
@@ -46,8 +46,8 @@ namespace emulator {
 
 enum class Scope { warp, block };
 
-// Waits until all threads of the warp or block have called this from the same line, then gives each thread the
-// values they all brought; `first` is that of the warp's or block's thread 0.
+// Waits until all threads of the warp or block have called this from the same line. Returns the values of all of them;
+// the first is that of the warp's or block's thread 0.
 const uint32_t* exchange(Scope scope, uint32_t value, int line);
 unsigned thread_of_block();
 void run_grid(const void* kernel, dim3 grid, dim3 block, size_t shared, const std::function<void()>& body);
@@ -159,5 +159,5 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(Parameters...), Arguments&&... arguments) {
   const auto body = [&] { kernel(Parameters(arguments)...); };
   emulator::run_grid(reinterpret_cast<const void*>(kernel), c->gridDim, c->blockDim, c->dynamicSmemBytes, body);
-  return cudaSuccess;  // cudaGetLastError tells
+  return cudaSuccess;  // cudaGetLastError reports errors
 }

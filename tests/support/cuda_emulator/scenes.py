@@ -1,4 +1,4 @@
-"""Small scenes for the renderer, in float64, and calls of the emulated op on them in float32."""
+"""Small scenes for the renderer in float64, and functions that run the emulated op on them in float32."""
 
 from typing import Any
 
@@ -28,9 +28,9 @@ def scene(
     disparity: bool = False,
     far: float = 1.6,
     contrast: float = 2.0,  # of the planes
-    density: float = 0.0,  # added everywhere: far up, opaque from the first sample on; far down, empty
+    density: float = 0.0,  # added to every density; 60: opaque from the first sample on, -40: empty
 ) -> dict[str, Any]:
-    """Arguments of `_render_rays`: rays through two boxes, some of them past it."""
+    """Return the arguments of `_render_rays` for a batch of two scenes. Some of the rays miss the box."""
     n = 2
     towards = normal(n, rays, 3, seed=2) * 0.3 + torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     w2, b2 = normal(1 + colors, hidden, seed=6) / hidden**0.5, normal(1 + colors, seed=7) * 0.3

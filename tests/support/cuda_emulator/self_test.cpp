@@ -1,4 +1,4 @@
-// Kernels with and without the mistakes that the emulator must bring to light.
+// A kernel with and without the mistakes that the emulator must detect.
 #include <cuda_runtime.h>
 
 extern __shared__ float4 eg3d_shared[];
@@ -7,7 +7,7 @@ namespace {
 
 enum Mistake { none, no_barrier, divided_barrier, too_little_shared };
 
-// Each thread hands its index to its left neighbour, around the block.
+// Each thread passes its index to its left neighbour; thread 0 passes it to the last thread.
 __global__ void pass_left(Mistake mistake, float* out) {
   float* const shared = reinterpret_cast<float*>(eg3d_shared);
   const int i = threadIdx.x, n = blockDim.x;
@@ -21,7 +21,7 @@ __global__ void pass_left(Mistake mistake, float* out) {
 
 }  // namespace
 
-// 64 floats; returns what went wrong, or null.
+// Runs the kernel on 64 floats. Returns the error message, or null.
 extern "C" __attribute__((visibility("default"))) const char* emulator_self_test(Mistake mistake, float* out) {
   cudaLaunchConfig_t config{};
   config.blockDim = dim3(64);

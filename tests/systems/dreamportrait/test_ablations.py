@@ -1,4 +1,7 @@
-"""The paper's ablations: what is planned, what is done again, and what is said of orderings. Nothing is trained."""
+"""Tests of the paper's ablations: rows and tables, planned jobs, continued studies, verdicts on orderings.
+
+Training and measuring are replaced by stand-ins, except in the section on real training.
+"""
 
 import json
 import math
@@ -43,7 +46,7 @@ MINI = ROOT / "configs" / "dreamportrait" / "mini.yaml"
 
 
 def study(folder: Path, names: str | None = "base,no-gate", path: Path | None = None, **changes) -> Study:
-    """On settings for which CLIP's weight was measured, wherever configs/dreamportrait/mini.yaml is by now."""
+    """Return a study, by default of mini.yaml with the settings for which CLIP's weight was measured."""
     if path is None:
         path = folder / "whole.yaml"
         path.write_text(load_config(MINI, [f"{key}={value}" for key, value in CLIP_WEIGHT_FOR.items()]).to_yaml())
@@ -71,7 +74,7 @@ def test_tables():
     guides = TABLES[0].claims()
     assert len(guides) == 9
     assert Claim("fid", "no-guidance", "base") in guides and Claim("r_precision", "clip", "base") in guides
-    assert Claim("fid", "no-gate", "base") in TABLES[1].claims()  # in the table, whatever the text says
+    assert Claim("fid", "no-gate", "base") in TABLES[1].claims()  # as in the table; the paper's text disagrees
     assert Claim("fid", "base", "freeze-d") in TABLES[2].claims()
     assert {claim.metric for claim in TABLES[4].claims()} == {"diversity", "r_precision", "msc"}
     named = {line.row for table in TABLES for line in table.lines}
@@ -85,7 +88,7 @@ def test_choosing_rows():
         choose("base,gate")
 
 
-# Plans.
+# Planned jobs.
 
 
 def test_seeds_come_before_rows(tmp_path):
@@ -139,11 +142,11 @@ def test_the_judge_does_not_guide(tmp_path, monkeypatch):
         check(study(tmp_path, "clip"))
 
 
-# Doing it.
+# Running the jobs.
 
 
 class Stubs:
-    """In place of training and measuring."""
+    """Stand-ins for training and measuring, which record the jobs. A row in `broken` raises its exception."""
 
     def __init__(self, **broken: Exception) -> None:
         self.broken, self.done = broken, []
@@ -215,7 +218,7 @@ def test_results_of_other_settings(tmp_path, changes, message):
 
 
 def test_a_training_of_other_settings(tmp_path):
-    """Interrupted, and there is no result yet."""
+    """An interrupted training without a result must also have the settings of the study."""
     given = study(tmp_path)
     folder = given.out / "trainings" / "base-seed0"
     folder.mkdir(parents=True)
@@ -229,7 +232,7 @@ def test_a_training_of_other_settings(tmp_path):
 def test_a_damaged_result(tmp_path, text):
     given = study(tmp_path)
     write_text(result_path(given.out, Job(BASE, 0)), text)
-    with pytest.raises(ValueError, match=r"base-seed0\.json is no result of an ablation: .*; delete it"):
+    with pytest.raises(ValueError, match=r"base-seed0\.json is not a result of an ablation: .*; delete it"):
         check(given)
 
 
@@ -254,7 +257,7 @@ def test_an_interruption_keeps_what_is_done_and_the_time(tmp_path, monkeypatch):
 
 
 def test_all_rows_read_one_configuration(tmp_path):
-    """Whatever happens to the file meanwhile."""
+    """All rows must use the configuration read at the start, even if the file changes meanwhile."""
     given, stubs, found = study(tmp_path), Stubs(), []
     train = stubs.train
 
@@ -291,12 +294,12 @@ def test_train_py_is_a_process_of_its_own(tmp_path):
         runs.train_row(given, job)
 
 
-# Real parts, of the smallest size.
+# Real training and measuring, with tiny networks.
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Study:
-    """A whole method without a guide, on tiny networks."""
+    """Return a study of a method without guidance, on tiny networks."""
     sources = write_sources(tmp_path / "sources")
     clip, path = sources / "CLIP", tmp_path / "tiny.yaml"
     _, config, *words = arguments(sources, tmp_path, "samples.prompts=[]")
@@ -317,18 +320,18 @@ def test_the_pretrained_generator(tiny):
     assert runs.measure_row(tiny, job, portrait)["scores"] == found["scores"]
 
 
-@pytest.mark.slow  # processes that import PyTorch
+@pytest.mark.slow  # starts processes that import PyTorch
 def test_a_training(tiny):
     job = Job(ROWS["no-gate"], 1)
     portrait = runs.train_row(tiny, job)
     assert not load_portrait(portrait).generator.conditioning.gate
     assert yaml.safe_load((portrait.parent / "config.yaml").read_text())["run"]["seed"] == 1
-    assert runs.train_row(tiny, job) == portrait  # once more: nothing is left to do
+    assert runs.train_row(tiny, job) == portrait  # the second run has nothing left to do
     assert runs.measure_row(tiny, job, portrait)["checkpoint"]["checkpoint"] == str(portrait)
 
 
 def test_the_weight_of_clip(tiny, monkeypatch):
-    """A loss whose slope is `size` at each number of a picture."""
+    """Use losses whose gradient is known: for one picture it is `size` at each number of the picture."""
     sizes = {"sds": 3.0, "clip": 0.5}
     monkeypatch.setattr(
         clip_weight.build,
@@ -361,8 +364,8 @@ def of(*values: float) -> dict[int, Measured]:
         ((2, 4), (1, 3), "within noise"),
         ((5, 5), (5, 5), "within noise"),
         ((5, 5), (6, 6), "holds"),
-        ((1,), (6, 8), "the paper's way, of one seed"),
-        ((1,), (0.5, 8), "reversed, of one seed"),
+        ((1,), (6, 8), "same direction, one seed"),
+        ((1,), (0.5, 8), "reversed, one seed"),
         ((1,), (1, 8), "within noise"),
         ((), (6, 8), "not run"),
     ],
@@ -384,7 +387,7 @@ def test_only_common_seeds():
 
 
 def test_one_seed_with_intervals():
-    """Newcombe 1998, method 10: 56 of 70 less 48 of 80 is 0.2, within 0.0524 .. 0.3339."""
+    """Newcombe 1998, method 10: 56/70 - 48/80 = 0.2, with the interval 0.0524 .. 0.3339."""
     few, many = (Measured(k / n, *wilson(k / n, n)) for k, n in ((48, 80), (56, 70)))
     found = verdict({0: few}, {0: many})
     assert found.word == "holds" and found.difference - found.noise == pytest.approx(0.0524, abs=1e-4)

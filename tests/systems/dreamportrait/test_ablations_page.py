@@ -1,4 +1,4 @@
-"""eval/ablations.py as a command, and the page it writes, from results made by hand."""
+"""Tests of the command eval/ablations.py and of the page it writes, on hand-made results."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ IMAGES = load_config(MINI).stages[-1].images
 
 
 def result(row: str, seed: int, share: float, fid: float = 0.05, **settings) -> dict:
-    """share: R-P; MSC is ten times it."""
+    """Return the result of one job, with R-Precision `share` and MSC 10 * `share`."""
     computed_ = computed(load_config(MINI, [*ROWS[row].changes, f"run.seed={seed}"]))
     return {
         "row": row,
@@ -57,7 +57,7 @@ def result(row: str, seed: int, share: float, fid: float = 0.05, **settings) -> 
 
 
 def lines(text: str, start: str) -> list[list[str]]:
-    """Cells of the table rows that start so."""
+    """Return the cells of the table rows that begin with `start`."""
     return [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith(f"| {start}")]
 
 
@@ -77,7 +77,7 @@ def test_what_was_run():
     page = render(found)
     (ours,) = lines(page, "w/ D-SDS")
     assert ours[1:7] == ["3", "0.0500 +- 0.0000", "4.20 +- 0.20", "42.0 +- 2.0", "0.250 +- 0.000", "62.5 +- 0.0"]
-    noise = f"{2 / 2**0.5:.1f}"  # of 2 and 0
+    noise = f"{2 / 2**0.5:.1f}"  # from standard deviations 2 and 0
     (claim,) = lines(page, "R-P: w/o D-SDS (27.31) < w/ D-SDS")
     assert claim[1:] == [f"+32.0, noise {noise}", "3", "**holds**"]
     (claim,) = lines(page, "FID: w/o D-SDS (21.77) < w/ D-SDS")
@@ -89,8 +89,10 @@ def test_what_was_run():
     assert f"`python eval/ablations.py --world mini --seeds 3 --images {IMAGES} --samples 1000`" in page
     assert lines(page, "machine time")[0][1] == "3.00 h of training, 0.10 h of measuring"
     assert lines(page, "rows not run")[0][1].startswith("pretrained, clip, no-pooling")
-    assert lines(page_of_a_critic(True), "the critic")[0][1].startswith("in all rows it also judges whether")
-    assert lines(page_of_a_critic(False), "the critic")[0][1] == "judges pictures, as the paper's"
+    assert lines(page_of_a_critic(True), "discriminator")[0][1].startswith(
+        "except in row freeze-d, it also judges whether"
+    )
+    assert lines(page_of_a_critic(False), "discriminator")[0][1] == "judges pictures only, as in the paper"
     assert "0.1.0 dddddddddd" in page and "a processor, 2 threads, PyTorch 2.10" in page
 
 
@@ -103,7 +105,7 @@ def test_what_does_not_hold_is_said():
     page = render(found)
     (short,) = lines(page, "Table 2a")
     assert short[2:] == [
-        "not run: 6; the paper's way, of one seed: 1; reversed, of one seed: 1; does not hold: 1",
+        "not run: 6; same direction, one seed: 1; reversed, one seed: 1; does not hold: 1",
         "MSC: not no-guidance < base; R-P: not no-guidance < base",
     ]
     (claim,) = lines(page, "R-P: w/o D-SDS (27.31) < w/ D-SDS")
@@ -111,7 +113,7 @@ def test_what_does_not_hold_is_said():
     (claim,) = lines(page, "R-P: w/ local < both")
     assert claim[3] == "**within noise**"
     (claim,) = lines(page, "MSC: w/ local < both")
-    assert claim[1:] == ["-0.10", "1", "**reversed, of one seed**"]
+    assert claim[1:] == ["-0.10", "1", "**reversed, one seed**"]
     assert lines(page, "w/ local")[0][4] == "11.0 (9.0 to 13.0)"
 
 
@@ -145,7 +147,7 @@ def run(*words: object):
         (["--rows", "base,nose"], "--rows base,nose: no row 'nose'; must be some of pretrained,base"),
         (["--images", 17, "--rows", "base"], "17 images are no whole number of batches"),
         (["--config", "/no/such.yaml"], "/no/such.yaml is not there"),
-        (["--plan", "--render"], "do one thing each"),
+        (["--plan", "--render"], "exclude each other"),
     ],
 )
 def test_wrong_commands(tmp_path, words, message):
@@ -161,7 +163,7 @@ def test_rendering_alone(tmp_path: Path):
     assert done.exit_code == 0, done.output
     assert (tmp_path / "page.md").read_text() == render([json.loads(json.dumps(made))])
     done = run("--render", "--out", tmp_path / "none", "--page", tmp_path / "page.md")
-    assert done.exit_code == 1 and "is not there; name the folder" in done.output
+    assert done.exit_code == 1 and "is not there; name the --out folder" in done.output
 
 
 def test_the_weight_of_clip_as_it_is_written_down(monkeypatch):
@@ -179,7 +181,7 @@ def test_the_weight_of_clip_as_it_is_written_down(monkeypatch):
 def test_the_plan(tmp_path):
     done = run("--plan", "--rows", "pretrained,no-gate", "--seeds", 2, "--out", tmp_path)
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[0] == "# pretrained-seed0: measured as it is"
+    assert done.output.splitlines()[0] == "# pretrained-seed0: measured without training"
     assert (
         done.output.count(
             "python train.py --config configs/dreamportrait/mini.yaml --set 'model.conditioning.gate=false'"

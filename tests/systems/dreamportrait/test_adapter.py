@@ -1,4 +1,4 @@
-"""The gated cross-attention adapter against its formula, and what it does not do."""
+"""Tests of the gated cross-attention adapter: formula, start of training, padding, memory and precision."""
 
 import math
 
@@ -37,7 +37,7 @@ def words() -> Tensor:
 
 
 def written_out(adapter: GatedCrossAttention, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-    """Equation 3 with everything spread out, concatenated and multiplied by hand."""
+    """Compute equation 3 by hand: expand everything to full size, concatenate and multiply."""
 
     def linear(layer: nn.Module, y: Tensor) -> Tensor:
         return y @ layer.weight.T / y.shape[-1] ** 0.5 + layer.bias
@@ -79,16 +79,16 @@ def test_a_fresh_one_changes_nothing(x, words, gated, layout):
 
 
 def moving(adapter: GatedCrossAttention, x: Tensor, words: Tensor) -> set[str]:
-    """The parameters with a gradient that is not zero."""
+    """Return the names of the parameters whose gradient is not zero."""
     adapter.zero_grad()
     (adapter(x, words, MASK) * torch.randn(x.shape)).sum().backward()
     return {name for name, p in adapter.named_parameters() if p.grad.any()}
 
 
 def test_what_learns_at_the_start(x, words):
-    """Only gamma: everything else acts through tanh(gamma) = 0. Once it has moved, all do.
+    """At first only gamma learns, because all other parameters act through tanh(gamma) = 0. Then all learn.
 
-    The key's bias does not: it adds the same to all scores of a query, which the softmax takes out again.
+    The key's bias never learns: it adds the same number to all scores of a query, which the softmax cancels.
     """
     adapter = make(trained=False)
     everything = set(dict(adapter.named_parameters())) - {"key.bias"}
@@ -115,7 +115,7 @@ def test_padding_has_no_influence(x, words):
     assert torch.equal(adapter(x, other, MASK), out)
     (gradient,) = torch.autograd.grad(out.sum(), words)
     assert not gradient[~MASK].any() and gradient[MASK].any(-1).all()
-    # Without the padding the same, but summed in another order.
+    # Without the padding the result is the same, but summed in another order.
     torch.testing.assert_close(adapter(x[1:], words[1:, :3], MASK[1:, :3]), out[1:], rtol=1e-5, atol=1e-5)
 
 
@@ -129,20 +129,20 @@ def test_each_sample_has_its_own_words(x, words):
 
 @pytest.mark.parametrize("pooling", [True, False])
 def test_a_place_is_seen_along_its_row_and_column(x, words, pooling):
-    """Where on XY, YZ, ZX it is attended otherwise once the pixel at row 1 and column 2 of x has changed."""
+    """A change of the pixel at row 1, column 2 must change the result on XY, YZ, ZX only where this pixel is seen."""
     adapter = make(axes="xy_yz_zx", pooling=pooling)
     changed = x.clone()
     changed[:, :, 1, 2] += 1
     places = (adapter(changed, words, MASK) != adapter(x, words, MASK)).any(1)[0]
     expected = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     expected[1, 2] = True
-    if pooling:  # columns along a plane's height show at row 2 of the other, columns along width at column 1
+    if pooling:  # pooled columns along the height change row 2, pooled columns along the width column 1
         expected[2] = expected[:, 1] = True
     assert torch.equal(places, expected)
 
 
 class LargestTensor(TorchDispatchMode):
-    """How many numbers the largest result of any operation has, gradients included."""
+    """Records how many numbers the largest result of any operation has, gradients included."""
 
     numbers = 0
 
@@ -155,7 +155,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_matrix_of_attention():
-    """At 256 x 256 and 77 words nothing is larger than the tokens; scores would be 18 times that."""
+    """At 256 x 256 and 77 words no tensor may be larger than the tokens; scores would be 19 times as large."""
     torch.manual_seed(0)
     size, length = 256, 77
     adapter = GatedCrossAttention(CHANNELS, TEXT, PLANE_AXES["official"], DIM, HEADS)
@@ -168,7 +168,7 @@ def test_no_matrix_of_attention():
 
 
 def test_low_precision(x, words):
-    """The parameters stay float32; bfloat16 has 8 bits, the error is that of a few roundings in a row."""
+    """The parameters stay float32. bfloat16 has 8 significant bits, so the error is that of a few roundings."""
     adapter = make()
     out = adapter(x.bfloat16(), words, MASK)
     assert out.dtype == torch.bfloat16

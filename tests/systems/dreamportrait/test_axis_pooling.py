@@ -1,6 +1,7 @@
-"""What planes see of each other, for the released axes and for three different planes.
+"""Tests of what planes see of each other, for the released axes and for three different planes.
 
-Tables say it by hand; points of the box, looked up with the renderer's own function, say it again.
+The expected cells are in a hand-made table. A second test computes them from points of the box, which it looks up
+with the renderer's own function.
 """
 
 import pytest
@@ -12,7 +13,7 @@ from eg3d_ops.planes import PLANE_AXES, PlaneAxes, sample_planes
 
 SIZE, ROW, COLUMN = 4, 1, 2
 
-# (the plane that sees, the plane with one cell set, at row i and column j): the cells that see it.
+# (plane that pools, plane whose cell at row i and column j is set): the cells of the first plane that see this cell.
 SEEN = {
     "official": {  # XY, XZ, ZX: width runs along the first axis, height along the second
         (0, 1): "column j",  # XZ's j is x, which is XY's width
@@ -60,7 +61,7 @@ def test_one_hot(name: str, plane: int, other: int) -> None:
 
 
 def points_and_cells(axes: PlaneAxes) -> tuple[Tensor, list[Tensor]]:
-    """The centres of all cells of the box [1, M, 3], and which cell of each plane the renderer looks up there [M]."""
+    """Return the centres of the box's cells [1, M, 3], and for each plane the cells that the renderer looks up [M]."""
     centres = (torch.arange(SIZE) + 0.5) / SIZE - 0.5
     points = torch.cartesian_prod(centres, centres, centres)[None]
     numbers = torch.arange(SIZE * SIZE, dtype=torch.float32).reshape(1, 1, 1, SIZE, SIZE).expand(1, 3, 1, SIZE, SIZE)

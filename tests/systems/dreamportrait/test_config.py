@@ -1,4 +1,4 @@
-"""Configurations: every shipped file is valid, everything wrong is said at once, and a resolved one reads back."""
+"""Tests of configurations: shipped files are valid, all problems are reported at once, a resolved file reads back."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-# What is shipped.
+# Shipped files.
 
 
 def test_the_named_files_are_there():
@@ -90,7 +90,7 @@ def test_each_ablation_is_one_key(override):
     assert differing == [section]
 
 
-# What is wrong.
+# Problems.
 
 
 def test_everything_wrong_is_said_at_once(tmp_path):
@@ -121,7 +121,7 @@ stages:
         "guidance.t_min and guidance.t_max: 0.99 must be below 0.98",
         "stages.0.images and data.batch: 1500 images are no whole number of batches of 16",
         "1488 and 1504",
-        "stages.1.name: one is there twice",
+        "stages.1.name: one is used twice",
         "data.batch and stages.1.accumulate: a batch of 16 does not divide into 3 parts",
     ):
         assert expected in text, expected
@@ -134,8 +134,8 @@ stages:
         ("model.conditioning={global_path: false, local_path: false}", "turn one on"),
         ("model.conditioning.adapters=[]", "model.conditioning.local_path=false instead"),
         ("model.conditioning.adapters=[8,4]", "ascending"),
-        ("loss={keep_weight: 1.0}\nmodel.conditioning.plain_mapper=true", "nothing to w that could be kept short"),
-        ("model.conditioning.heads=3", "64 do not divide into 3 heads"),
+        ("loss={keep_weight: 1.0}\nmodel.conditioning.plain_mapper=true", "no offset to w that could be penalised"),
+        ("model.conditioning.heads=3", "64 channels do not divide into 3 heads"),
         ("data.captions=a.jsonl", "writes its own captions"),
         ("data.kind=zip", "'zip': input should be 'miniworld' or 'folder'"),
         ("stages=[]", "the paper has two"),
@@ -209,7 +209,7 @@ def test_configurations_do_not_change(minimal):
         config.run.seed = 3
 
 
-# Lengths.
+# Stages and batches.
 
 
 def stages(config: Config, *seen: int) -> list[str]:

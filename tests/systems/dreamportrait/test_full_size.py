@@ -1,4 +1,4 @@
-"""The paper's sizes are real: one whole step of stage 2, in shapes by default, in numbers when there is time."""
+"""Tests of one whole step of stage 2 in the paper's sizes: with shapes alone or, in the slow test, with numbers."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dreamportrait.systems.dreamportrait.config import Config
 from eg3d_ops import _backend
 
-# Super-resolution is trained without noise, so that the strengths of its noise are weights without a use.
+# Super-resolution is trained without noise, so the weights for its noise strength are not used.
 UNUSED = [f"generator.generator.superresolution.block{i}.conv{j}.noise_strength" for i in (0, 1) for j in (0, 1)]
 SUPPORT = ROOT / "tests" / "support"
 
@@ -28,13 +28,13 @@ def count(network: nn.Module) -> int:
 
 @pytest.fixture
 def values_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fake tensors have none: checks of cameras and filters rest, as they do while torch.compile traces."""
+    """Skip checks of camera and filter values, as torch.compile's tracing does: fake tensors have no values."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
 
 
 @pytest.fixture
 def compiled_ops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ops' fake kernels and gradients are Python, so that no library is needed."""
+    """Choose the compiled ops. Their fake kernels and gradients are Python, so no library is needed."""
     monkeypatch.setattr(_backend, "_resolve", lambda impl, device: True)
 
 
@@ -56,8 +56,9 @@ def test_the_sizes_are_the_published_ones() -> None:
     assert networks.portrait.config.image_resolution == 512
 
 
-@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # copy.deepcopy, of the average
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # from copy.deepcopy for the average
 @pytest.mark.usefixtures("values_are_not_looked_at", "compiled_ops")
+@pytest.mark.slow
 def test_shapes_of_a_whole_step() -> None:
     half, single = torch.float16, torch.float32
     config = make_config(2, 1, "float16")
@@ -102,7 +103,7 @@ def test_a_small_step_is_real() -> None:
 
 @pytest.mark.slow
 def test_a_whole_step_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
-    """One picture, in a process of its own, so that the peak is its own."""
+    """Run a step with one picture in a separate process, so that the peak memory is that of the step."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)])}
     done = subprocess.run(
         [sys.executable, SUPPORT / "full_size.py", "full"], env=environment, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""From prompts to portraits, on a model of the smallest size."""
+"""Tests of the pipeline from prompts to portraits, on a tiny model."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from dreamportrait.systems.dreamportrait.names import locate_portrait
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 
 PROMPTS = ["a woman with red hair", "an old man wearing a blue hat and glasses, on a white background", ""]
-# A batch of another size is summed in another order.
+# Batches of different sizes are summed in different orders.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -32,7 +32,7 @@ def pipe(folder: Path) -> DreamPortraitPipeline:
 
 @pytest.fixture
 def passes(pipe: DreamPortraitPipeline) -> Iterator[list[int]]:
-    """Batch sizes of the backbone's passes."""
+    """Record the batch size of each pass of the backbone."""
     found: list[int] = []
     backbone = pipe.generator.generator.backbone.synthesis
     handle = backbone.register_forward_hook(lambda module, inputs, output: found.append(len(output)))
@@ -40,7 +40,7 @@ def passes(pipe: DreamPortraitPipeline) -> Iterator[list[int]]:
     handle.remove()
 
 
-# What comes back.
+# Results.
 
 
 def test_a_text_gives_a_portrait(pipe: DreamPortraitPipeline) -> None:
@@ -112,7 +112,7 @@ def test_views_are_spread_over_the_range(pipe: DreamPortraitPipeline) -> None:
 
 def test_angles() -> None:
     positions = torch.cat([orbit([0, 90, -90], 0, 2, (0, 0, 0)), orbit([0], 30, 2, (0, 0, 0))])[:, [3, 7, 11]]
-    # In front, at the right and the left of who looks at the face, above it.
+    # In front; then to the right, to the left and above, as seen by the viewer.
     expected = [[0, 0, 2], [2, 0, 0], [-2, 0, 0], [0, 1, 3**0.5]]
     torch.testing.assert_close(positions, torch.tensor(expected), rtol=0, atol=1e-5)
 
@@ -135,7 +135,7 @@ def test_further_views_do_not_run_the_backbone(pipe: DreamPortraitPipeline, pass
     assert passes == [3] and not turned.colors.requires_grad
 
 
-# What stays as it is.
+# Side effects and saving.
 
 
 def test_an_unseen_prompt_changes_nothing(pipe: DreamPortraitPipeline) -> None:
@@ -206,7 +206,7 @@ def test_wrong_angles(pipe: DreamPortraitPipeline) -> None:
         portrait.view("left")  # type: ignore[arg-type]
 
 
-# Sources.
+# Names of models.
 
 
 def test_mini_comes_with_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The text-conditioned generator: plain EG3D until it is trained, its two paths, its ablations."""
+"""Tests of the text-conditioned generator: equal to plain EG3D before training, its two text paths, its ablations."""
 
 import copy
 import re
@@ -55,7 +55,7 @@ def test_a_trained_one_listens_to_text_and_without_it_is_the_plain_generator(giv
 
 @torch.no_grad()
 def test_the_two_paths(given):
-    """The end of text acts on w alone, words on the planes alone."""
+    """The end-of-text feature must act on w alone, the word features on the planes alone."""
     generator, (z, camera) = equip(), given
     other_eot = TextFeatures(TEXT.words, TEXT.eot + torch.randn(TEXT.eot.shape), TEXT.mask)
     other_words = TextFeatures(TEXT.words + 1, TEXT.eot, TEXT.mask)
@@ -96,13 +96,13 @@ def test_six_adapters_at_full_size():
 
 @torch.no_grad()
 def test_the_mapper_moves_as_faces_differ():
-    """Its spread turns independent unit steps into steps that have the covariance of w."""
+    """The mapper's spread must turn independent unit steps into steps with the covariance of w."""
     generator = equip(trained=False)
     z, front = torch.randn(20_000, GENERATOR.z_dim), latents()[1][:1].expand(20_000, -1)
     w = generator.generator.map(z, front)[:, 0]
     steps = torch.randn(20_000, GENERATOR.w_dim) @ generator.mapper.spread
     wanted = torch.cov(w.T)
-    # Estimates from 20 000 and 10 000 draws: relative errors of about 1 / sqrt(10 000), and of another camera.
+    # Estimates from 20 000 and 10 000 draws have relative errors of about 1 / sqrt(10 000); the cameras differ too.
     assert (torch.cov(steps.T) - wanted).norm() < 0.1 * wanted.norm()
 
 
@@ -121,7 +121,7 @@ def test_the_plain_mapper_is_not_neutral(given):
 
 
 def moving(generator: PortraitGenerator, given: tuple[Tensor, Tensor]) -> set[str]:
-    """Names of the new parameters with a gradient that is not zero."""
+    """Return the names of the new parameters whose gradient is not zero."""
     generator.zero_grad()
     out = generator(*given, TEXT)
     torch.manual_seed(2)
@@ -130,9 +130,9 @@ def moving(generator: PortraitGenerator, given: tuple[Tensor, Tensor]) -> set[st
 
 
 def test_what_learns_in_the_first_steps(given):
-    """At the start gates and the mapper's last layer, all else acts through zeros; then everything.
+    """At first only the gates and the mapper's last layer learn, because all else acts through zeros. Then all learn.
 
-    But for the keys' biases: a softmax does not see what all of its scores have in common.
+    The keys' biases never learn, because a softmax cancels a number that is added to all its scores.
     """
     generator = equip(trained=False)
     gates = {f"adapters.{r}.gamma" for r in (4, 8, 16)}
@@ -165,7 +165,7 @@ def test_another_camera_can_condition(given):
 
 @torch.no_grad()
 def test_truncation_comes_before_text(given):
-    """At psi 0 everybody has the average w, then changed by the text as any other w."""
+    """At psi 0 all portraits have the average w, and the text then changes it like any other w."""
     generator, (z, camera) = equip(), given
     average = generator.generator.backbone.mapping.w_avg.expand(2, -1)
     assert torch.equal(generator.map(z, camera, TEXT, 0.0)[:, 3], generator.mapper(average, TEXT.eot))
@@ -176,7 +176,7 @@ def test_truncation_comes_before_text(given):
 
 @torch.no_grad()
 def test_prompts_of_any_kind(given):
-    """Nothing at all, other scripts, pictures, too long: one pass each, no parameter changes."""
+    """Empty prompts, other scripts, emoji and too long prompts must take one pass and change no parameter."""
     torch.manual_seed(0)
     vision = {"image_size": 32, "width": 16, "layers": 1, "head_width": 8, "patch_size": 16}
     clip = CLIP(8, vision, {"context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 2})
@@ -192,7 +192,7 @@ def test_prompts_of_any_kind(given):
 
 
 def test_adapters_are_called_between_blocks(given):
-    """After each block but the last, with its features; what they return enters the next."""
+    """Adapters must run on the features of each block except the last; their result enters the next block."""
     generator, seen = plain(), []
 
     def watch(resolution: int, x: Tensor) -> Tensor:
@@ -211,7 +211,9 @@ def test_text_that_does_not_fit(given):
     with pytest.raises(ValueError, match="text features have 7 channels, but this generator was equipped for 6"):
         generator.map(z, camera, wide)
     one = TextFeatures(TEXT.words[:1], TEXT.eot[:1], TEXT.mask[:1])
-    with pytest.raises(ValueError, match=re.escape("text.eot must have shape [2, 6] (a prompt for each of the batch)")):
+    with pytest.raises(
+        ValueError, match=re.escape("text.eot must have shape [2, 6] (one prompt for each sample of the batch)")
+    ):
         generator(z, camera, one)
     with pytest.raises(ValueError, match=re.escape("text.mask must have shape [2, 4] (as text.words), got [2, 3]")):
         generator(z, camera, TextFeatures(TEXT.words, TEXT.eot, TEXT.mask[:, :3]))
@@ -222,7 +224,7 @@ def test_text_that_does_not_fit(given):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"global_path": False, "local_path": False}, "both off, so no text would act"),
+        ({"global_path": False, "local_path": False}, "both off, so text would have no effect"),
         ({"adapters": ()}, "adapters is empty; name resolutions, or turn local_path off"),
         ({"adapters": (8, 4)}, "adapters=[8, 4]: must be ascending"),
         ({"adapters": (8, 32)}, "adapters=[8, 32]: [32] not among the backbone's [4, 8, 16]"),

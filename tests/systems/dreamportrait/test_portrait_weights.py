@@ -1,4 +1,4 @@
-"""Text-conditioned generators on disk: read strictly, written completely or not at all."""
+"""Tests of text-conditioned generators on disk: read strictly, written completely or not at all."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def test_save_and_load_ablations(ablation, tmp_path):
 
 
 def test_half_precision_on_disk(tmp_path):
-    """Matrices lose bits, gates and biases none; reading gives single precision."""
+    """Saving must round matrices, but not gates and biases; loading must return single precision."""
     save(tmp_path / "out", equip(), half=True)
     loaded, expected = load_portrait(tmp_path / "out").generator.state_dict(), equip().state_dict()
     for name, value in loaded.items():
@@ -87,7 +87,7 @@ def damage(folder: Path, name: str, how: str) -> None:
 
 @pytest.fixture
 def own(saved, tmp_path) -> Path:
-    """A copy to damage."""
+    """Return a copy of the saved folder that a test may damage."""
     for path in saved.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
@@ -104,7 +104,9 @@ def test_damaged_weights_are_named(own, name, how):
 
 def test_other_files_are_named(own):
     (own / "files.json").unlink()
-    with pytest.raises(WeightsError, match="files.json is not there, so the weights beside it cannot be checked; copy"):
+    with pytest.raises(
+        WeightsError, match="files.json is not there, so the weights next to it cannot be checked; copy"
+    ):
         load_portrait(own)
     (own / "config.json").unlink()
     with pytest.raises(WeightsError, match="config.json is not there; save_portrait writes such folders"):
@@ -147,7 +149,7 @@ def test_configurations_that_cannot_be(own, part, key, value, message):
 def test_a_plain_generator_is_no_portrait(tmp_path):
     save_generator(plain(), tmp_path / "out", licence="CC0-1.0")
     assert load_generator(tmp_path / "out").num_ws == plain().num_ws
-    with pytest.raises(WeightsError, match="describes a plain generator, which listens to no text; load it with"):
+    with pytest.raises(WeightsError, match="describes a plain generator, which has no text conditioning; load it with"):
         load_portrait(tmp_path / "out")
 
 

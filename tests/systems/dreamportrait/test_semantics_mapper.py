@@ -1,4 +1,4 @@
-"""The semantics mapper against its formula, and what it is at the start."""
+"""Tests of the semantics mapper: its formula, the start of its training, and what it can learn."""
 
 import pytest
 import torch
@@ -33,9 +33,10 @@ def test_a_fresh_one_changes_nothing(inputs):
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_formula(inputs, plain):
-    """Two layers on text of unit mean square, two on style, one on both; leaky ReLU of gain sqrt 2 but for the last.
+    """Compute the formula by hand: two layers on text of unit mean square, two on style, and a last layer on both.
 
-    Unless plain, it sees their products too, and its steps are in units of the spread of w.
+    All layers except the last have a leaky ReLU of gain sqrt 2. Unless the mapper is plain, the last layer also sees
+    the products of text and style, and the step it returns is in units of the spread of w.
     """
     w, eot = inputs
     mapper = make(plain, trained=True)
@@ -55,10 +56,11 @@ def test_formula(inputs, plain):
     assert sum(isinstance(part, FullyConnected) for part in mapper.children()) == 5
 
 
+@pytest.mark.lengthy
 def test_text_exchanges_what_it_speaks_of():
-    """Of two numbers of w, one kind of text asks for the first to be 1, another for the second; the other one stays.
+    """The mapper must learn to set one of two numbers of w to 1 and to keep the other; the text selects the number.
 
-    A sum of what is read from text and style cannot do that, whatever it reads.
+    No sum of a function of the text and a function of the style can do that, so the plain mapper fails.
     """
     torch.manual_seed(2)
     mapper, plain = make(), make(plain=True)
@@ -88,7 +90,7 @@ def test_each_sample_has_its_own_text(inputs):
 
 
 def test_what_learns_at_the_start(inputs):
-    """The last layer, whose weights are zero, hides the others from their gradient in the first step, not after."""
+    """In the first step only the last layer learns: its weights are zero, so no gradient reaches the other layers."""
     w, eot = inputs
     mapper = make()
     for first in (True, False):
@@ -110,4 +112,4 @@ def test_features_stored_in_half_precision(inputs):
     w, eot = inputs
     mapper = make(trained=True)
     assert mapper(w, eot.half()).dtype == torch.float32
-    torch.testing.assert_close(mapper(w, eot.half()), mapper(w, eot), rtol=0, atol=1e-2)  # 11 bits
+    torch.testing.assert_close(mapper(w, eot.half()), mapper(w, eot), rtol=0, atol=1e-2)  # 11 significant bits

@@ -1,4 +1,4 @@
-"""The critic that also reads: it starts as the plain discriminator, and learns what belongs together."""
+"""Tests of the text-aware discriminator: it starts as the plain one and learns which prompt fits which picture."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_begins_with_the_opinion_of_the_plain_discriminator():
 
 
 def test_text_is_compared_with_what_is_seen():
-    """By hand: the logit gains the scalar product of features and projected text, over the root of their number."""
+    """The logit must gain the scalar product of features and projected text, over the root of their number."""
     image, raw, camera, eot = given()
     critic = make()
     before = critic(image, raw, camera, eot)
@@ -45,11 +45,12 @@ def test_text_is_compared_with_what_is_seen():
     scaled = eot / eot.square().mean(1, keepdim=True).sqrt()
     added = scaled @ critic.projection.weight.T / WIDTH**0.5
     by_hand = before + (features * added).sum(1, keepdim=True) / features.shape[1] ** 0.5
-    # The scaling of text has an epsilon of 1e-8, and the sums are in another order.
+    # The tolerance covers an epsilon of 1e-8 in the scaling of text and another order of the sums.
     torch.testing.assert_close(critic(image, raw, camera, eot), by_hand, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(critic(image, raw, camera, 7 * eot), by_hand, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.lengthy
 def test_learns_which_prompt_belongs_to_which_picture():
     image, raw, camera, eot = given(8)
     image, raw, camera = image[:1].repeat(8, 1, 1, 1), raw[:1].repeat(8, 1, 1, 1), camera[:1].repeat(8, 1)

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run: text, networks, guides."""
+"""Tests of how the parts of a run are built from a configuration: text features, networks, guidance."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_stored_captions_need_no_text_tower(sources, stored, monkeypatch):
     monkeypatch.setattr(build.loading, "load_text_encoder", refuse)
     text = build.make_text(stored, CPU, make_pictures(stored.data))
     found = text.encode([each.prompt for each in WORDS])
-    # Half precision keeps 11 bits.
+    # The store has half precision, which keeps 11 bits.
     torch.testing.assert_close(
         found.words * found.mask[..., None], expected.words * expected.mask[..., None], rtol=1e-3, atol=1e-3
     )
@@ -105,7 +105,7 @@ def test_settings_reach_the_networks(sources):
     assert generator.config.precision == critic.discriminator.config.precision == "bfloat16"
 
 
-# Guides.
+# Guidance.
 
 
 def images() -> torch.Tensor:
@@ -123,6 +123,7 @@ def guided(sources: Path, kind: str, *changes: str) -> Config:
 
 
 @pytest.mark.parametrize("kind", ["sds", "sjc"])
+@pytest.mark.lengthy
 def test_diffusion_guides_are_the_losses_with_the_settings(sources, kind):
     c = guided(sources, kind)
     guide = build.make_guide(c, CPU)
@@ -140,6 +141,7 @@ def test_diffusion_guides_are_the_losses_with_the_settings(sources, kind):
     assert torch.equal(found, slope(loss, x)) and found.abs().max() > 0
 
 
+@pytest.mark.lengthy
 def test_views_are_added_to_prompts_where_asked(sources):
     c = guided(sources, "sds", "guidance.views=true")
     guide, asked = build.make_guide(c, CPU), []
@@ -169,6 +171,7 @@ def test_no_guide_where_no_stage_asks_for_one(sources):
 
 
 @pytest.mark.parametrize("kind", ["clip", "sds"])
+@pytest.mark.lengthy
 def test_guidance_through_the_script(sources, tmp_path, kind):
     changes = (f"guidance.kind={kind}", f"guidance.source={sources / 'DIFFUSION'}", "samples.prompts=[]")
     result = click.testing.CliRunner().invoke(train.main, arguments(sources, tmp_path, *changes))

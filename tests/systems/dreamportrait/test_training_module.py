@@ -1,4 +1,4 @@
-"""What a training step does: stages, ablations, accumulation, regularisers, processes."""
+"""Tests of the training step: stages, ablations, regularisers, schedules, random draws, bad input."""
 
 import math
 
@@ -24,7 +24,7 @@ def weights(made: DreamPortraitModule) -> dict[str, Tensor]:
 
 
 def moved(made: DreamPortraitModule, before: dict[str, Tensor]) -> set[str]:
-    """Parts of which anything has changed."""
+    """Return the parts of the module in which any number has changed."""
     names = [name for name, value in made.state_dict().items() if not torch.equal(value, before[name])]
     return {".".join(name.split(".")[:2]) for name in names}
 
@@ -44,7 +44,7 @@ def test_text_guides_in_the_second_stage_alone():
     record = Recorder()
     fit(made, record)
     assert made.images == 16 == c.total_images
-    assert [(images, count) for images, count, *_ in seen] == [(8, 2), (8, 2), (12, 2), (12, 2)]  # two parts a step
+    assert [(images, count) for images, count, *_ in seen] == [(8, 2), (8, 2), (12, 2), (12, 2)]  # two parts per step
     assert ["guidance" in losses for losses in record.losses] == [False, False, True, True]
     batches = list(loader(c))[2:]
     for i, (_, _, prompts, camera) in enumerate(seen):
@@ -52,8 +52,9 @@ def test_text_guides_in_the_second_stage_alone():
         assert prompts == part.fake.prompts and torch.equal(camera, part.fake.camera)
 
 
+@pytest.mark.lengthy
 def test_guidance_teaches_the_prompt():
-    """Brightness that depends on the prompt; the same latents before and after."""
+    """Guidance must teach a brightness that depends on the prompt. Latents are the same before and after."""
     stages = [{"name": "align", "images": 240, "guidance": True}]
     c = config(stages=stages, loss={"gan_weight": 0.0, "blur_start": 0}, model={"freeze_discriminator": True})
     made, asked = module(c), batch(10, seed=3).fake
@@ -68,8 +69,9 @@ def test_guidance_teaches_the_prompt():
     assert error() < 0.3 * before
 
 
+@pytest.mark.lengthy
 def test_identities_are_kept():
-    """A large weight holds w where it was, against the guide, which pulls it away."""
+    """A large keep_weight must keep w close to its start, while guidance moves it away."""
     stages = [{"name": "align", "images": 120, "guidance": True}]
 
     def way(weight: float) -> float:
@@ -137,7 +139,7 @@ def test_what_moves(changes, expected):
     assert moved(made, before) == expected
     still = [name for name, p in made.generator.named_parameters() if torch.equal(p, before[f"generator.{name}"])]
     if not changes.get("freeze_generator"):
-        assert still == []  # every single weight of what trains
+        assert still == []  # every weight of the trained generator has changed
     frozen = [p for p in made.critic.parameters() if not p.requires_grad]
     assert len(frozen) == (len(list(made.critic.parameters())) if changes.get("freeze_discriminator") else 0)
 
@@ -172,8 +174,9 @@ def test_resting_lets_gradients_through():
 # Regularisers and schedules.
 
 
+@pytest.mark.lengthy
 def test_regularisers_come_when_they_are_due_with_their_weights(monkeypatch):
-    """With the published intervals, over 17 steps: a stand-in for each loss, whose gradient is its whole weight."""
+    """Check 17 steps with the published intervals. Each loss is a stand-in whose gradient is the weight of the loss."""
     probes = {name: torch.ones([], requires_grad=True) for name in ("gan", "density", "r1", "guide")}
     monkeypatch.setattr(training, "generator_loss", lambda logits: probes["gan"] + 0 * logits.sum())
     monkeypatch.setattr(training, "density_regularization", lambda *_: probes["density"] * 1)
@@ -214,7 +217,7 @@ def test_optimisers_are_those_published():
         assert group["lr"] == pytest.approx(expected[name]["lr"], rel=1e-12)
         assert group["betas"] == pytest.approx(expected[name]["betas"], rel=1e-12)
         assert group["eps"] == expected[name]["eps"]
-    # Without a regulariser there is nothing to make up for.
+    # Without regularisers the learning rates need no correction.
     plain = adam_settings(config(loss={"density_weight": 0.0, "r1_gamma": 0.0}))
     assert (plain["generator"].lr, plain["mapper"].lr, plain["adapters"].lr) == (0.0025, 0.0025, 0.0025)
     assert plain["discriminator"].lr == 0.002
@@ -236,7 +239,7 @@ def test_what_holds_at_a_step():
 
 
 def test_the_blur_is_the_same_for_all_that_the_critic_sees(monkeypatch):
-    """Real and generated pictures and the real raw ones; generated raw ones are not blurred."""
+    """Real, generated and real raw pictures must have the same blur; generated raw pictures are not blurred."""
     blurred: list[tuple[int, float]] = []
 
     def recording(images: Tensor, sigma: float) -> Tensor:
@@ -248,7 +251,7 @@ def test_the_blur_is_the_same_for_all_that_the_critic_sees(monkeypatch):
         loss={"blur_start": 4.0, "blur_fade_images": 8, "r1_gamma": 0.0}, stages=[{"name": "adapt", "images": 8}]
     )
     fit(module(c))
-    # The generator's pictures for its update, then the real ones with their raw ones, then the generator's again.
+    # Generated pictures for the generator's update, then real ones with their raw ones, then generated ones again.
     assert blurred == [(size, sigma) for sigma in (4.0, 2.0) for size in (16, 16, 8, 16)]
 
 
@@ -268,7 +271,7 @@ def test_another_camera_conditions_as_often_as_asked(monkeypatch):
 
 
 def test_the_average_follows():
-    """By hand for one step: beta is that of a network that continues, without a ramp."""
+    """Compute one step by hand. Beta has no ramp, because the network was trained before."""
     c = config(optim={"ema_images": 16}, stages=[{"name": "adapt", "images": 4}])
     made = module(c)
     before = weights(made)
@@ -296,11 +299,12 @@ def test_the_centre_of_truncation_follows_all_parts():
     assert torch.equal(frozen.generator.generator.backbone.mapping.w_avg, before)
 
 
-# Draws.
+# Random draws.
 
 
+@pytest.mark.lengthy
 def test_every_step_has_draws_of_its_own_that_return():
-    """What happened to torch's generator between the steps does not matter."""
+    """Draws of a step must not depend on how torch's random generator was used between the steps."""
 
     class Disturb(Callback):
         def on_train_batch_start(self, *_):
@@ -335,6 +339,6 @@ def test_the_batch_must_be_whole(count, parts):
 def test_parts_must_be_equal():
     c = config(stages=[{"name": "adapt", "images": 8, "accumulate": 4}])
     made = module(c)
-    object.__setattr__(c.stages[0], "accumulate", 3)  # which the configuration would have refused
+    object.__setattr__(c.stages[0], "accumulate", 3)  # the configuration would refuse this value
     with pytest.raises(ValueError, match=r"in 3 parts: must be equal parts of data.batch=4"):
         fit(made, data=[batch(4)])

@@ -1,4 +1,4 @@
-"""The parts of a batch, in one process or several: what they add up to."""
+"""Tests of a batch in parts, in one process or several: the parts must add up to the whole batch."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ from dreamportrait.training.trainer import SharedBatch
 
 
 class Fixed(DreamPortraitModule):
-    """Draws that belong to a sample, whichever part it is in. Real ones are drawn part by part."""
+    """A module whose draws depend on the sample alone, not on its part. The real module draws part by part."""
 
     def draw_identities(self, part, now):
         z = (100 * part.fake.camera[:, :8]).sin()
@@ -33,7 +33,7 @@ class Fixed(DreamPortraitModule):
 
 
 def gradients_in_parts(count: int, group_size: int, monkeypatch) -> list[dict[str, Tensor]]:
-    """Of the generator's and the critic's update, with all regularisers and the guide."""
+    """Return the gradients of the generator's and the discriminator's update, with all regularisers and guidance."""
 
     def points(batch: int, device: object) -> tuple[Tensor, Tensor]:
         here = torch.linspace(-0.9, 0.9, 60).reshape(1, 20, 3).expand(batch, -1, -1)
@@ -53,27 +53,31 @@ def gradients_in_parts(count: int, group_size: int, monkeypatch) -> list[dict[st
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_parts_add_up_to_the_batch(count, monkeypatch):
-    """Every loss is a mean over samples, or over whole groups of the discriminator's minibatch statistics.
+    """Gradients of parts must add up to those of the whole batch.
 
-    A part holds every count-th sample, which keeps groups whole as long as it holds one: here 2 of 8 samples.
+    Every loss is a mean over samples, or over whole groups of the discriminator's minibatch statistics. A part holds
+    every count-th sample. This keeps groups whole if a part has at least one group: here 2 of 8 samples.
     """
     whole, parts = (gradients_in_parts(n, 2, monkeypatch) for n in (1, count))
     for one, many in zip(whole, parts, strict=True):
         assert one.keys() == many.keys()
         for name in one:
-            # Sums in another order, through rendering.
+            # Sums have another order, also in the rendering.
             assert (one[name] - many[name]).abs().max() <= 1e-4 * one[name].abs().max() + 1e-7, name
 
 
 def test_parts_smaller_than_a_group_are_another_loss(monkeypatch):
-    """Samples of a group that are in different parts are no longer compared: what is tested above can fail."""
+    """Parts smaller than a group must give other gradients, because fewer samples are compared.
+
+    This shows that the test above can fail.
+    """
     whole, parts = (gradients_in_parts(n, 8, monkeypatch)[1] for n in (1, 4))
     names = [name for name in whole if (whole[name] - parts[name]).norm() > 1e-3 * whole[name].norm()]
     assert names
 
 
 def test_gradients_are_exchanged_once_per_update(monkeypatch):
-    """However many parts and backward passes there are."""
+    """Each update must exchange gradients once, whatever the number of parts and backward passes."""
     exchanged: list[tuple[int, int, int]] = []
     made = module(config(stages=[{"name": "align", "images": 8, "guidance": True, "accumulate": 4}]))
 
@@ -99,7 +103,7 @@ def test_average_over_one_process_is_nothing():
 
 
 def test_average_in_one_exchange(monkeypatch):
-    """Two processes of which the other has twice as much."""
+    """Average over two processes, of which the other one has twice the values."""
     calls = []
 
     def all_reduce(flat: Tensor) -> None:
@@ -120,7 +124,7 @@ def worker(rank: int, folder: str, port: int) -> None:
     os.environ.update({name: str(value) for name, value in names.items()})
     torch.set_num_threads(1)
     made = module(processes_config(1))
-    if rank == 1:  # the first one's weights count
+    if rank == 1:  # training must use the weights of the first process
         torch.nn.init.normal_(made.generator.generator.decoder.net[0].weight)
     record = Recorder()
     runner = trainer(record, devices=2, strategy=SharedBatch(process_group_backend="gloo"))
@@ -139,9 +143,9 @@ def test_two_processes_are_one_with_two_parts(tmp_path):
     fit(module(processes_config(2)), record)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert_same(first, second)
-    # Of the first update of each network: Adam makes steps of one size of gradients that are nothing but rounding.
+    # Compare the first update of each network only: Adam takes full steps even for gradients that are mere rounding.
     for one, two in zip(record.gradients[:2], first["gradients"][:2], strict=True):
         assert one.keys() == two.keys()
         for name, value in one.items():
-            # Prompts are padded to the longest of a process's share, which changes the order of sums.
+            # Each process pads its prompts to the longest of its own, which changes the order of sums.
             assert (two[name] - value).abs().max() <= 1e-5 * value.abs().max() + 1e-7, name

@@ -1,1 +1,1 @@
-"""The ablations of the paper: training, measuring and comparing the method with one part changed."""
+"""The ablations of the paper: train, measure and compare the method with one part changed."""

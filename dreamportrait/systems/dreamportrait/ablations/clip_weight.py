@@ -1,9 +1,9 @@
-"""How strongly each kind of guidance pulls at the pictures it starts with.
+"""Measure the weight of CLIP's loss at which its gradient is as long as that of D-SDS.
 
     clip_weight(load_config("configs/dreamportrait/mini.yaml"))
 
-The scales of D-SDS and of a cosine have nothing to do with each other. To compare what they teach rather than how
-loudly, CLIP's loss is weighted so that its gradient at a picture has the mean length of that of D-SDS.
+The scales of the D-SDS loss and of a cosine are unrelated. To compare the direction of the guidance and not its
+strength, CLIP's loss is weighted so that its gradient at a picture has the same mean length as that of D-SDS.
 """
 
 from itertools import islice
@@ -18,18 +18,18 @@ from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.systems.dreamportrait.step_settings import step_settings
 from dreamportrait.training.loop import step_seed
 
-PICTURES = 512  # lengths differ much from one to the next
+PICTURES = 512  # many, because the lengths vary strongly between pictures
 
 
 class ClipWeight(NamedTuple):
     weight: float  # for loss.guidance_weight
-    sds: float  # mean length of its gradient at a picture, unweighted
-    clip: float
+    sds: float  # mean length of the gradient of D-SDS at a picture, unweighted
+    clip: float  # the same for CLIP's loss
     pictures: int
 
 
 def clip_weight(config: Config, pictures: int = PICTURES) -> ClipWeight:
-    """config: of the whole method. The pictures are those that its first steps would draw."""
+    """Measure the weight for a configuration of the whole method, on the pictures of its first training steps."""
     guided = config.guidance.model_copy(update={"kind": "clip"})
     sds, clip = (
         mean_slope(config.model_copy(update={"guidance": guidance}), pictures) for guidance in (config.guidance, guided)
@@ -38,12 +38,12 @@ def clip_weight(config: Config, pictures: int = PICTURES) -> ClipWeight:
 
 
 def mean_slope(config: Config, pictures: int = PICTURES) -> float:
-    """Of the guide's loss at pictures of the pretrained generator."""
+    """Return the mean length of the gradient of the guidance loss at pictures of the pretrained generator."""
     device = torch.device("cpu")
     data = make_pictures(config.data)
     text, guide = build.make_text(config, device, data), build.make_guide(config, device)
     if guide is None:
-        raise ValueError(f"guidance.kind={config.guidance.kind}: nothing guides in any stage; choose sds or clip")
+        raise ValueError(f"guidance.kind={config.guidance.kind}: no stage uses guidance; choose sds or clip")
     module = DreamPortraitModule(*build.make_networks(config, build.text_width(config)), config, guide)
     now, lengths = step_settings(config, 0), []
     batches = islice(build.make_loader(config, data, text, 0, 1), -(-pictures // config.data.batch))

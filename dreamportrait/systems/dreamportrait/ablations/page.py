@@ -1,4 +1,4 @@
-"""docs/ablations.md: ours beside the paper's, and ordering by ordering whether they agree."""
+"""Render docs/ablations.md: our scores next to the paper's, and a verdict for each ordering that the paper reports."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,25 +24,27 @@ Values = Mapping[str, Mapping[int, Mapping[str, Measured]]]  # by row, seed and 
 _NOT_RUN = "not run"
 _INTRO = (
     "# Ablations\n\n"
-    "Written by `eval/ablations.py` from its results; no number of ours is typed. Every row is the whole method with "
-    "one thing changed, trained from the same pretrained generator on the same number of images, and measured as "
-    "[measuring.md](measuring.md) says: the same prompts, latents and cameras for all. The numbers of the miniature "
-    "world (drawn faces of 64 x 64, small networks, a judge of its own) and the paper's (CelebAText-HQ, 512 x 512) do "
-    "not compare with each other. What compares are orderings: which row of a table is above which."
+    "`eval/ablations.py` writes this page from its results; none of our numbers is typed by hand. Each row is the "
+    "whole method with one change. All rows are trained from the same pretrained generator on the same number of "
+    "images, and measured as [measuring.md](measuring.md) describes, with the same prompts, latents and cameras. The "
+    "numbers of the miniature world (drawn faces of 64 x 64, small networks, its own judge) cannot be compared with "
+    "the paper's (CelebAText-HQ, 512 x 512). The orderings can: which of two rows of a table has the higher score."
 )
 _RULES = (
     "## How to read the verdicts\n\n"
-    "An ordering is of two numbers in a column of the paper's table, or a sentence where there is no table. Ours is of "
-    "the means over the seeds of training that both rows have; +- is the standard deviation over seeds. With two or "
-    "more seeds, an ordering **holds**, or **does not hold**, where the difference of the means is larger than that "
-    "standard deviation pooled over both rows; otherwise it is **within noise**. That is a low bar: with three seeds, "
-    "rows that do not differ at all pass it, in one direction or the other, about three times in ten. With one seed, "
-    "the difference of R-P is compared with Newcombe's 95 % interval, made of both Wilson intervals, which says "
-    "nothing of another training; other metrics have no interval, and only the direction is told."
+    "An ordering compares two numbers in one column of the paper's table. Where the paper has no table, it is a "
+    "statement in the paper's text. We compare the means over the training seeds that both rows have; +- is the "
+    "standard deviation over seeds. With two or more seeds, an ordering **holds** or **does not hold** if the "
+    "difference of the means is larger than the standard deviation pooled over both rows; otherwise it is **within "
+    "noise**. This is a low bar: with three seeds, two rows without any real difference pass it about three times in "
+    "ten, in one direction or the other. With one seed, the difference of R-P is compared with Newcombe's 95 % "
+    "interval, computed from both Wilson intervals. This interval does not cover the variation between trainings. The "
+    "other metrics have no interval, so for them the verdict only gives the direction."
 )
 
 
 def render(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page as Markdown."""
     values = measured(results)
     verdicts = {t.title: [(claim, _verdict(values, claim)) for claim in t.claims()] for t in TABLES}
     parts = [_INTRO, "## In short", _summary(verdicts), "## What was run", _facts(results)]
@@ -53,6 +55,7 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def measured(results: Sequence[Mapping[str, Any]]) -> Values:
+    """Return the scores of all results, by row, seed and metric. Shares are in percent."""
     found: dict[str, dict[int, dict[str, Measured]]] = defaultdict(dict)
     for result in results:
         scores = result["report"]["scores"]
@@ -79,7 +82,7 @@ def _verdict(values: Values, claim: Claim) -> Verdict:
 
 
 def _beside(t: Table, values: Values) -> str:
-    """Ours, then the paper's."""
+    """Return a table of our scores, followed by the paper's."""
     papers = [metric for metric in METRICS.values() if any(metric.name in line.paper for line in t.lines)]
     head = ["", *_head(), *(f"paper: {metric.label}" for metric in papers)]
     lines = [
@@ -126,7 +129,7 @@ def _verdicts(judged: Sequence[tuple[Claim, Verdict]], t: Table) -> str:
         said = f"{metric.label}: {lower.label}{numbers[0]} < {higher.label}{numbers[1]}"
         word = f"**{found.word}**" if found.seeds else found.word
         lines.append([said, _difference(metric, found), str(found.seeds), word])
-    return table(["the paper", "our difference", "seeds", "ours"], lines)
+    return table(["ordering in the paper", "our difference", "seeds", "verdict"], lines)
 
 
 def _difference(metric: Metric, found: Verdict) -> str:
@@ -141,17 +144,17 @@ def _summary(verdicts: Mapping[str, Sequence[tuple[Claim, Verdict]]]) -> str:
     for title, judged in verdicts.items():
         counts = Counter(found.word for _, found in judged)
         said = "; ".join(f"{word}: {count}" for word, count in counts.most_common())
-        failed = [claim for claim, found in judged if found.word in ("does not hold", "reversed, of one seed")]
+        failed = [claim for claim, found in judged if found.word in ("does not hold", "reversed, one seed")]
         against = "; ".join(f"{METRICS[c.metric].label}: not {c.lower} < {c.higher}" for c in failed)
         lines.append([title, str(len(judged)), said, against])
-    return table(["", "orderings of the paper", "of these", "which do not hold (names of rows as at the end)"], lines)
+    return table(["", "orderings in the paper", "our verdicts", "which do not hold (row names: see The rows)"], lines)
 
 
-# What it was.
+# What was run.
 
 
 def command(results: Sequence[Mapping[str, Any]]) -> str:
-    """That makes these results anew."""
+    """Return the command that reproduces these results."""
     if not results:
         return "python eval/ablations.py"
     trained = [result for result in results if ROWS[result["row"]].trained]
@@ -166,23 +169,23 @@ def command(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _facts(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
-        return f"Nothing yet: `{command(results)}` does."
+        return f"Nothing yet. `{command(results)}` trains and measures all rows."
     trained = [result for result in results if ROWS[result["row"]].trained]
     report, done = results[0]["report"], {result["row"] for result in results}
     training, measuring = (sum(result["seconds"][name] for result in results) for name in ("training", "measuring"))
     facts = [["command", f"`{command(results)}`"]]
     if trained:
         stages = ", then ".join(f"{images} ({name})" for name, images in _stages(trained[0]))
-        facts.append(["images of each training", f"{stages}; {trained[0]['config']}"])
+        facts.append(["images per training", f"{stages}; {trained[0]['config']}"])
         halved = trained[0]["settings"]["optim.ema_images"]
-        facts.append(["what is measured", f"the running average, in which a weight's share halves in {halved} images"])
-        facts.append(["the critic", _critic(trained[0]["settings"])])
+        facts.append(["what is measured", f"the running average of the weights, with a half-life of {halved} images"])
+        facts.append(["discriminator", _critic(trained[0]["settings"])])
     count, source = (results[0]["settings"][name] for name in ("samples", "dataset"))
     captions = report["scores"]["r_precision"]["candidates"]
     facts += [
         ["trainings", str(len(trained))],
         ["rows not run", ", ".join(row.name for row in ALL if row.name not in done) or "none"],
-        ["samples of each measurement", f"{count} of {source}; R-P is 1 of {captions} captions"],
+        ["samples per measurement", f"{count} from {source}; R-P chooses from {captions} captions"],
         ["distance", report["extractor"]["distance"]],
         ["judge", f"{report['judge']['clip']}, SHA-256 {report['judge']['sha256'][:16]}..."],
         ["code", "; ".join(sorted({_code(result) for result in results}))],
@@ -194,8 +197,8 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _critic(settings: Mapping[str, Any]) -> str:
     if settings["loss.text_aware_discriminator"]:
-        return "in all rows it also judges whether picture and prompt belong together, which the paper's does not"
-    return "judges pictures, as the paper's"
+        return "except in row freeze-d, it also judges whether picture and prompt match, which the paper's does not"
+    return "judges pictures only, as in the paper"
 
 
 def _machine(about: Mapping[str, Any]) -> str:
@@ -211,16 +214,21 @@ def _stages(result: Mapping[str, Any]) -> list[tuple[str, int]]:
 def _code(result: Mapping[str, Any]) -> str:
     code = result["report"]["code"]
     changed = ", with uncommitted changes" if code["uncommitted_changes"] else ""
-    return f"{code['version']} {(code['commit'] or 'of no repository')[:10]}{changed}"
+    return f"{code['version']} {(code['commit'] or 'no commit')[:10]}{changed}"
 
 
 def _rows() -> str:
     lines = [[row.name, row.what, f"`{' '.join(row.changes)}`" if row.changes else ""] for row in ALL]
-    example = "python train.py --config configs/dreamportrait/mini.yaml --set model.conditioning.gate=false"
+    example = (
+        "python train.py --config configs/dreamportrait/mini.yaml "
+        "--set model.conditioning.gate=false --set run.name=no-gate"
+    )
     return (
         f"{table(['row', 'what', 'settings'], lines)}\n\n"
-        "`--rows base,no-gate` runs only these. One row without measuring is `train.py` with its settings:\n\n"
+        "`--rows base,no-gate` runs only these two rows. To train a row without measuring it, run `train.py` with the "
+        "row's settings:\n\n"
         f"```\n{example}\n```\n\n"
-        "`--plan` shows these commands. The weight in row `clip` makes CLIP's gradient at a picture of the pretrained "
-        "generator as long, on average, as that of D-SDS; `python eval/ablations.py --clip-weight` measures it."
+        "`--plan` prints these commands. With the weight in row `clip`, the gradient of CLIP's loss at a picture of "
+        "the pretrained generator has the same mean length as that of D-SDS; `python eval/ablations.py --clip-weight` "
+        "measures this weight."
     )

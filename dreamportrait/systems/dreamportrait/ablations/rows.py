@@ -1,6 +1,6 @@
-"""The rows of the paper's tables 2a, 2b, 3a, 3b and of figure 9: what each changes, and what the paper found.
+"""The rows of the paper's tables 2a, 2b, 3a, 3b and of figure 9: what each row changes, and the paper's results.
 
-The whole method is the last row of all of them, so it is trained once.
+The whole method is the last row of every table. It is trained only once.
 """
 
 from itertools import combinations
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 class World(NamedTuple):
     config: str  # of the whole method, from the root of the repository
-    dataset: str  # as dreamportrait evaluate's --dataset
+    dataset: str  # as --dataset of `dreamportrait evaluate`
 
 
 WORLDS = {"mini": World("configs/dreamportrait/mini.yaml", "miniworld:test")}
 
-# Weighted by this, the gradient of CLIP at a picture of the pretrained generator is on average as long as that of
-# D-SDS with the settings below. `python eval/ablations.py --clip-weight` measures it again; see clip_weight.py.
+# With this weight, the gradient of CLIP's loss at a picture of the pretrained generator has the same mean length as
+# that of D-SDS with the settings below. `python eval/ablations.py --clip-weight` measures it again, see clip_weight.py.
 CLIP_WEIGHT = 15.2
 CLIP_WEIGHT_FOR: dict[str, Any] = {
     "model.pretrained": "mini/eg3d",
@@ -30,7 +30,7 @@ CLIP_WEIGHT_FOR: dict[str, Any] = {
     "loss.guidance_weight": 0.2,
 }
 
-# What the whole method is; the rows change one of these each.
+# The settings of the whole method. Each row changes one of them.
 WHOLE: dict[str, Any] = {
     "guidance.kind": "sds",
     "guidance.clip": None,
@@ -47,34 +47,38 @@ WHOLE: dict[str, Any] = {
 class Row(NamedTuple):
     name: str
     what: str
-    changes: tuple[str, ...] = ()  # as train.py's --set
+    changes: tuple[str, ...] = ()  # settings, as for --set of train.py
     trained: bool = True
 
 
 PRETRAINED = Row("pretrained", "the pretrained generator, before any training", trained=False)
-BASE = Row("base", "the whole method: D-SDS, 3D-aware gated attention, every adapter, both paths, all weights train")
-CLIP = Row("clip", "CLIP guides in place of D-SDS", ("guidance.kind=clip", f"loss.guidance_weight={CLIP_WEIGHT}"))
+BASE = Row("base", "the whole method: D-SDS, 3D-aware gated attention, all adapters, both paths, all weights trained")
+CLIP = Row("clip", "CLIP guidance in place of D-SDS", ("guidance.kind=clip", f"loss.guidance_weight={CLIP_WEIGHT}"))
 ALL = (
     PRETRAINED,
     BASE,
-    Row("no-guidance", "nothing guides: the GAN loss alone", ("guidance.kind=none",)),
+    Row("no-guidance", "no guidance: the GAN loss alone", ("guidance.kind=none",)),
     CLIP,
-    Row("no-pooling", "no 3D-aware pooling: each plane attends alone", ("model.conditioning.pooling=false",)),
-    Row("no-gate", "no gate; the last layer of attention is zero at first", ("model.conditioning.gate=false",)),
-    Row("freeze-g", "the pretrained generator's weights stay", ("model.freeze_generator=true",)),
-    Row("freeze-d", "the pretrained discriminator's weights stay", ("model.freeze_discriminator=true",)),
+    Row(
+        "no-pooling",
+        "no 3D-aware pooling: a token sees the other planes at its own pixel only",
+        ("model.conditioning.pooling=false",),
+    ),
+    Row("no-gate", "no gate; attention's last layer is zero at the start", ("model.conditioning.gate=false",)),
+    Row("freeze-g", "the pretrained generator is frozen", ("model.freeze_generator=true",)),
+    Row("freeze-d", "the discriminator is frozen", ("model.freeze_discriminator=true",)),
     Row("adapters-1", "one adapter, after the block of 4 x 4", ("model.conditioning.adapters=[4]",)),
     Row("adapters-2", "two adapters, after the blocks of 4 x 4 and 8 x 8", ("model.conditioning.adapters=[4,8]",)),
-    Row("global", "only the semantics mapper hears the text", ("model.conditioning.local_path=false",)),
-    Row("local", "only the adapters hear the text", ("model.conditioning.global_path=false",)),
+    Row("global", "only the semantics mapper gets the text", ("model.conditioning.local_path=false",)),
+    Row("local", "only the adapters get the text", ("model.conditioning.global_path=false",)),
 )
 ROWS = {row.name: row for row in ALL}
 
 
 class Metric(NamedTuple):
     name: str
-    label: str  # the paper's
-    ours: str  # of our column
+    label: str  # the name in the paper
+    ours: str  # the heading of our column
     digits: int
 
 
@@ -92,12 +96,12 @@ METRICS = {
 
 class Line(NamedTuple):
     row: str
-    label: str  # the paper's
-    paper: dict[str, float]  # what it measured, by metric
+    label: str  # the name in the paper
+    paper: dict[str, float]  # the paper's scores, by metric
 
 
 class Claim(NamedTuple):
-    """That a metric is lower for one row than for another."""
+    """The claim that a metric is lower for one row than for another."""
 
     metric: str
     lower: str
@@ -108,10 +112,10 @@ class Table(NamedTuple):
     title: str
     lines: tuple[Line, ...]
     note: str
-    said: tuple[Claim, ...] = ()  # in the paper's text
+    said: tuple[Claim, ...] = ()  # claims in the paper's text
 
     def claims(self) -> tuple[Claim, ...]:
-        """What the text says, and every ordering of two numbers of a column."""
+        """Return the claims of the text and every ordering of two numbers in one column."""
         found = []
         for metric in METRICS:
             for pair in combinations([line for line in self.lines if metric in line.paper], 2):
@@ -127,15 +131,15 @@ def _paper(fid: float, msc: float, r_precision: float) -> dict[str, float]:
 
 TABLES = (
     Table(
-        "Table 2a: what guides",
+        "Table 2a: guidance",
         (
             Line("no-guidance", "w/o D-SDS", _paper(21.77, 16.69, 27.31)),
             Line("clip", "w/ CLIP", _paper(25.39, 18.93, 35.66)),
             Line("base", "w/ D-SDS", _paper(28.47, 20.72, 66.31)),
         ),
-        "The paper explains that alignment moves a generator away from where it was, so FID rises with R-P. It names "
-        "neither its CLIP loss nor its weight; here it is 1 - cosine, and its gradient at a picture is as long as that "
-        "of D-SDS. `mini/clip-a` guides, `mini/clip-b` judges.",
+        "The paper explains that alignment moves a generator away from its start, so FID rises with R-P. It specifies "
+        "neither its CLIP loss nor the weight of that loss. Here the loss is 1 - cosine, weighted so that its "
+        "gradient at a picture has the same mean length as that of D-SDS. `mini/clip-a` guides, `mini/clip-b` judges.",
     ),
     Table(
         "Table 2b: 3D-aware gated attention",
@@ -144,18 +148,19 @@ TABLES = (
             Line("no-gate", "w/o gate", _paper(28.13, 20.39, 63.62)),
             Line("base", "w/ both", _paper(28.47, 20.72, 66.31)),
         ),
-        'The text says of the gate that it "improves the image quality"; by the table\'s FID it does not, and the '
-        "table is what is compared with.",
+        'The paper\'s text says that the gate "improves the image quality". The FID in its table says the opposite. '
+        "We compare with the table.",
     ),
     Table(
-        "Table 3a: what trains",
+        "Table 3a: trained networks",
         (
             Line("freeze-g", "Freeze G", _paper(357, 16.34, 25.31)),
             Line("freeze-d", "Freeze D", _paper(247, 18.93, 44.69)),
             Line("base", "Unfreeze Both", _paper(33, 20.26, 57.38)),
         ),
-        "The paper trained these for fewer iterations than those of table 2; here all rows see the same images. Its "
-        "MSC of the whole method is 20.26 here and 20.46 in table 3b, with the same FID and R-P.",
+        "The paper trained these rows for fewer iterations than those of table 2; here all rows see the same number "
+        "of images. The paper's MSC of the whole method is 20.26 in this table and 20.46 in table 3b, with the same "
+        "FID and R-P.",
     ),
     Table(
         "Table 3b: number of adapters",
@@ -164,15 +169,16 @@ TABLES = (
             Line("adapters-2", "4 of 6 (ours: 2 of 4)", _paper(41, 20.42, 57.31)),
             Line("base", "6 of 6 (ours: 4 of 4)", _paper(33, 20.46, 57.38)),
         ),
-        "The paper's generator has room for six adapters (4 to 256), the miniature one for four (4 to 32): 1, 2 and 4 "
-        "stand for 2, 4 and 6. Which ones the paper left out it does not say; here the lowest resolutions stay.",
+        "The paper's generator has room for six adapters (resolutions 4 to 256), the miniature one for four (4 to "
+        "32), so 1, 2 and 4 stand for 2, 4 and 6. The paper does not say which adapters it left out; here the "
+        "adapters at the lowest resolutions are kept.",
     ),
     Table(
         "Figure 9, right: hierarchical condition",
         (Line("global", "w/ global", {}), Line("local", "w/ local", {}), Line("base", "both", {})),
         'The paper shows pictures and no numbers. It says that the global path alone "synthesizes a fixed identity '
         'given a prompt", that the local path alone generates "diverse identities" but not "semantic-aligned" ones, '
-        "and that both are necessary: read here as orderings of prompt diversity, R-P and MSC.",
+        "and that both are necessary. We read these statements as orderings of prompt diversity, R-P and MSC.",
         (
             Claim("diversity", "global", "local"),
             Claim("diversity", "global", "base"),

@@ -1,10 +1,10 @@
-"""Row by row and seed by seed: train, measure, keep the result. What is there already is not done again.
+"""Run an ablation study: train and measure every job, and keep its result. Jobs that have a result are skipped.
 
-OUT/base.yaml             the whole method, as it was when this was started last
-OUT/trainings/ROW-seedN/  runs of train.py, which continues those that were interrupted
-OUT/logs/ROW-seedN.txt    what they said
+OUT/base.yaml             the whole method, copied at the last start
+OUT/trainings/ROW-seedN/  runs of train.py, which resumes interrupted ones
+OUT/logs/ROW-seedN.txt    their output
 OUT/scores/ROW-seedN/     reports of dreamportrait evaluate
-OUT/results/ROW-seedN.json
+OUT/results/ROW-seedN.json    the results
 """
 
 import json
@@ -33,16 +33,16 @@ _LAST_LINES = 5
 
 
 class TrainingFailed(RuntimeError):
-    """A row could not be trained to its end."""
+    """A row could not be trained to the end."""
 
 
 def run(
     study: Study,
     say: Say = print,
-    train: Callable[[Study, Job], Path] | None = None,  # -> the folder of the trained generator
-    measure: Callable[[Study, Job, Path], dict[str, Any]] | None = None,  # -> a report
+    train: Callable[[Study, Job], Path] | None = None,  # returns the folder of the trained generator. None = train_row
+    measure: Callable[[Study, Job, Path], dict[str, Any]] | None = None,  # returns a report. None = measure_row
 ) -> list[Job]:
-    """-> what failed; its training continues when this is started again."""
+    """Run all jobs of a study and return those that failed. Their trainings are resumed when the study is run again."""
     train, measure = train or train_row, measure or measure_row
     with _alone(study.out):
         check(study)
@@ -51,7 +51,7 @@ def run(
         for number, job in enumerate(jobs, 1):
             head = f"[{number}/{len(jobs)}] {job.name}:"
             if result_path(study.out, job).exists():
-                say(f"{head} there already")
+                say(f"{head} has a result already")
                 continue
             say(f"{head} started {time.strftime('%Y-%m-%d %H:%M:%S')}")
             try:
@@ -89,7 +89,7 @@ def _do(
 
 
 def train_row(study: Study, job: Job) -> Path:
-    """By train.py, in a process of its own, whose words go to a file."""
+    """Train a row with train.py, in its own process with its output in a log file. Return the generator's folder."""
     config = load_config(study.path, placed(study, job))
     if not job.row.trained:
         build.save_untrained(config, config.folder / RESULT)
@@ -107,7 +107,7 @@ def train_row(study: Study, job: Job) -> Path:
 
 
 def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
-    """As dreamportrait evaluate, with its judge and protocol."""
+    """Measure a generator as `dreamportrait evaluate` does, with its judge and protocol, and return the report."""
     out = study.out / "scores" / job.name
     request = evaluation.Request(str(portrait), study.dataset, out, count=study.samples, overwrite=True)
     evaluation.run(request, load_subject)
@@ -115,12 +115,12 @@ def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
     return found
 
 
-# Details.
+# Helpers.
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Two at once would train the same rows."""
+    """Lock the folder, because two processes at once would train the same rows."""
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
     try:
@@ -134,7 +134,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _frozen(study: Study) -> Study:
-    """The configuration may be edited while this runs: all rows read a copy."""
+    """Return a study that reads a copy of the configuration, so that the file may be edited while the study runs."""
     path = study.out / "base.yaml"
     write_text(path, load_config(study.path).to_yaml())
     return replace(study, path=path)
@@ -142,7 +142,7 @@ def _frozen(study: Study) -> Study:
 
 @contextmanager
 def _timed(study: Study, job: Job) -> Iterator[None]:
-    """Also of a training that is interrupted, to be continued later."""
+    """Add the time of the `with` block to the job's training time, also if the training is interrupted."""
     before, started = _spent(study, job), time.monotonic()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is to be trained and measured, and everything that can be wrong with it before any of it starts."""
+"""The description of an ablation study, the checks before it starts, and its result files."""
 
 import json
 from dataclasses import dataclass
@@ -15,14 +15,16 @@ from dreamportrait.training.resume import computed
 
 @dataclass(frozen=True)
 class Study:
-    root: Path  # of the repository, where train.py is
+    """The rows and seeds to train and measure, and where."""
+
+    root: Path  # the root of the repository, which holds train.py
     out: Path
-    config: str  # of the whole method: its name
-    path: Path  # and where it is read
+    config: str  # the configuration of the whole method, as recorded in results
+    path: Path  # the file that the configuration is read from
     world: str
     rows: tuple[Row, ...]
     seeds: int
-    images: int | None  # of the last stage. None = as the configuration has it
+    images: int | None  # of the last stage. None = as configured
     samples: int
 
     @property
@@ -30,11 +32,13 @@ class Study:
         return WORLDS[self.world].dataset
 
     def jobs(self) -> list["Job"]:
-        """All rows of the first seed, then all of the next: early results already compare all rows."""
+        """Return all rows of the first seed, then all of the next, so that early results already compare all rows."""
         return [Job(row, seed) for seed in range(self.seeds) for row in self.rows if row.trained or seed == 0]
 
 
 class Job(NamedTuple):
+    """One training and measurement: a row with a seed."""
+
     row: Row
     seed: int
 
@@ -44,7 +48,7 @@ class Job(NamedTuple):
 
 
 def choose(names: str | None) -> tuple[Row, ...]:
-    """A comma-separated list, in the usual order. None = all."""
+    """Return the rows of a comma-separated list of names, in the usual order. None = all rows."""
     if names is None:
         return ALL
     given = [name.strip() for name in names.split(",")]
@@ -54,12 +58,16 @@ def choose(names: str | None) -> tuple[Row, ...]:
 
 
 def overrides(study: Study, job: Job) -> tuple[str, ...]:
-    """For train.py, besides the folder of the run."""
+    """Return the settings that train.py gets for a job, without the folder of the run."""
     return (*job.row.changes, *_length(study), f"run.seed={job.seed}")
 
 
 def _length(study: Study) -> tuple[str, ...]:
-    """The running average shrinks with the stage, or that of a short training would be of its beginning."""
+    """Return the settings for the length of the last stage.
+
+    The half-life of the running average is shortened with the stage. Otherwise the average of a short training would
+    mostly consist of weights from its beginning.
+    """
     if study.images is None:
         return ()
     config = load_config(study.path)
@@ -68,12 +76,12 @@ def _length(study: Study) -> tuple[str, ...]:
 
 
 def placed(study: Study, job: Job) -> tuple[str, ...]:
-    """With the folder of the run."""
+    """Return the settings that train.py gets for a job, with the folder of the run."""
     return (*overrides(study, job), f"run.folder={study.out / 'trainings'}", f"run.name={job.name}")
 
 
 def settings(study: Study, job: Job) -> dict[str, Any]:
-    """All that decides a result besides the code: two results with the same are of the same experiment."""
+    """Return everything except for the code that affects a result. Equal settings mean the same experiment."""
     chosen = computed(load_config(study.path, overrides(study, job)))
     if not job.row.trained:
         chosen = {name: chosen[name] for name in ("model.pretrained", "text.clip")}
@@ -83,14 +91,14 @@ def settings(study: Study, job: Job) -> dict[str, Any]:
 
 
 def check(study: Study) -> None:
-    """Raises where the study cannot be what it says, or would mix with another one."""
+    """Raise ValueError if the study is inconsistent, cannot be trained, or would mix with results of another one."""
     fitted(study.samples)
     base = load_config(study.path)
     flat = computed(base)
     if wrong := [key for key, value in WHOLE.items() if flat[key] != value]:
         raise ValueError(
-            f"{study.config}: {wrong[0]} is {flat[wrong[0]]!r}, and {WHOLE[wrong[0]]!r} in the whole method, which "
-            "every row changes in one place; set it back, or name another --config"
+            f"{study.config}: {wrong[0]} is {flat[wrong[0]]!r}, and {WHOLE[wrong[0]]!r} in the whole method, of which "
+            "every row changes one setting; set it back, or name another --config"
         )
     if CLIP in study.rows:
         _check_clip(study.config, base, study.dataset)
@@ -108,11 +116,11 @@ def _check_clip(config: str, base: Config, dataset: str) -> None:
     if wrong := [key for key, value in CLIP_WEIGHT_FOR.items() if flat[key] != value]:
         raise ValueError(
             f"{config}: {wrong[0]} is {flat[wrong[0]]!r}, and the weight of CLIP's loss in row clip was measured with "
-            f"{CLIP_WEIGHT_FOR[wrong[0]]!r}; measure it with --clip-weight and put it into dreamportrait/ablations/"
-            "rows.py, or leave that row out with --rows"
+            f"{CLIP_WEIGHT_FOR[wrong[0]]!r}; measure it with --clip-weight and put it into dreamportrait/systems/"
+            "dreamportrait/ablations/rows.py, or leave that row out with --rows"
         )
     if base.text.clip == default_judge(dataset):
-        raise ValueError(f"{config}: text.clip is {base.text.clip}, which also judges; a guide must not judge itself")
+        raise ValueError(f"{config}: text.clip is {base.text.clip}, which also judges; the judge must not guide")
 
 
 # Results.
@@ -137,15 +145,15 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not found.keys() >= KEYS or found["row"] not in ROWS:
-            raise ValueError("it lacks what results have")
+            raise ValueError("it lacks fields of a result")
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no result of an ablation: {error}; delete it, or name another --out") from None
+        raise ValueError(f"{path} is not a result of an ablation: {error}; delete it, or name another --out") from None
     assert isinstance(found, dict)
     return found
 
 
 def read_results(out: Path) -> list[dict[str, Any]]:
-    """All of a folder, that were made alike but for what their rows change."""
+    """Return all results of a folder. Raise ValueError if they differ in a setting that no row changes."""
     paths = sorted((out / "results").glob("*.json"))
     found = [read_result(path) for path in paths]
     own = {"run.seed", *(change.partition("=")[0] for row in ALL for change in row.changes)}

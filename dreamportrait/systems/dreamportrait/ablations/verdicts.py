@@ -1,8 +1,9 @@
-"""Whether an ordering that the paper claims holds here too, and whether that is more than chance.
+"""Decide whether an ordering that the paper claims holds here too, and whether the difference exceeds the noise.
 
-Seeds that both rows have are compared. With two or more, a difference of their means counts if it is larger than the
-standard deviation over seeds, pooled over both rows. With one, R-Precision's difference counts if Newcombe's 95 %
-interval, made of both Wilson intervals, excludes zero; other metrics have no interval, and only the direction is told.
+The seeds that both rows have are compared. With two or more seeds, a difference of the means counts if it is larger
+than the standard deviation over seeds, pooled over both rows. With one seed, the difference of R-Precision counts if
+Newcombe's 95 % interval, computed from both Wilson intervals, excludes zero. Other metrics have no interval, so the
+verdict only gives the direction.
 """
 
 import math
@@ -10,28 +11,26 @@ from collections.abc import Mapping
 from statistics import mean, variance
 from typing import Literal, NamedTuple
 
-Word = Literal[
-    "holds", "does not hold", "within noise", "the paper's way, of one seed", "reversed, of one seed", "not run"
-]
+Word = Literal["holds", "does not hold", "within noise", "same direction, one seed", "reversed, one seed", "not run"]
 
 
 class Measured(NamedTuple):
     """One metric of one row and seed."""
 
     value: float
-    low: float | None = None  # of a 95 % interval, where there is one
+    low: float | None = None  # of a 95 % interval. None = the metric has none
     high: float | None = None
 
 
 class Verdict(NamedTuple):
     word: Word
-    difference: float | None = None  # of the row said to be higher, to the other
-    noise: float | None = None  # what it is compared with
+    difference: float | None = None  # of the means: the row that the paper has higher, minus the other one
+    noise: float | None = None  # what the difference is compared with
     seeds: int = 0
 
 
 def verdict(lower: Mapping[int, Measured], higher: Mapping[int, Measured]) -> Verdict:
-    """By seed: the row that the paper has lower, and the one that it has higher."""
+    """Compare the row that is lower in the paper with the one that is higher. Both are given by seed."""
     seeds = sorted(lower.keys() & higher.keys())
     if not seeds:
         return Verdict("not run")
@@ -42,7 +41,7 @@ def verdict(lower: Mapping[int, Measured], higher: Mapping[int, Measured]) -> Ve
     else:
         noise = _interval(lower[seeds[0]], higher[seeds[0]])
     if noise is None and difference:
-        word: Word = "the paper's way, of one seed" if difference > 0 else "reversed, of one seed"
+        word: Word = "same direction, one seed" if difference > 0 else "reversed, one seed"
     elif noise is None or abs(difference) <= noise:
         word = "within noise"
     else:
@@ -51,7 +50,10 @@ def verdict(lower: Mapping[int, Measured], higher: Mapping[int, Measured]) -> Ve
 
 
 def _interval(lower: Measured, higher: Measured) -> float | None:
-    """How large a difference of two shares may be by chance, on the side of zero. None = nobody knows."""
+    """Return the distance from the difference to the end of Newcombe's interval that is nearer to zero.
+
+    Return None if a share has no interval.
+    """
     a, b = (lower, higher) if lower.value <= higher.value else (higher, lower)
     if a.high is None or b.low is None:
         return None

@@ -1,5 +1,5 @@
-// Found before the file of this name beside the bindings: here the device is the host. The ops become CPU ops of
-// a library of their own, so that they live beside the real CPU ops.
+// Replaces the file of this name of the bindings, because this folder is first in the include path. Here the device is
+// the host. The ops become CPU ops of a separate library, so that they can be loaded next to the real CPU ops.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
