@@ -53,6 +53,7 @@ def evaluate(places, out, *flags, **changes):
     return CliRunner().invoke(main, ["evaluate", *words(places, out, **changes), *flags])
 
 
+@pytest.mark.lengthy
 def test_the_report(places, tmp_path):
     done = evaluate(places, tmp_path / "out")
     assert done.exit_code == 0, done.output
@@ -83,6 +84,7 @@ def test_a_report_stays(places, tmp_path):
     assert (tmp_path / "out" / "scores.json").read_text() != "mine"
 
 
+@pytest.mark.lengthy
 def test_options_reach_the_protocol(places, tmp_path):
     (tmp_path / "fixed.json").write_text(json.dumps(["a man"] * 6))
     changes = {"captions": tmp_path / "fixed.json", "seed": 3, "truncation": 0.5, "region": "face", "batch": 2}

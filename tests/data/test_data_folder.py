@@ -92,6 +92,7 @@ def test_layout(folder):
         assert image.mode == "RGB" and np.array_equal(np.asarray(image).transpose(2, 0, 1), sample(0).image)
 
 
+@pytest.mark.lengthy
 def test_a_thousand_images_to_a_subfolder(tmp_path):
     one = sample(0, size=1)
     write_dataset(tmp_path / "set.zip", (one for _ in range(1001)))

@@ -84,6 +84,7 @@ def test_normalize_2nd_moment_golden(case: OpCase) -> None:
     flips=st.tuples(st.booleans(), st.booleans()),
     seed=st.integers(0, 2**31),
 )
+@pytest.mark.lengthy
 def test_conv2d_resample_is_upsample_convolve_downsample(
     factors: tuple[int, int],
     kernel: tuple[int, int],

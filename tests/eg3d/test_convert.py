@@ -122,6 +122,7 @@ def test_names_in_the_made_up_snapshots(snapshot, monkeypatch):
 
 
 @pytest.mark.parametrize(("label_std", "protocol"), [(True, 4), (False, 4), (True, 5)])
+@pytest.mark.lengthy
 def test_generator_computes_the_same_bits(generator, rendered, entries, tmp_path, label_std, protocol):
     spread = torch.linspace(0, 1, 25)
     if label_std:
@@ -148,6 +149,7 @@ def test_discriminator_computes_the_same_bits(discriminator, folder):
 
 
 @pytest.mark.parametrize("name", ["generator_4x", "generator_8xdc"])
+@pytest.mark.lengthy
 def test_other_super_resolutions(name, tmp_path):
     made = golden(name)
     out = converted(official_pickles.snapshot(official_pickles.official(made, arguments(name))), tmp_path)
@@ -194,6 +196,7 @@ def test_settings_changed_after_construction(entries, tmp_path):
     assert (config.render_resolution, config.num_coarse, config.ray_start) == (96, 7, "auto")
 
 
+@pytest.mark.lengthy
 def test_which_generator(entries, generator, tmp_path):
     other = copy.deepcopy(generator)
     with torch.no_grad():
@@ -206,6 +209,7 @@ def test_which_generator(entries, generator, tmp_path):
     assert_same_state(load_generator(out), generator)
 
 
+@pytest.mark.lengthy
 def test_plane_axes_are_read_from_the_renderer(entries, tmp_path):
     """A network that was trained with corrected plane axes keeps them when it is converted."""
     entries["G_ema"].renderer.plane_axes = torch.eye(3)[torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]])]
@@ -295,6 +299,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.lengthy
 def test_broken_snapshots(entries, generator, discriminator, tmp_path, case):
     for key in ("G", "G_ema"):
         entries[key] = official_pickles.official(copy.deepcopy(generator), arguments(G_NAME))

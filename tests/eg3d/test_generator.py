@@ -177,6 +177,7 @@ def test_other_views_and_resolutions(tiny):
 
 @pytest.mark.parametrize(("name", "size"), [("generator_tiny", 64), ("generator_4x", 128)])
 @torch.no_grad()
+@pytest.mark.lengthy
 def test_raw_image_with_and_without_first_block(name, size):
     """At the input resolution of super-resolution, the official raw image contains its first block's colours."""
     generator, given = golden_generator(name), inputs(name)
@@ -258,6 +259,7 @@ def test_gradients(impl):
 
 
 @torch.no_grad()
+@pytest.mark.lengthy
 def test_many_views_run_the_backbone_once(tiny):
     given, calls = inputs("generator_tiny"), []
     hook = tiny.backbone.synthesis.register_forward_hook(lambda *_: calls.append(1))
@@ -272,6 +274,7 @@ def test_many_views_run_the_backbone_once(tiny):
 
 
 @torch.no_grad()
+@pytest.mark.lengthy
 def test_noise_modes(tiny):
     given = inputs("generator_tiny")
     w = tiny.map(given["z"], given["c"])

@@ -34,6 +34,7 @@ def error(low: torch.Tensor, full: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("precision", LIMITS)
 @torch.no_grad()
+@pytest.mark.lengthy
 def test_generator(precision):
     given = load("generator_tiny").group("in")
     low, full = (generator(p) for p in (precision, "float32"))

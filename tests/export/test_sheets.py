@@ -190,6 +190,7 @@ def test_sheets_of_the_miniature_world(tmp_path: Path) -> None:
 # Portraits.
 
 
+@pytest.mark.lengthy
 def test_sheets_of_portraits(tmp_path: Path) -> None:
     pipe = DreamPortraitPipeline.from_pretrained(write_portrait(tmp_path / "portrait"))
     portraits = pipe(["a man", TEXT], num_views=3)

@@ -32,6 +32,7 @@ def test_a_point_on_a_ray_is_seen_at_its_pixel(cameras: torch.Tensor) -> None:
     torch.testing.assert_close(distance, depth.flatten(1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.lengthy
 def test_the_face_renderer_sees_small_balls_where_they_are_projected(cameras: torch.Tensor) -> None:
     points = np.array([[0.1, 0.2, 0.05], [-0.2, -0.1, 0.1], [0.0, 0.0, 0.0], [0.15, -0.2, -0.2]])
     places, distances = project(torch.from_numpy(points).float().expand(len(cameras), -1, -1), cameras)

@@ -36,6 +36,7 @@ def test_words_are_those_of_diffusers_pipeline(folder: Path) -> None:
         torch.testing.assert_close(prior.embed(prompts), expected)
 
 
+@pytest.mark.lengthy
 def test_its_tokens_are_those_of_the_conditioning(folder: Path) -> None:
     """For the words of captions, the tokens equal those of open_clip's tokenizer, which the conditioning uses."""
     texts = captions(make_attributes(), 0) + ["A woman's face, with long red hair; she wears glasses.", "", "naïve 😀"]
@@ -43,6 +44,7 @@ def test_its_tokens_are_those_of_the_conditioning(folder: Path) -> None:
     assert torch.equal(embed.tokenise(texts), compact_clip.tokenizer()(texts, context_length=77))
 
 
+@pytest.mark.lengthy
 def test_long_prompts_are_cut_and_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     prior = load_stable_diffusion(str(folder))
     with caplog.at_level(logging.WARNING, "dreamportrait"):
@@ -59,6 +61,7 @@ def text() -> TextEncoder:
     return TextEncoder(compact_clip.build(CONFIGS["a"]).eval().requires_grad_(False), compact_clip.tokenizer())
 
 
+@pytest.mark.lengthy
 def test_the_miniature_folder_reads_the_words_of_the_clip_it_names(
     text: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,7 @@ MIB = 2**20
         (torch.bfloat16, True, 362, 578),
     ],
 )
+@pytest.mark.lengthy
 def test_memory_of_the_real_vae(dtype: torch.dtype, checkpoint: bool, kept: int, peak: int) -> None:
     """Check the memory in MiB for a picture of 512 x 512, without weights: kept for the backward pass, and the peak."""
     unet = make_unet(WIDTH, (8, 16))
@@ -250,6 +251,7 @@ def slope_of_loss(prior: StableDiffusion, dtype: torch.dtype = torch.float32) ->
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.lengthy
 def test_half_precision_gives_nearly_the_same_gradient(folder: Path, precision: Any) -> None:
     exact = slope_of_loss(load_stable_diffusion(str(folder)))
     prior = load_stable_diffusion(str(folder), precision=precision)
@@ -279,6 +281,7 @@ def test_the_vae_does_not_overflow_where_float16_would() -> None:
 # Load.
 
 
+@pytest.mark.lengthy
 def test_a_folder_is_loaded_without_a_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("asked the network")

@@ -42,6 +42,7 @@ def flat(scores):
     return found
 
 
+@pytest.mark.lengthy
 def test_against_a_plain_loop(judge, scores):
     """Compute the scores one sample at a time, from eight-bit pictures, and share nothing between the views."""
     made, pictures = generator(), Pictures()
@@ -89,6 +90,7 @@ def test_diversity_against_a_plain_loop(judge, scores):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 10])
+@pytest.mark.lengthy
 def test_the_batch_changes_nothing(judge, scores, batch):
     """The batch size may only change the order of float32 sums, which can change a rounded colour by 1/255."""
     found, expected = flat(measured(judge, replace(PROTOCOL, batch=batch))), flat(scores)
@@ -103,6 +105,7 @@ def test_a_sample_depends_on_its_number_alone():
         assert not torch.equal(latents(8, 0, SAMPLES, [4]), other)
 
 
+@pytest.mark.lengthy
 def test_again_and_with_another_seed(judge, scores):
     state = torch.get_rng_state()
     assert flat(measured(judge)) == flat(scores)  # bit for bit
@@ -162,6 +165,7 @@ def test_what_is_outside_of_the_face_is_not_judged(judge):
     assert region.inside(64)[33, 32] == 1 and region.inside(64)[2, 32] == 0
 
 
+@pytest.mark.lengthy
 def test_scores_of_faces(judge, scores):
     class Cropped(Pictures):
         def image(self, index):

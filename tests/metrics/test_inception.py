@@ -21,6 +21,7 @@ def file(tmp_path_factory):
     return path
 
 
+@pytest.mark.lengthy
 def test_names_and_sizes():
     """Names and sizes must be torchvision's without its second classifier, and with the 1008 classes of 2015."""
     ours, theirs = build().state_dict(), torchvisions.Inception3(aux_logits=False, init_weights=False).state_dict()
@@ -39,6 +40,7 @@ def test_pooling_does_not_count_what_is_outside():
         torch.testing.assert_close(made, made[:, :, :1, :1].expand_as(made))
 
 
+@pytest.mark.lengthy
 def test_the_last_block_takes_maxima():
     block = inception._LastE(2048).eval()
     x = torch.zeros(1, 2048, 5, 5)
@@ -90,6 +92,7 @@ def test_features(file, monkeypatch):
     assert seen[0][0].unique().tolist() == [-1.0] and seen[0][1].unique().tolist() == [127 / 128]
 
 
+@pytest.mark.lengthy
 def test_other_weights_are_refused(file, tmp_path):
     with pytest.raises(WeightsError, match=r"has SHA-256 \w{8}\.\.\., not 6726825d\.\.\.: other weights; get pt_"):
         load_inception(file)
@@ -97,6 +100,7 @@ def test_other_weights_are_refused(file, tmp_path):
         load_inception(tmp_path / "none.pth")
 
 
+@pytest.mark.lengthy
 def test_weights_in_pytorchs_cache(file, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(

@@ -133,6 +133,7 @@ def test_examples_pair_latents_with_words_and_drop_a_tenth() -> None:
     assert 0.07 < (told < 0).float().mean().item() < 0.13
 
 
+@pytest.mark.lengthy
 def test_examples_are_kept_for_the_same_weights_only(world: World, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     save_vae(make_vae((2, 4, 6)), tmp_path)
@@ -197,6 +198,7 @@ def test_an_oracle_is_sampled_back(guidance_scale: float, expected: float) -> No
     torch.testing.assert_close(found, (expected * pattern).expand(2, -1, -1, -1), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.lengthy
 def test_samples_follow_seed_text_and_scale_alone(folder: Path) -> None:
     parts = load_diffusion(folder)
 
@@ -235,6 +237,7 @@ def test_diffusers_itself_loads_the_folder(folder: Path) -> None:
     assert not unet.training and not any(p.requires_grad for p in unet.parameters())
 
 
+@pytest.mark.lengthy
 def test_its_pipeline_draws_the_same_pictures(folder: Path) -> None:
     """Stable Diffusion's own pipeline must draw the same pictures from the features of the prompts."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, text_encoder=None, tokenizer=None)
@@ -293,6 +296,7 @@ def test_retrieval_in_both_directions() -> None:
     assert retrieval(judge, pictures, captions) == Retrieval(caption_to_image=0.99, image_to_caption=0.9851)
 
 
+@pytest.mark.lengthy
 def test_scores_of_the_whole_model(folder: Path, world: World) -> None:
     arrays = (world.images, world.depth, world.codes, world.cameras)
     many = World("test", *(np.concatenate([array] * 9)[:100] for array in arrays))
@@ -310,6 +314,7 @@ def test_psnr() -> None:
     assert psnr(real + 0.2, real) == pytest.approx(20, abs=1e-3)
 
 
+@pytest.mark.lengthy
 def test_sheets_are_written(folder: Path, world: World, tmp_path: Path) -> None:
     vae = load_vae(folder)
     reconstruction_sheet(vae, world, tmp_path / "new" / "vae.png", columns=4, pairs=3)

@@ -66,6 +66,7 @@ def test_regression_lowers_the_error_on_its_faces(world: World, tmp_path: Path) 
     assert error(trained) < 0.8 * before
 
 
+@pytest.mark.lengthy
 def test_regression_continues_exactly(world: World, tmp_path: Path) -> None:
     warm.train(tmp_path / "whole", world, student(), steps=4, resolution=8, batch=2)
     _interrupted(

@@ -1,5 +1,6 @@
 """Tests of the scores of rendered faces that show exactly what captions state and change nothing else."""
 
+import pytest
 import torch
 
 from dreamportrait.mini import stated_faces

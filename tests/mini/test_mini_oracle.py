@@ -84,6 +84,7 @@ def test_training_learns_a_few_faces(single_precision: None) -> None:
     assert sum(losses[-3:]) / 3 < losses[0] / 2
 
 
+@pytest.mark.lengthy
 def test_trained_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = random_world(16)
     train(tmp_path / "out", tmp_path / "work", world, world, steps=2, batch=4)

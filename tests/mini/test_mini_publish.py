@@ -29,6 +29,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.lengthy
 def test_what_is_shipped_is_whole_and_works(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     publish(run, tmp_path / "scores", out)
@@ -45,6 +46,7 @@ def test_what_is_shipped_is_whole_and_works(run: Path, tmp_path: Path) -> None:
         publish(run, tmp_path / "scores", out)
 
 
+@pytest.mark.lengthy
 def test_nothing_is_left_of_what_failed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "scores" / "scores.md").unlink()
     with pytest.raises(FileNotFoundError):

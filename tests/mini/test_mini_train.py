@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.mini import cards, train
 from dreamportrait.mini.train import STAGES, Places, run_stages
+from dreamportrait.miniworld import world
 from dreamportrait.miniworld.world import load
 from dreamportrait.weights.registry import MINI
 from dreamportrait.weights.seals import verify
@@ -61,7 +62,7 @@ def test_stages_call_what_there_is(places, monkeypatch):
         real = getattr(module, name)
         given[f"{module.__name__.split('.')[-1]}.{name}"] = stand_in = create_autospec(real)
         monkeypatch.setattr(module, name, stand_in)
-    monkeypatch.setattr(train, "load", create_autospec(load, side_effect=lambda split, *_: split))
+    monkeypatch.setattr(world, "load", create_autospec(load, side_effect=lambda split, *_: split))
     monkeypatch.setattr(compact_clip, "load", create_autospec(compact_clip.load))
     monkeypatch.setattr(encoder, "TextEncoder", create_autospec(encoder.TextEncoder))
     (places.result("vae") / "vae").mkdir(parents=True)

@@ -87,6 +87,7 @@ def test_the_reader_of_these_tests_reads():
             read(nonsense)
 
 
+@pytest.mark.lengthy
 def test_every_statement_is_true_and_visible(faces, texts):
     for face, lines in zip(faces, texts, strict=True):
         for line in lines:
@@ -144,6 +145,7 @@ def test_evaluation_captions_decide_retrieval_among_a_hundred(faces):
     assert ceiling > 0.99 and max(others) <= 2
 
 
+@pytest.mark.lengthy
 def test_captions_vary(texts):
     counts = np.bincount([len(read(line)) for lines in texts for line in lines[:-1]], minlength=8)
     assert (counts[2:8] > 200).all()

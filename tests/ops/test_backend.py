@@ -197,6 +197,7 @@ def test_first_use_from_many_threads(fresh: Fresh, compiler: None, caplog: pytes
     assert sum("compiled ops from" in message for message in caplog.messages) == 1
 
 
+@pytest.mark.lengthy
 def test_choice_is_a_constant_of_compiled_code(fresh: Fresh) -> None:
     """torch.compile traces only the chosen implementation, no access to locks, files or the environment."""
     eg3d_ops.set_backend("reference")

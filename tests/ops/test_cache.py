@@ -121,6 +121,7 @@ def test_two_processes_build_once(fresh: Fresh, compiler: None, tmp_path: Path) 
 # ----- Several ranks on one machine -----------------------------------------------------------------------
 
 
+@pytest.mark.lengthy
 def test_other_ranks_wait_for_rank_0(fresh: Fresh, compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     folder = _cache.cache_folder()

@@ -1,5 +1,6 @@
 """Tests of the ops in DistributedDataParallel: two gloo processes give the gradients of one at equal global batch."""
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp

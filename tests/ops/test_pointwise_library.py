@@ -58,6 +58,7 @@ def test_torch_compile_of_any_size_bias_act(compiled_cpu):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # caused by opcheck
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("f", [SKEW, setup_filter([1.0, 2.0, 1.0], separable=True)], ids=["skew", "taps"])
+@pytest.mark.lengthy
 def test_opcheck_upfirdn2d(layout, f, compiled_cpu):
     x = normal(2, 3, 6, 5).to(memory_format=layout).requires_grad_()
     torch.library.opcheck(torch.ops.eg3d_ops.upfirdn2d.default, (x, f, [2, 1], [1, 2], [1, 2, -1, 3], False, 1.5))
@@ -67,6 +68,7 @@ def test_opcheck_upfirdn2d(layout, f, compiled_cpu):
 @pytest.mark.parametrize(
     ("backend", "impl"), [("aot_eager", "reference"), ("aot_eager", "compiled"), ("inductor", "compiled")]
 )
+@pytest.mark.lengthy
 def test_torch_compile_upfirdn2d(backend, impl, compiled_cpu):
     def loss(x):
         return (upfirdn2d(x * 2, BLUR, up=2, padding=2, impl=impl) + 1).square().sum()

@@ -86,6 +86,7 @@ def test_golden_render(variant, impl, request):
         assert (actual - expected).abs().max() <= 5e-6 * expected.abs().max(), name
 
 
+@pytest.mark.lengthy
 def test_gradients_of_the_twin():
     s = scene(rays=3, channels=4, size=(5, 5), hidden=6, colors=2)
     s = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in s.items()}
@@ -209,6 +210,7 @@ def test_autocast_changes_nothing(impl, compiled_cpu):
     assert torch.equal(inside.features, render_rays(**s, impl=impl).features)
 
 
+@pytest.mark.lengthy
 def test_torch_compile(compiled_cpu):
     s = scene(rays=16, channels=8, size=(9, 9))
 
@@ -236,6 +238,7 @@ def op_arguments(fine=3):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # caused by opcheck
+@pytest.mark.lengthy
 def test_opcheck(compiled_cpu):
     torch.library.opcheck(torch.ops.eg3d_ops.render_rays.default, op_arguments())
     planes, origins, directions, _, _, *decoder = (t.detach() for t in op_arguments()[:9])

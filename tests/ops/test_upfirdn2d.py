@@ -232,6 +232,7 @@ def test_filter_without_a_largest_tap(impl):
     ],
     ids=str,
 )
+@pytest.mark.lengthy
 def test_gradcheck(f, options, impl):
     x = normal(2, 2, 4, 5, dtype=torch.float64).requires_grad_()
 

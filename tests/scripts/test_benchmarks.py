@@ -111,6 +111,7 @@ def test_all_parts_are_found_and_their_shares_are_one(module: DreamPortraitModul
         assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
 
 
+@pytest.mark.lengthy
 def test_a_watched_step_is_the_same_step_and_is_left_as_it_was() -> None:
     backward, density = Tensor.backward, parts.training.density_regularization
     modules = [tiny_module(CONFIG, guided=False) for _ in range(2)]
@@ -206,7 +207,7 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 
 
 def test_the_miniature_world_is_not_compared(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
-    monkeypatch.setattr(official, "checkout", lambda text: Path(text))
+    monkeypatch.setattr(training, "checkout", lambda text: Path(text))
     monkeypatch.setattr(sys, "argv", ["training", "--size", "mini", "--official", str(tmp_path)])
     with pytest.raises(SystemExit):
         training.main()

@@ -35,6 +35,7 @@ def folder(model, tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.lengthy
 def test_folder(model, folder):
     encoder = load_text_encoder(str(folder), offline=True)
     expected = TextEncoder(model, SimpleTokenizer()).encode(PROMPTS)

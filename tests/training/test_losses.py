@@ -184,6 +184,7 @@ def scene(moment) -> Scene:
     return Scene(moment)
 
 
+@pytest.mark.lengthy
 def test_generator_phase(scene, moment):
     expected = PHASES["runs"][f"Gmain@{moment}"]
     logits = scene.judge_fake(scene.fake())
@@ -192,6 +193,7 @@ def test_generator_phase(scene, moment):
 
 
 @pytest.mark.parametrize("moment", [0, 1_200_000], indirect=True)  # the moments in the reference data
+@pytest.mark.lengthy
 def test_density_phase(scene, moment, monkeypatch):
     expected = PHASES["runs"][f"Greg@{moment}"]
     uniform = hashfill("losses", "dr_coords", [2, 1000, 3], mean=0.5, std=1 / math.sqrt(12))

@@ -73,6 +73,7 @@ def test_stopped_and_continued_is_the_same_as_one_run(tmp_path):
     assert rows(once) == rows(twice) and [row["images"] for row in rows(twice)] == ["8", "16"]
 
 
+@pytest.mark.lengthy
 def test_which_checkpoints_stay(tmp_path):
     c = config(tmp_path, trainer={"save_every_images": 4, "keep": 1})
     run(c)
@@ -154,12 +155,13 @@ class Poison(Callback):
         (math.nan, "critic:discriminator.b4.out.bias", ["the weights of discriminator"]),
     ],
 )
+@pytest.mark.lengthy
 def test_the_guard_names_step_term_and_group(tmp_path, value, where, named):
     c = config(tmp_path)
     made = module(c)
     with pytest.raises(NonFiniteLoss, match=r"step 4 \(stage align, 12 images\): ") as error:
         fit(made, *make_callbacks(c, None), Poison(12, value, where))
-    what = str(error.value).split("images): ")[1].split(". This")[0].split(", ")
+    what = str(error.value).split("images): ")[1].split(". The update")[0].split(", ")
     for found, name in zip(what, named, strict=True):
         assert f"{name} is" in found and found.endswith((" is nan", " is inf"))
     assert "lower the learning rate and continue from the last checkpoint" in str(error.value)
@@ -183,6 +185,7 @@ def test_the_guard_lets_good_steps_pass(tmp_path):
 # The log.
 
 
+@pytest.mark.lengthy
 def test_log(tmp_path, capsys):
     c = config(tmp_path)
     noted: list[dict[str, Tensor]] = []
@@ -206,6 +209,7 @@ def test_log(tmp_path, capsys):
         assert [row["step"] for row in csv.DictReader(file)] == ["8", "16"]
 
 
+@pytest.mark.lengthy
 def test_measurements_are_logged(tmp_path):
     class Metric(Every):
         def act(self, trainer, module):
@@ -216,6 +220,7 @@ def test_measurements_are_logged(tmp_path):
     assert [row["score"] for row in rows(c)] == ["", "2", "", "4"]
 
 
+@pytest.mark.lengthy
 def test_intervals(tmp_path):
     """An interval may be no multiple of the batch, and it may be longer than the run."""
     acted: dict[int, list[int]] = {6: [], 100: []}
@@ -237,6 +242,7 @@ def test_intervals(tmp_path):
 # Pictures.
 
 
+@pytest.mark.lengthy
 def test_sheets(tmp_path):
     c = config(tmp_path)
     made = run(c)
@@ -272,6 +278,7 @@ def test_views_are_left_and_right_of_the_front():
         assert float(place[0]) == pytest.approx(expected * radius, abs=1e-4)
 
 
+@pytest.mark.lengthy
 def test_collapse_is_noticed(tmp_path, caplog):
     """The monitor warns if the generator ignores z for one of the prompts."""
     c = config(tmp_path)
@@ -291,6 +298,7 @@ def test_collapse_is_noticed(tmp_path, caplog):
     assert all(float(row["diversity"]) > 0 and float(row["diversity_least"]) == 0 for row in rows(c))
 
 
+@pytest.mark.lengthy
 def test_variety_is_not_warned_of(tmp_path, caplog):
     c = config(tmp_path)
     with caplog.at_level(logging.WARNING):

@@ -59,6 +59,7 @@ def rows(folder):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.lengthy
 def test_stopped_and_continued_is_the_same_as_one_run(tmp_path):
     once = Run().fit(tmp_path / "once", 24)
     first = Run().fit(tmp_path / "twice", 12)
@@ -167,6 +168,7 @@ def test_the_state_of_another_run(tmp_path):
 # Files.
 
 
+@pytest.mark.lengthy
 def test_a_damaged_state_falls_back_and_is_set_aside(tmp_path):
     once = Run().fit(tmp_path / "once", 30)
     Run().fit(tmp_path / "run", 20)

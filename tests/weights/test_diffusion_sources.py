@@ -59,6 +59,7 @@ def real(folder: Path) -> Path:
 # Mirrors.
 
 
+@pytest.mark.lengthy
 def test_mirrors_are_tried_in_order(hub: Hub, real: Path, caplog: pytest.LogCaptureFixture) -> None:
     hub.online = {SECOND: real, THIRD: real}
     assert locate_diffusion("sd-2.0-base") == real
@@ -160,6 +161,7 @@ def test_a_whole_layout(folder: Path) -> None:
     assert read_layout(folder).variants == {"unet": "fp16", "vae": "fp16", "text_encoder": None}
 
 
+@pytest.mark.lengthy
 def test_everything_that_is_missing_is_listed(folder: Path) -> None:
     shutil.rmtree(folder / "scheduler")
     (folder / "tokenizer" / "tokenizer.json").unlink()
@@ -183,6 +185,7 @@ def test_everything_that_is_missing_is_listed(folder: Path) -> None:
         assert part in message
 
 
+@pytest.mark.lengthy
 def test_other_kinds_of_folder(folder: Path, tmp_path: Path) -> None:
     change_json(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
     change_json(folder / "unet" / "config.json", cross_attention_dim=[16, 16])

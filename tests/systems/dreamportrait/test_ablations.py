@@ -182,6 +182,7 @@ def report(number: float) -> dict:
     }
 
 
+@pytest.mark.lengthy
 def test_all_rows_and_again(tmp_path):
     given, stubs, said = study(tmp_path), Stubs(), []
     assert stubs.run(given, said) == []
@@ -311,6 +312,7 @@ def tiny(tmp_path, monkeypatch) -> Study:
     return study(tmp_path, "pretrained", path=path, samples=10)
 
 
+@pytest.mark.lengthy
 def test_the_pretrained_generator(tiny):
     job = Job(ROWS["pretrained"], 0)
     portrait = runs.train_row(tiny, job)
@@ -330,6 +332,7 @@ def test_a_training(tiny):
     assert runs.measure_row(tiny, job, portrait)["checkpoint"]["checkpoint"] == str(portrait)
 
 
+@pytest.mark.lengthy
 def test_the_weight_of_clip(tiny, monkeypatch):
     """Use losses whose gradient is known: for one picture it is `size` at each number of the picture."""
     sizes = {"sds": 3.0, "clip": 0.5}

@@ -154,6 +154,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.lengthy
 def test_no_matrix_of_attention():
     """At 256 x 256 and 77 words no tensor may be larger than the tokens; scores would be 19 times as large."""
     torch.manual_seed(0)

@@ -43,6 +43,7 @@ def without_storage(config: Config) -> Networks:
         return make_networks(SIZES["full"], config)
 
 
+@pytest.mark.lengthy
 def test_the_sizes_are_the_published_ones() -> None:
     networks = without_storage(make_config(2, 1, "float16"))
     assert count(networks.unet) == 865_910_724 and count(networks.vae) == 83_653_863

@@ -37,6 +37,7 @@ def config(sources: Path, *changes: str) -> Config:
 # Text.
 
 
+@pytest.mark.lengthy
 def test_captions_are_encoded_as_they_are_needed(sources):
     c = config(sources)
     text, encoder = build.make_text(c, CPU, make_pictures(c.data)), load_text_encoder(c.text.clip)

@@ -32,6 +32,7 @@ def moved(made: DreamPortraitModule, before: dict[str, Tensor]) -> set[str]:
 # Stages.
 
 
+@pytest.mark.lengthy
 def test_text_guides_in_the_second_stage_alone():
     c = config()
     made, seen = module(c), []
@@ -87,6 +88,7 @@ def test_identities_are_kept():
     assert way(100.0) < 0.5 * way(0.0)
 
 
+@pytest.mark.lengthy
 def test_no_mapper_and_none_to_keep():
     record = Recorder()
     local = {"conditioning": {"global_path": False, "token_dim": 8, "heads": 2}}
@@ -100,6 +102,7 @@ def test_a_guide_is_needed():
     assert module(config(guidance={"kind": "none"}), guided=False).guide is None
 
 
+@pytest.mark.lengthy
 def test_no_guidance_in_the_second_stage():
     record = Recorder()
     fit(module(config(guidance={"kind": "none"}), guided=False), record)
@@ -131,6 +134,7 @@ CRITIC = {"critic.discriminator"}
     ],
     ids=["all", "G frozen", "D frozen", "both frozen", "no local path", "no global path"],
 )
+@pytest.mark.lengthy
 def test_what_moves(changes, expected):
     c = config(model=changes)
     made = module(c)
@@ -144,6 +148,7 @@ def test_what_moves(changes, expected):
     assert len(frozen) == (len(list(made.critic.parameters())) if changes.get("freeze_discriminator") else 0)
 
 
+@pytest.mark.lengthy
 def test_a_critic_that_reads():
     made = module(config(loss={"text_aware_discriminator": True, "blur_start": 0}))
     before = weights(made)
@@ -206,6 +211,7 @@ def test_regularisers_come_when_they_are_due_with_their_weights(monkeypatch):
     assert [i for i, row in enumerate(seen) if row[2]] == [0, 16]
 
 
+@pytest.mark.lengthy
 def test_optimisers_are_those_published():
     c = config(loss={"r1_every": 16, "density_every": 4})
     expected = GOLDEN["optimizers"]["effective"]
@@ -321,6 +327,7 @@ def test_every_step_has_draws_of_its_own_that_return():
     assert len({losses["generator"] for losses in runs[0].losses}) == 4
 
 
+@pytest.mark.lengthy
 def test_steps_of_the_optimisers_are_not_progress():
     made = module()
     runner = fit(made)

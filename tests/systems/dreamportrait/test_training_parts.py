@@ -52,6 +52,7 @@ def gradients_in_parts(count: int, group_size: int, monkeypatch) -> list[dict[st
 
 
 @pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.lengthy
 def test_parts_add_up_to_the_batch(count, monkeypatch):
     """Gradients of parts must add up to those of the whole batch.
 
@@ -66,6 +67,7 @@ def test_parts_add_up_to_the_batch(count, monkeypatch):
             assert (one[name] - many[name]).abs().max() <= 1e-4 * one[name].abs().max() + 1e-7, name
 
 
+@pytest.mark.lengthy
 def test_parts_smaller_than_a_group_are_another_loss(monkeypatch):
     """Parts smaller than a group must give other gradients, because fewer samples are compared.
 
@@ -76,6 +78,7 @@ def test_parts_smaller_than_a_group_are_another_loss(monkeypatch):
     assert names
 
 
+@pytest.mark.lengthy
 def test_gradients_are_exchanged_once_per_update(monkeypatch):
     """Each update must exchange gradients once, whatever the number of parts and backward passes."""
     exchanged: list[tuple[int, int, int]] = []
