@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "eg3d_ops"))
 
-from eg3d_ops import _build  # noqa: E402  (the tool also runs where the package is not installed)
+import _build  # noqa: E402  (from its folder: importing the package would load PyTorch)
 
 SOURCES = _build.CSRC / "cuda"
 ARCHS = ["80", "90"]

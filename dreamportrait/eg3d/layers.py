@@ -7,6 +7,16 @@ from dreamportrait.eg3d.conv import conv2d_resample
 from eg3d_ops import bias_act, setup_filter
 
 
+def normal(*shape: int, divisor: float = 1.0) -> Tensor:
+    """Draw initial values; on the meta device, return only the shape.
+
+    PyTorch computes on meta tensors with Python code whose import takes more than two seconds, and loading a network
+    builds an empty one first.
+    """
+    empty = torch.empty(*shape)
+    return empty if empty.is_meta else torch.randn(*shape) / divisor
+
+
 class FullyConnected(nn.Module):
     """Equalised linear layer: y = act(x W^T lr / sqrt(in) + b lr)."""
 
@@ -22,10 +32,7 @@ class FullyConnected(nn.Module):
         self.activation = activation
         self.weight_gain = lr_multiplier / in_features**0.5
         self.bias_gain = lr_multiplier
-        weight = torch.randn(out_features, in_features)
-        if not weight.is_meta:  # a meta tensor has no values, and dividing it would import torch._dynamo: 2 seconds
-            weight = weight / lr_multiplier
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(normal(out_features, in_features, divisor=lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), bias_init))
 
     def scaled(self) -> tuple[Tensor, Tensor]:
@@ -58,7 +65,7 @@ class Conv(nn.Module):
         self.activation, self.down, self.clamp = activation, down, clamp
         self.padding = kernel // 2
         self.weight_gain = 1 / (in_channels * kernel**2) ** 0.5
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.register_buffer("resample_filter", setup_filter([1, 3, 3, 1]))
 

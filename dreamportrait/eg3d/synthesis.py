@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamportrait.eg3d.conv import modulated_conv2d
-from dreamportrait.eg3d.layers import FullyConnected
+from dreamportrait.eg3d.layers import FullyConnected, normal
 from eg3d_ops import bias_act, setup_filter, upsample2d
 
 Noise = Literal["const", "random", "none"]
@@ -27,11 +27,11 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.up, self.clamp, self.resolution = up, clamp, resolution
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("resample_filter", setup_filter([1, 3, 3, 1]))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", normal(resolution, resolution))
 
     def noise(self, mode: Noise, x: Tensor) -> Tensor | None:  # -> [H, W] or [N, 1, H, W]
         if mode == "const":
@@ -61,7 +61,7 @@ class ToRGB(nn.Module):
         super().__init__()
         self.clamp = clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:  # [N, C, H, W], [N, w_dim] -> [N, Co, H, W]
@@ -92,7 +92,7 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         self.up, self.dtype = up, dtype
         if in_channels == 0:
-            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+            self.const = nn.Parameter(normal(out_channels, resolution, resolution))
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up, clamp)
         self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, clamp=clamp)

@@ -1,0 +1,76 @@
+"""Commands start at once: help without PyTorch, a portrait without the packages that only training needs."""
+
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+HEAVY = ("torch", "numpy", "diffusers", "transformers", "open_clip", "lightning", "torchvision")
+SCRIPTS = (
+    *("train.py", "datasets/miniworld.py", "datasets/encode_captions.py", "tools/check_cuda.py"),
+    *("eval/ablations.py", "eval/efficiency.py", "eval/fid_msc_rp.py"),
+    *("-m dreamportrait", "-m dreamportrait sample", "-m dreamportrait evaluate", "-m dreamportrait convert eg3d"),
+    *("-m dreamportrait.mini.demo", "-m dreamportrait.mini.train", "-m dreamportrait.mini.publish"),
+    *("-m dreamportrait.mini.ideal", "-m benchmarks", "-m benchmarks.ops", "-m benchmarks.generator"),
+    "-m benchmarks.training",
+)
+
+
+def imported(code: str) -> set[str]:
+    """Return the modules that a fresh process has imported after running `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, sep='\\n', file=sys.__stderr__)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return set(done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_needs_no_heavy_package(script: str) -> None:
+    words = script.split()
+    run, name, rest = ("run_module", words[1], words[2:]) if words[0] == "-m" else ("run_path", words[0], words[1:])
+    code = f"""
+import runpy, sys
+sys.argv = {[name, *rest, "--help"]!r}
+try:
+    runpy.{run}({name!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+"""
+    assert not imported(code) & set(HEAVY)
+
+
+def test_a_portrait_needs_neither_open_clip_nor_the_compiler() -> None:
+    code = "from dreamportrait import DreamPortraitPipeline\n"
+    code += "DreamPortraitPipeline.from_pretrained('mini')('a man with a hat')"
+    unneeded = {"open_clip", "transformers", "diffusers", "torchvision", "lightning", "torch._dynamo", "sympy"}
+    assert not imported(code) & unneeded
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("sample x --out x.png --model nowhere", "no text-to-3D model 'nowhere'"),
+        ("sample x --out x.doc", "must end in one of .png"),
+        ("evaluate --checkpoint nowhere --dataset miniworld:test --out x", "checkpoint nowhere is not there"),
+        ("evaluate --checkpoint mini --dataset miniworld:best --out x", "no split 'best'"),
+        ("train --config nowhere.yaml", "nowhere.yaml is not there"),
+    ],
+)
+def test_wrong_names_are_refused_before_pytorch_is_imported(command: str, message: str) -> None:
+    code = f"""
+import contextlib, io, sys
+from dreamportrait.cli import main
+sys.stderr = said = io.StringIO()
+try:
+    main({command.split()!r})
+except SystemExit as end:
+    assert end.code == 1
+assert {message!r} in said.getvalue(), said.getvalue()
+"""
+    assert "torch" not in imported(code)
