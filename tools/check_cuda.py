@@ -23,7 +23,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "eg3d_ops"))
 
-import _build  # noqa: E402  (from its folder: importing the package would load PyTorch)
+import _build  # type: ignore[import-not-found]  # noqa: E402  (importing the package would load PyTorch)
 
 SOURCES = _build.CSRC / "cuda"
 ARCHS = ["80", "90"]

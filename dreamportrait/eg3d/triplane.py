@@ -10,6 +10,7 @@ The steps are separate methods without hidden state, so that the backbone runs o
 from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from dreamportrait.eg3d.config import GeneratorConfig
@@ -111,7 +112,7 @@ class TriPlaneGenerator(nn.Module):
         if noise not in NOISE_MODES:
             raise ValueError(f"noise={noise!r}: must be one of {', '.join(NOISE_MODES)}")
         planes = self.backbone.synthesis(w, noise, between)
-        return planes.reshape(len(w), c.num_planes, c.plane_channels, c.plane_resolution, c.plane_resolution)
+        return rearrange(planes, "n (planes c) h w -> n planes c h w", planes=c.num_planes)
 
     def render(
         self,
@@ -171,7 +172,7 @@ class TriPlaneGenerator(nn.Module):
 
 def _as_image(x: Tensor, size: int) -> Tensor:
     """Return [N, R * R, C] as a view [N, C, R, R] in channels-last layout."""
-    return x.unflatten(1, (size, size)).permute(0, 3, 1, 2)
+    return rearrange(x, "n (h w) c -> n c h w", h=size)
 
 
 def _tolerate_missing_label_std(module, state, prefix, *rest) -> None:  # type: ignore[no-untyped-def]

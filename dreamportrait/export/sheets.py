@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -95,7 +96,8 @@ def depth_to_images(depth: Tensor, near: float, far: float) -> Tensor:
 
 def tiled(rows: Sequence[Tensor]) -> Image.Image:
     """Draw rows [N, 3, R, R] of one size, without text."""
-    return Image.fromarray(np.concatenate([np.concatenate(list(to_bytes(row)), 1) for row in rows], 0))
+    lines = [rearrange(to_bytes(row), "n h w c -> h (n w) c") for row in rows]
+    return Image.fromarray(np.concatenate(lines))
 
 
 def save_picture(picture: Image.Image, path: str | Path, overwrite: bool = False) -> None:

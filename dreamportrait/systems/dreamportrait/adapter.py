@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from dreamportrait.eg3d.layers import FullyConnected
@@ -43,12 +44,12 @@ class GatedCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor) -> Tensor:  # [N, C, H, W], [N, L, Ct], [N, L]
         words = words.to(x.dtype)
-        planes = self.read(x.permute(0, 2, 3, 1)).chunk(3, -1)  # [N, H, W, d] each
-        parts = self._tokens(planes), self.key(words), self.value(words)  # [N, 3HW, d], [N, L, d], [N, L, d]
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in parts)  # [N, heads, T, d / heads] each
-        out = F.scaled_dot_product_attention(q, k, v, mask[:, None, None])
-        out = out.transpose(1, 2).reshape(-1, 3, *planes[0].shape[1:])  # [N, 3, H, W, d]
-        features = self.write(out.permute(0, 2, 3, 1, 4).flatten(3)).permute(0, 3, 1, 2)  # [N, C, H, W]
+        planes = rearrange(self.read(rearrange(x, "n c h w -> n h w c")), "n h w (p d) -> p n h w d", p=3)
+        parts = self._tokens(tuple(planes)), self.key(words), self.value(words)  # [N, 3HW, d], [N, L, d], [N, L, d]
+        q, k, v = (rearrange(y, "n t (heads d) -> n heads t d", heads=self.heads) for y in parts)
+        out = F.scaled_dot_product_attention(q, k, v, mask[:, None, None])  # [N, heads, 3HW, d / heads]
+        cells = rearrange(out, "n heads (p h w) d -> n h w (p heads d)", p=3, h=x.shape[2])
+        features = rearrange(self.write(cells), "n h w c -> n c h w")
         if self.gated:
             return torch.addcmul(x, features, (self.beta * self.gamma.tanh()).to(x.dtype))
         return x + features
@@ -66,7 +67,7 @@ class GatedCrossAttention(nn.Module):
             F.linear(_normalise(cell), own, bias) + (F.linear(_normalise(a), first) + F.linear(_normalise(b), second))
             for cell, (a, b) in zip(planes, others, strict=True)
         ]
-        return torch.stack(tokens, 1).flatten(1, 3)
+        return rearrange(tokens, "p n h w d -> n (p h w) d")
 
 
 def _normalise(x: Tensor) -> Tensor:
