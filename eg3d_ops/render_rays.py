@@ -65,12 +65,22 @@ def render_rays(
     origins, directions = origins.to(dtype), directions.to(dtype)
     near, far = _limits(ray_start, ray_end, origins, directions, box_warp, disparity)
     coarse_draws, fine_draws = _draws(draws, origins, num_coarse, num_fine, generator)
-    arguments = (
-        *(planes, origins, directions, near, far, decoder, coarse_draws, fine_draws),
-        *(axes, float(box_warp), num_coarse, num_fine, bool(disparity)),
-    )
     compiled = _runs_compiled(impl, planes, (origins, directions, near, far), decoder, num_coarse + num_fine)
-    sums = _compiled(*arguments) if compiled else _render_rays(*arguments)
+    sums = (_compiled if compiled else _render_rays)(
+        planes,
+        origins,
+        directions,
+        near,
+        far,
+        decoder,
+        coarse_draws=coarse_draws,
+        fine_draws=fine_draws,
+        axes=axes,
+        box_warp=float(box_warp),
+        num_coarse=num_coarse,
+        num_fine=num_fine,
+        disparity=bool(disparity),
+    )
     return finish(sums, white_back)
 
 
@@ -135,9 +145,19 @@ def _compiled(
     if planes.device.type == "cpu":
         planes = planes.float()  # the CPU kernels take only float32
     color, depth, weight, depths = torch.ops.eg3d_ops.render_rays(
-        *(planes, origins, directions, near.squeeze(-1), far.squeeze(-1), *(part.float() for part in decoder)),
-        *(coarse_draws, fine_draws, [axis for pair in axes for axis in pair]),
-        *(box_warp, num_coarse, num_fine, disparity),
+        planes,
+        origins,
+        directions,
+        near.squeeze(-1),
+        far.squeeze(-1),
+        *(part.float() for part in decoder),
+        coarse_draws=coarse_draws,
+        fine_draws=fine_draws,
+        axes=[axis for pair in axes for axis in pair],
+        box_warp=box_warp,
+        num_coarse=num_coarse,
+        num_fine=num_fine,
+        disparity=disparity,
     )
     return RaySums(color, depth[..., None], weight[..., None], depths.detach())
 

@@ -78,8 +78,12 @@ def save_generator(
 ) -> None:
     """Write a folder for load_generator, and for load_discriminator if a discriminator is given."""
     config = FolderConfig(
-        *(FORMAT_VERSION, __version__, licence, source, generator.config),
-        None if discriminator is None else discriminator.config,
+        format_version=FORMAT_VERSION,
+        code_version=__version__,
+        licence=licence,
+        source=source,
+        generator=generator.config,
+        discriminator=None if discriminator is None else discriminator.config,
     )
     networks = {GENERATOR: generator, DISCRIMINATOR: discriminator}
     tensors = {file: dict(network.state_dict()) for file, network in networks.items() if network is not None}

@@ -43,7 +43,10 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:  # [N, Ci, h, w], [N, w_dim] -> [N, Co, H, W]
         x = modulated_conv2d(
-            *(x, self.weight, self.affine(w), self.noise(noise, x)),
+            x,
+            self.weight,
+            styles=self.affine(w),
+            noise=self.noise(noise, x),
             up=self.up,
             padding=1,
             resample_filter=self.resample_filter,

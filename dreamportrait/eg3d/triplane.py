@@ -57,8 +57,14 @@ class Backbone(nn.Module):
         super().__init__()
         c = config
         self.synthesis = SynthesisNetwork(
-            *(c.w_dim, c.plane_resolution, c.num_planes * c.plane_channels, c.channel_base, c.channel_max),
-            *(c.conv_clamp, c.low_precision_dtype, c.num_low_precision),
+            w_dim=c.w_dim,
+            resolution=c.plane_resolution,
+            img_channels=c.num_planes * c.plane_channels,
+            channel_base=c.channel_base,
+            channel_max=c.channel_max,
+            clamp=c.conv_clamp,
+            low_precision=c.low_precision_dtype,
+            num_low_precision=c.num_low_precision,
         )
         self.mapping = MappingNetwork(
             c.z_dim, c.c_dim, c.w_dim, c.mapping_layers, track_average=True, width=c.mapping_width
@@ -75,7 +81,13 @@ class TriPlaneGenerator(nn.Module):
         self.register_buffer("dataset_label_std", torch.zeros(c.c_dim))
         self.backbone = Backbone(c)
         self.superresolution = SuperResolution(
-            *(c.superresolution, c.plane_channels, c.w_dim, c.sr_clamp, c.sr_dtype, c.sr_noise, c.sr_antialias)
+            c.superresolution,
+            in_channels=c.plane_channels,
+            w_dim=c.w_dim,
+            clamp=c.sr_clamp,
+            dtype=c.sr_dtype,
+            noise=c.sr_noise,
+            antialias=c.sr_antialias,
         )
         self.decoder = DecoderNetwork(c.plane_channels, c.decoder_hidden, c.plane_channels, c.decoder_lr_multiplier)
         self.register_load_state_dict_pre_hook(_tolerate_missing_label_std)
@@ -127,8 +139,12 @@ class TriPlaneGenerator(nn.Module):
         c = self.config
         check_camera(camera, batch=len(planes))
         size = c.render_resolution if resolution is None else check_int("resolution", resolution, 1)
+        origins, directions = rays_from_label(camera, size)
         rays = render_rays(
-            *(planes, *rays_from_label(camera, size), self.decoder.weights()),
+            planes,
+            origins,
+            directions,
+            self.decoder.weights(),
             plane_axes=c.plane_axes,
             ray_start=c.ray_start,
             ray_end=c.ray_end,

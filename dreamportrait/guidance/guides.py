@@ -25,10 +25,12 @@ class DiffusionGuide:
         s = self.settings
         words = self.prior.embed(with_views(prompts, camera) if s.views else prompts)  # [N, L, C]
         t, noise = draw(self.prior, len(images), s.t_min, s.t_max)
-        given = (self.prior, images, words.to(images.device), self.null_words.to(images.device), t, noise)
+        words, null_words = words.to(images.device), self.null_words.to(images.device)
         if s.kind == "sjc":
-            return sjc_loss(*given, scale=s.scale)
-        return d_sds_loss(*given, scale=s.scale, weighting=s.weight, rescale=s.rescale)
+            return sjc_loss(self.prior, images, words, null_words, t, noise, scale=s.scale)
+        return d_sds_loss(
+            self.prior, images, words, null_words, t, noise, scale=s.scale, weighting=s.weight, rescale=s.rescale
+        )
 
 
 class ClipGuide:

@@ -120,10 +120,10 @@ def parameters(folder: Path) -> int:
 
 
 def shrink(path: Path) -> None:
-    """Reduce a picture to 128 colours if its file is too large."""
+    """Reduce a picture to 256 colours if its file is too large. Dithering avoids bands in smooth areas."""
     if path.stat().st_size > SHEET_BYTES:
         with Image.open(path) as picture:
-            small = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+            small = picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
         small.save(path, optimize=True)
 
 

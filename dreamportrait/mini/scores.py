@@ -42,7 +42,7 @@ def write(out: Path, test: World, others: World) -> None:
     sampled = {
         f"{scale:g}": dataclasses.asdict(
             diffusion_scores.score_samples(
-                *(unet, vae, scheduler, embed, test, judge), guidance_scale=scale, count=SAMPLED
+                unet, vae, scheduler, embed, test, judge, guidance_scale=scale, count=SAMPLED
             )
         )
         for scale in GUIDANCE_SCALES
@@ -54,13 +54,28 @@ def write(out: Path, test: World, others: World) -> None:
         "best_guidance_scale": best,
     }
     _write(out / "diffusion" / SCORES, scores)
-    captions = [test.evaluation_caption(i) for i in range(SHOWN)]
-    made = diffusion_scores.sample_captions(unet, vae, scheduler, embed, captions, guidance_scale=best)
-    diffusion_scores.sample_sheet(made, captions, out / "diffusion" / SHEET)
-
     generator = load_generator(out / "eg3d")
     _write(out / "eg3d" / SCORES, eg3d_scores.score(generator, reconstruct, test, others, judge))
-    eg3d_scores.portrait_sheet(generator, out / "eg3d" / SHEET, SHOWN)
+    draw_sheets(out, test)
+
+
+def draw_sheets(out: Path, test: World) -> None:
+    """Draw the sheets of the cards: samples of OUT/diffusion for captions of `test`, and heads of OUT/eg3d."""
+    torch.manual_seed(0)
+    unet, vae, scheduler = load_diffusion(out / "diffusion")
+    encoder = TextEncoder(compact_clip.load_text(out / "clip-a"), compact_clip.tokenizer())
+    scale = json.loads((out / "diffusion" / SCORES).read_text(encoding="utf-8"))["best_guidance_scale"]
+    captions = [test.evaluation_caption(i) for i in range(SHOWN)]
+    made = diffusion_scores.sample_captions(
+        unet,
+        vae,
+        scheduler,
+        lambda prompts: encoder.encode(prompts, shorten=False).words,
+        captions,
+        guidance_scale=scale,
+    )
+    diffusion_scores.sample_sheet(made, captions, out / "diffusion" / SHEET)
+    eg3d_scores.portrait_sheet(load_generator(out / "eg3d"), out / "eg3d" / SHEET, SHOWN)
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -201,8 +201,13 @@ def _distinct(captions: Iterable[str]) -> list[str]:
 
 def _describe(encoder: TextEncoder, clip: str, captions: Iterable[str]) -> StoreConfig:
     return StoreConfig(
-        *(FORMAT_VERSION, __version__, clip, _fingerprint(encoder), "penultimate"),
-        *(_checksum(_distinct(captions)), encoder.tower.width),
+        format_version=FORMAT_VERSION,
+        code_version=__version__,
+        clip=clip,
+        clip_sha256=_fingerprint(encoder),
+        layer="penultimate",
+        captions_sha256=_checksum(_distinct(captions)),
+        width=encoder.tower.width,
     )
 
 

@@ -111,7 +111,7 @@ def test_the_mapping_learns_the_code(tmp_path: Path) -> None:
     s = student()
     with torch.no_grad():
         s.mapper.out.weight *= 20  # w is then as far from its mean as after training
-    explained = mapping.train(tmp_path, s.generator, s.mapper, steps=1000, pairs=4000)
+    explained = mapping.train(tmp_path, s.generator, s.mapper, steps=300, pairs=4000)
     assert explained > 0.05  # predicting the mean would explain 0
     centre = s.generator.backbone.mapping.w_avg
     assert centre.abs().max() > 0

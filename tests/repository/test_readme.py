@@ -1,24 +1,38 @@
-"""Tests that the Python examples of the README run as printed."""
+"""Tests that the Python examples of the README and the documents run as printed."""
 
 import re
+from pathlib import Path
 
 import pytest
 from places import ROOT
 
-README = ROOT / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
+]
+LINKS = [
+    pytest.param(page.parent / link.partition("#")[0], id=f"{page.stem}: {link}")
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+    for link in re.findall(r"\]\(([^)#][^)]*)\)", page.read_text(encoding="utf-8"))
+    if not link.startswith("http")
+]
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) >= 3
+    assert len(BLOCKS) >= 5
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-@pytest.mark.lengthy
+@pytest.mark.parametrize("block", BLOCKS)
 def test_example(block: str) -> None:
     names: dict = {}
     exec(block, names)
-    if "views" in names:
+    if "pipe" in names:
+        assert names["portrait"].images.shape == (5, 64, 64, 3)
+    elif "views" in names:
         assert [list(part.shape) for part in names["views"][2]] == [
             [1, 3, 512, 512],
             [1, 3, 32, 32],
@@ -32,3 +46,8 @@ def test_example(block: str) -> None:
         assert names["generator"].config.image_resolution == 64
     else:
         assert names["x"].shape == (1, 64, 64, 64)
+
+
+@pytest.mark.parametrize("target", LINKS)
+def test_links_lead_to_files(target: Path) -> None:
+    assert target.exists()

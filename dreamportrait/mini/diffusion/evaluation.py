@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dreamportrait.export.sheets import save_sheet
+from dreamportrait.export.sheets import enlarged, save_sheet
 from dreamportrait.geometry.images import to_bytes
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.mini.diffusion.sampling import sample
@@ -133,7 +133,7 @@ def sample_sheet(images: Tensor, captions: list[str], path: Path, columns: int =
     draw = ImageDraw.Draw(sheet)
     for i, (pixels, caption) in enumerate(zip(to_bytes(images), captions, strict=True)):
         x, y = i % columns * width, i // columns * height
-        picture = Image.fromarray(pixels).resize((64 * scale, 64 * scale), Image.Resampling.NEAREST)
+        picture = enlarged(Image.fromarray(pixels), 64 * scale)
         sheet.paste(picture, (x + (width - picture.width) // 2, y))
         draw.multiline_text((x + 4, y + picture.height + 2), _wrapped(caption, 40), "black")
     path.parent.mkdir(parents=True, exist_ok=True)

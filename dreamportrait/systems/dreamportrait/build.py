@@ -157,8 +157,18 @@ def make_metrics(
     numbers = range(min(m.count, len(pictures)))
     said = {caption for i in numbers for caption in (pictures.captions(i)[0], pictures.evaluation_caption(i))}
     encoder = _of_captions(text, said)
-    given = encoder, pictures, judge.scorer, extractor, protocol, make_oracle(pictures, device), real
-    return (Metrics(every, generator, *given),)
+    metrics = Metrics(
+        every,
+        generator,
+        text=encoder,
+        pictures=pictures,
+        judge=judge.scorer,
+        extractor=extractor,
+        protocol=protocol,
+        oracle=make_oracle(pictures, device),
+        real=real,
+    )
+    return (metrics,)
 
 
 def _of_captions(text: TextEncoder | StoredText, captions: set[str]) -> TextEncoder | StoredText:

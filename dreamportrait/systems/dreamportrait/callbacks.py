@@ -37,9 +37,19 @@ def make_callbacks(
     samples, every = config.samples, config.trainer
     callbacks: list[Callback] = [NonFiniteGuard(folder)]
     if text is not None and every.sample_every_images:
-        sheet = samples.prompts, text, samples.seeds, samples.views, samples.truncation
-        callbacks.append(SampleSheets(every.sample_every_images, folder, *sheet))
-        callbacks.append(CollapseMonitor(every.sample_every_images, samples.prompts, text, samples.collapse_below))
+        images = every.sample_every_images
+        callbacks += [
+            SampleSheets(
+                images,
+                folder,
+                prompts=samples.prompts,
+                text=text,
+                seeds=samples.seeds,
+                views=samples.views,
+                truncation=samples.truncation,
+            ),
+            CollapseMonitor(images, samples.prompts, text, below=samples.collapse_below),
+        ]
     return [
         *(*callbacks, *metrics),
         Log(every.log_every_images, folder),
@@ -102,7 +112,10 @@ class CollapseMonitor(Every):
                 _log.warning(
                     "after %d images, portraits of %r hardly differ: %.3g, below %.3g. Mode collapse: lower "
                     "loss.guidance_weight or guidance.scale, or raise loss.gan_weight",
-                    *(module.images, prompt, value, self.below),
+                    module.images,
+                    prompt,
+                    value,
+                    self.below,
                 )
 
 

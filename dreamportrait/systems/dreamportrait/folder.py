@@ -84,8 +84,14 @@ def save_portrait(
 ) -> None:
     """Write a folder that load_portrait reads. If writing fails, an older folder stays as it was."""
     config = PortraitConfig(
-        *(FORMAT_VERSION, __version__, licence, pretrained, text, generator.conditioning, generator.config),
-        None if discriminator is None else discriminator.config,
+        format_version=FORMAT_VERSION,
+        code_version=__version__,
+        licence=licence,
+        pretrained=pretrained,
+        text=text,
+        conditioning=generator.conditioning,
+        generator=generator.config,
+        discriminator=None if discriminator is None else discriminator.config,
     )
     networks = {GENERATOR: generator.generator, CONDITIONING: generator.listeners()}
     if discriminator is not None:

@@ -38,7 +38,12 @@ class PortraitGenerator(nn.Module):
             if resolution in c.sites(synthesis.resolutions):
                 self.adapters[str(resolution)] = GatedCrossAttention(
                     block.conv1.weight.shape[0],
-                    *(c.text_width, self.config.axes, c.token_dim, c.heads, c.pooling, c.gate),
+                    c.text_width,
+                    axes=self.config.axes,
+                    token_dim=c.token_dim,
+                    heads=c.heads,
+                    pooling=c.pooling,
+                    gated=c.gate,
                 )
 
     @classmethod
