@@ -123,7 +123,8 @@ def shrink(path: Path) -> None:
     """Reduce a picture to 256 colours if its file is too large. Dithering avoids bands in smooth areas."""
     if path.stat().st_size > SHEET_BYTES:
         with Image.open(path) as picture:
-            small = picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+            colors = picture.convert("RGB")
+        small = colors.quantize(palette=colors.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
         small.save(path, optimize=True)
 
 
