@@ -1,10 +1,12 @@
 """Tests of what an installation contains, with and without a compiler. The sources are a copy of this tree."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -135,3 +137,58 @@ def test_with_a_compiler_and_the_real_sources(tree: Path, compiler: None) -> Non
     assert uses_prebuilt(site)
     code = "import torch, eg3d_ops; print(eg3d_ops.bias_act(torch.tensor([-1.0, 2.0]), act='relu', gain=1).tolist())"
     assert run(sys.executable, "-c", code, cwd=site, EG3D_OPS="prebuilt") == "[0.0, 2.0]\n"
+
+
+# ----- What is promised and shipped -----------------------------------------------------------------------
+
+
+def requirements(text: str) -> dict[str, str]:
+    """Return the names and versions in lines such as `torch>=2.10` or `torch==2.10.0`."""
+    pairs = re.findall(r"^\W*([\w-]+)\s*[>=]=\s*([\d.]+)", text, flags=re.MULTILINE)
+    return {name.lower().replace("-", "_"): version for name, version in pairs}
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    promised = requirements(listed[1])
+    assert len(promised) == len(listed[1].splitlines())  # every dependency has a bound
+    oldest = requirements((ROOT / "tests" / "oldest.txt").read_text(encoding="utf-8"))
+    assert promised.keys() == oldest.keys()
+    for name, version in promised.items():
+        assert f"{oldest[name]}.".startswith(f"{version}."), name
+
+
+def test_the_ops_alone(tmp_path: Path) -> None:
+    """A wheel of eg3d_ops alone has all its files and needs torch, ninja and filelock only."""
+    tree = shutil.copytree(ROOT / "eg3d_ops", tmp_path / "tree", ignore=shutil.ignore_patterns("__pycache__", "lib"))
+    kinds = (".py", ".typed", ".h", ".cpp", ".cu", ".cuh")
+    files = {path.relative_to(tree) for path in tree.rglob("*") if path.suffix in kinds or path.name == "py.typed"}
+    site = installed(build_wheel(tree)[0])
+    assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == {"eg3d_ops"}
+    packed = {path.relative_to(site / "eg3d_ops") for path in (site / "eg3d_ops").rglob("*") if path.is_file()}
+    assert packed == files
+    metadata = next(site.glob("*.dist-info/METADATA")).read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^Requires-Dist: ([\w-]+)", metadata, re.MULTILINE)) == ["filelock", "ninja", "torch"]
+    code = "import eg3d_ops, sys; print([name for name in ('dreamportrait', 'einops') if name in sys.modules])"
+    assert run(sys.executable, "-c", code, cwd=site) == "[]\n"
+
+
+def test_the_source_distribution_has_what_the_readme_names(tmp_path: Path) -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
+        "\n"
+    )
+    if not any(files):
+        pytest.skip("not a git checkout: the files of the repository are unknown")
+    tree = tmp_path / "tree"
+    for name in filter(None, files):
+        if (ROOT / name).exists():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    code = "from setuptools import build_meta; print(build_meta.build_sdist('out'))"
+    name = run(sys.executable, "-c", code, cwd=tree, EG3D_OPS_SKIP_BUILD="1").split()[-1]
+    with tarfile.open(tree / "out" / name) as archive:
+        packed = {member.partition("/")[2] for member in archive.getnames()}
+    left_out = {name for name in filter(None, files) if name not in packed and (ROOT / name).exists()}
+    assert left_out <= {".clang-format", ".gitignore", ".ci/run"}

@@ -240,3 +240,56 @@ def test_a_critic_that_reads_needs_two_samples_in_each_part(minimal):
     assert not batch_problems(reading, processes=4)
     [problem] = batch_problems(reading, processes=8)
     assert "no other prompt" in str(problem)
+
+
+# Configurations that start from another one.
+
+
+def write(folder: Path, **texts: str) -> Path:
+    for name, text in texts.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_own_settings_are_put_on_top_of_the_base(tmp_path):
+    base = "run: {name: base, seed: 3}\ndata: {kind: miniworld, batch: 8}\nstages: [{name: a, images: 8}]\n"
+    write(tmp_path, base=base, longer="base: base.yaml\nrun: {name: longer}\nstages: [{name: b, images: 80}]\n")
+    write(tmp_path / "deep", third="base: ../longer.yaml\ndata: {batch: 4}\n")
+    config = load_config(tmp_path / "deep" / "third.yaml", ["run.name=last"])
+    assert (config.run.name, config.run.seed, config.data.kind, config.data.batch) == ("last", 3, "miniworld", 4)
+    assert [(stage.name, stage.images) for stage in config.stages] == [("b", 80)]  # lists replace lists
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: nowhere.yaml\n", "base nowhere.yaml is not there; name a file, relative to this one"),
+        ("base: [a, b]\n", r"base is \['a', 'b'\]; name one file"),
+        ("base: ./mine.yaml\n", "leads back to"),
+        ("base: other.yaml\n", "leads back to"),
+    ],
+)
+def test_wrong_bases(tmp_path, text, message):
+    write(tmp_path, mine=text, other="base: mine.yaml\n")
+    with pytest.raises(ValueError, match=message):
+        load_config(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("name", ["mini", "mini_long", "celebatext_hq", "test"])
+def test_former_paths_still_lead_to_the_configurations(name):
+    assert load_config(ROOT / "configs" / f"{name}.yaml") == load_config(CONFIGS[0].parent / f"{name}.yaml")
+
+
+def test_the_longer_run_differs_from_the_usual_one_in_four_settings():
+    first, second = (load_config(CONFIGS[0].parent / name) for name in ("mini.yaml", "mini_long.yaml"))
+    changed = {"run": second.run, "stages": second.stages, "trainer": second.trainer}
+    assert first.model_copy(update=changed) == second
+    assert (second.stages[1].images, second.trainer.keep, second.trainer.log_every_images) == (32_000, 9, 800)
+
+
+def test_another_system_is_refused(tmp_path):
+    write(tmp_path, other="system: freestyle\nrun: {name: a}\ndata: {kind: miniworld}\nstages: []\n")
+    with pytest.raises(ConfigError, match="system: 'freestyle': input should be 'dreamportrait'"):
+        load_config(tmp_path / "other.yaml")

@@ -1,6 +1,7 @@
 """Tests of the pipeline from prompts to portraits, on a tiny model."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,3 +238,77 @@ def test_a_text_encoder_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "CLIP").rename(tmp_path / "elsewhere")
     with pytest.raises(WeightsError, match=r"CLIP '.*CLIP' is no folder"):
         DreamPortraitPipeline.from_pretrained(folder)
+
+
+# Habits of diffusers.
+
+
+def test_a_torch_generator_draws_the_identities(pipe: DreamPortraitPipeline) -> None:
+    one = pipe(PROMPTS[0], generator=torch.Generator().manual_seed(7))
+    assert one.seed is None and torch.equal(one.colors, pipe(PROMPTS[0], seed=7).colors)
+    numbers = torch.Generator().manual_seed(7)
+    first, second = pipe(PROMPTS[:1] * 2, generator=numbers)
+    assert (first.planes - second.planes).abs().mean() > 0.01  # drawn one after the other
+    both = pipe(PROMPTS[:2], generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)])
+    for portrait, other in zip(both, pipe(PROMPTS[:2], seed=[3, 4]), strict=True):
+        torch.testing.assert_close(portrait.colors, other.colors, **CLOSE)
+
+
+def test_wrong_generators(pipe: DreamPortraitPipeline) -> None:
+    with pytest.raises(ValueError, match="seed=3 and generator are given; choose one"):
+        pipe(PROMPTS[0], seed=3, generator=torch.Generator())
+    with pytest.raises(ValueError, match="give one torch.Generator, or a list of 2"):
+        pipe(PROMPTS[:2], generator=[torch.Generator()])
+
+
+def test_to_another_type_and_back(folder: Path) -> None:
+    pipe = DreamPortraitPipeline.from_pretrained(folder)
+    before = pipe(PROMPTS[0], seed=1).colors
+    assert pipe.to("cpu", torch.bfloat16) is pipe and pipe.dtype == torch.bfloat16
+    assert pipe.generator.config.precision == "bfloat16" and pipe.device == torch.device("cpu")
+    assert {p.dtype for p in pipe.generator.parameters()} == {torch.float32}
+    whole = DreamPortraitPipeline.from_pretrained(folder, precision="bfloat16")
+    assert torch.equal(pipe(PROMPTS[0], seed=1).colors, whole(PROMPTS[0], seed=1).colors)
+    assert torch.equal(pipe.to(torch.float32)(PROMPTS[0], seed=1).colors, before)
+    with pytest.raises(
+        ValueError, match=r"dtype=torch.int8: must be one of torch.float32, torch.float16"
+    ):
+        pipe.to(dtype=torch.int8)
+
+
+def test_batches_are_made_in_turn(pipe: DreamPortraitPipeline, passes: list[int]) -> None:
+    together = pipe(PROMPTS, [1, 2, 3], batch_size=2)
+    assert passes == [2, 1]
+    for portrait, whole in zip(together, pipe(PROMPTS, [1, 2, 3]), strict=True):
+        torch.testing.assert_close(portrait.colors, whole.colors, **CLOSE)
+
+
+def test_progress_is_shown_and_turned_off(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = DreamPortraitPipeline.from_pretrained(folder)
+    pipe(PROMPTS)
+    assert not capsys.readouterr().err  # not a terminal
+    pipe.set_progress_bar_config(disable=False)
+    pipe(PROMPTS)
+    assert "0/3" in capsys.readouterr().err
+    pipe.set_progress_bar_config(disable=True)
+    pipe(PROMPTS)
+    assert not capsys.readouterr().err
+
+
+def test_it_describes_itself(pipe: DreamPortraitPipeline) -> None:
+    assert re.fullmatch(
+        r"DreamPortraitPipeline\(\n  generator: 16 x 16, [\d.]+ M parameters\n  trained from: .*\n"
+        r"  text: .*CLIP, through mapper, adapter at 4, adapter at 8\n  device: cpu, float32\n  licence: .*\n\)",
+        repr(pipe),
+    ), repr(pipe)
+
+
+def test_public_names() -> None:
+    import dreamportrait
+    from dreamportrait import eg3d
+
+    assert dreamportrait.DreamPortraitPipeline is DreamPortraitPipeline
+    for name in ("generator_from_official", "discriminator_from_official", "load_generator", "load_discriminator"):
+        assert callable(getattr(eg3d, name))
+    with pytest.raises(AttributeError, match="no attribute 'Pipeline'"):
+        _ = dreamportrait.Pipeline
