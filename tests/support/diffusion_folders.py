@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from open_clip.tokenizer import SimpleTokenizer
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from dreamportrait.mini.diffusion.folder import save_unet, save_vae
 from dreamportrait.mini.diffusion.unet import make_unet
@@ -61,8 +61,13 @@ def write_text(folder: Path) -> None:
     bpe = SimpleTokenizer()
     vocabulary = {_SPECIAL.get(token, token): number for token, number in bpe.encoder.items()}
     merges = [pair for pair, _ in sorted(bpe.bpe_ranks.items(), key=lambda item: item[1])]
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token="!", model_max_length=77)
+    plain = folder / "plain"  # the layout of vocab.json and merges.txt, which every version of transformers reads
+    plain.mkdir()
+    (plain / "vocab.json").write_text(json.dumps(vocabulary))
+    (plain / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{first} {second}\n" for first, second in merges))
+    tokenizer = CLIPTokenizerFast.from_pretrained(plain, pad_token="!", model_max_length=77)
     tokenizer.save_pretrained(folder / "tokenizer")
+    shutil.rmtree(plain)
 
 
 def change_json(path: Path, **values: object) -> None:

@@ -270,9 +270,7 @@ def test_to_another_type_and_back(folder: Path) -> None:
     whole = DreamPortraitPipeline.from_pretrained(folder, precision="bfloat16")
     assert torch.equal(pipe(PROMPTS[0], seed=1).colors, whole(PROMPTS[0], seed=1).colors)
     assert torch.equal(pipe.to(torch.float32)(PROMPTS[0], seed=1).colors, before)
-    with pytest.raises(
-        ValueError, match=r"dtype=torch.int8: must be one of torch.float32, torch.float16"
-    ):
+    with pytest.raises(ValueError, match=r"dtype=torch.int8: must be one of torch.float32, torch.float16"):
         pipe.to(dtype=torch.int8)
 
 
