@@ -16,7 +16,7 @@ SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 # Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
 PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: test test-fast test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights ablations clean
+.PHONY: test test-fast test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights ablations notebook clean
 
 test: $(VENV)/.installed  ## everything but the slow tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
@@ -66,6 +66,9 @@ mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a
 ablations: $(VENV)/.installed  ## trains every row of the paper's ablations and writes docs/ablations.md: hours on a CPU
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
 	$(BIN)/python eval/ablations.py --world mini $(ABLATIONS_ARGS)
+
+notebook: $(VENV)/.installed  ## runs the notebook and stores it with its pictures
+	$(BIN)/python tools/store_notebook.py
 
 # torch is gigabytes: the environment is made once, and pip runs again only when the requirements change.
 define install

@@ -1,5 +1,6 @@
 """Tests of the mini diffusion model, at sizes that run in seconds."""
 
+import stat
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,6 +55,11 @@ def folder(tmp_path: Path) -> Path:
     save_vae(make_vae((2, 4, 6)), tmp_path)
     save_unet(make_unet(WIDTH, SMALL), tmp_path)
     return tmp_path
+
+
+def test_the_weights_have_the_permissions_that_the_umask_allows(folder: Path) -> None:
+    written = {path.relative_to(folder): stat.S_IMODE(path.stat().st_mode) for path in folder.glob("*/*")}
+    assert len(written) == 5 and len(set(written.values())) == 1, written  # the JSON files have them anyway
 
 
 # The VAE.

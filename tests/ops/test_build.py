@@ -120,8 +120,10 @@ def test_missing_ninja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # ----- Building -------------------------------------------------------------------------------------------
 
 
-def test_build_leaves_only_the_library(csrc: Path, compiler: None, tmp_path: Path) -> None:
-    library = _build.build("cpu", tmp_path / "lib")
+def test_build_says_what_it_does_and_leaves_only_the_library(csrc: Path, compiler: None, tmp_path: Path) -> None:
+    said: list[str] = []
+    library = _build.build("cpu", tmp_path / "lib", say=said.append)
+    assert [row.split()[0] for row in said] == [f"[{step}/{len(said)}]" for step in range(1, len(said) + 1)] != []
     assert [library] == list((tmp_path / "lib").iterdir())
     assert library.name == _build.library_name("cpu")
     assert isa_of(library) == 0

@@ -16,9 +16,15 @@ def test_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_it_is_kept_without_results(path: Path) -> None:
+def test_it_is_stored_with_its_pictures_and_nothing_of_the_machine(path: Path) -> None:
+    """`make notebook` stores it. A reader of the file sees what each cell gives."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    assert cells and all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert sum("image/jpeg" in output.data for output in outputs) == 3
+    assert all(output.output_type == "execute_result" for output in outputs)  # no errors, no logs with paths
+    assert not any("execution" in cell.metadata for cell in cells)
+    assert path.stat().st_size < 200_000
 
 
 @pytest.mark.lengthy

@@ -9,6 +9,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
+from dreamportrait.core.files import honour_umask
+
 _MISSING = "{path} is not there; train the stages in order, the VAE first, or name a complete folder"
 TEXT = "mini/clip-a"
 
@@ -29,12 +31,12 @@ def make_scheduler() -> DDIMScheduler:
 
 
 def save_vae(vae: AutoencoderKL, folder: Path) -> None:
-    copy.deepcopy(vae).half().save_pretrained(folder / "vae", safe_serialization=True)
+    _save_half(vae, folder / "vae")
 
 
 def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
     """Write the rest of the folder: the UNet, the noise schedule and the index."""
-    copy.deepcopy(unet).half().save_pretrained(folder / "unet", safe_serialization=True)
+    _save_half(unet, folder / "unet")
     make_scheduler().save_pretrained(folder / "scheduler")
     absent = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
     index = {
@@ -64,6 +66,11 @@ def load_diffusion(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, D
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     return unet.float().requires_grad_(False), load_vae(folder), scheduler
+
+
+def _save_half(network: AutoencoderKL | UNet2DConditionModel, folder: Path) -> None:
+    copy.deepcopy(network).half().save_pretrained(folder, safe_serialization=True)
+    honour_umask(*folder.glob("*.safetensors"))
 
 
 def _check(path: Path) -> None:
