@@ -113,12 +113,7 @@ def text_width(source: str) -> int:
             return int(json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]["width"])
         except (OSError, ValueError, KeyError, TypeError):
             raise WeightsError(f"{path} is not there, or names no width of the text tower") from None
-    import open_clip
-
-    name = source.partition(":")[0]
-    if ":" not in source or (values := open_clip.get_model_config(name)) is None:
-        raise WeightsError(f"CLIP {source!r} is no name, no folder and no MODEL:PRETRAINED of open_clip")
-    return int(values["text_cfg"]["width"])
+    return int(_open_clip_config(source)["text_cfg"]["width"])
 
 
 def empty_clip(source: str) -> nn.Module:
@@ -133,6 +128,16 @@ def empty_clip(source: str) -> nn.Module:
         if Path(source).is_dir():
             values = json.loads((Path(source) / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
         else:
-            values = open_clip.get_model_config(source.partition(":")[0])
+            values = _open_clip_config(source)
         kind = open_clip.CustomTextCLIP if values.pop("custom_text", False) else open_clip.CLIP
         return kind(**{name: values[name] for name in ("embed_dim", "vision_cfg", "text_cfg")})
+
+
+def _open_clip_config(source: str) -> dict[str, Any]:
+    """Return the sizes of a MODEL:PRETRAINED, as open_clip knows them."""
+    import open_clip
+
+    name = source.partition(":")[0]
+    if ":" not in source or (values := open_clip.get_model_config(name)) is None:
+        raise WeightsError(f"CLIP {source!r} is no name, no folder and no MODEL:PRETRAINED of open_clip")
+    return dict(values)

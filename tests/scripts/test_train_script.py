@@ -267,10 +267,10 @@ def test_a_dry_run_of_a_run_that_was_stopped(sources, tmp_path, finished):
     assert sorted(tmp_path.rglob("*")) == before and newest.read_bytes() == b"damaged"
 
 
-def test_wandb_is_optional(sources, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    result = run(sources, tmp_path, "logging.wandb=offline")
-    assert result.exit_code == 1 and "pip install 'dreamportrait[wandb]', or choose off" in result.output
+def test_a_dry_run_with_a_clip_that_nobody_knows(sources, tmp_path):
+    result = run(sources, tmp_path, "text.clip=ViT-X:none", options=("--dry-run",))
+    assert result.exit_code == 1 and "ViT-X:none: not on this machine" in result.output
+    assert "text.clip: CLIP 'ViT-X:none' is no name, no folder and no MODEL:PRETRAINED of open_clip" in result.output
 
 
 def test_a_dry_run_shows_what_rests(sources, tmp_path):

@@ -1,6 +1,5 @@
 """Checks before a run starts that everything the configuration names exists and fits. No weights are loaded."""
 
-import importlib.util
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +24,6 @@ from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.weights.diffusion_sources import diffusion_repositories, locate_diffusion
 from dreamportrait.weights.folder import build_empty
 
-_MISSING_WANDB = (
-    "wandb is not installed; pip install 'dreamportrait[wandb]', or choose off: the log is always a CSV too"
-)
-
 
 def missing(config: Config) -> list[Problem]:
     """Return a problem for everything that the configuration names and that is missing or does not fit."""
@@ -39,7 +34,6 @@ def missing(config: Config) -> list[Problem]:
         "data.path": _check_data,
         "measure.data": _check_measured,
         "measure.extractor": _check_extractor,
-        "logging.wandb": _check_wandb,
     }
     found = []
     for key, check in checks.items():
@@ -99,11 +93,6 @@ def _check_measured(config: Config) -> None:
 def _check_extractor(config: Config) -> None:
     if config.trainer.measure_every_images:
         check_extractor(config.measure.extractor or default_extractor(measured(config)))
-
-
-def _check_wandb(config: Config) -> None:
-    if config.logging.wandb != "off" and importlib.util.find_spec("wandb") is None:
-        raise ValueError(_MISSING_WANDB)
 
 
 def check_pictures(config: Config, pictures: Pictures, generator: GeneratorConfig) -> None:
