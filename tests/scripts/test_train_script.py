@@ -211,7 +211,6 @@ def test_all_that_is_missing_is_said_at_once(tmp_path):
     changes = (
         "guidance.kind=sds",
         "guidance.source=./no/diffusion",
-        "logging.wandb=online",
         "data.batch=6",
         "loss.x=1",
     )
