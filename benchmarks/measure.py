@@ -1,13 +1,13 @@
 """Timing and memory, side by side. Other load on a machine changes times, so compare only ratios within one run."""
 
 import json
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dreamportrait import __version__
+from dreamportrait.core.files import write_text
 from dreamportrait.core.machine import git_state, machine
 from dreamportrait.core.timing import seconds
 
@@ -61,8 +61,5 @@ def identity(device: str) -> dict[str, Any]:
 
 
 def write(path: Path, content: dict[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return path

@@ -1,6 +1,5 @@
 """Training steps of stage 1, ours and those of the official code, and the time of their parts."""
 
-import logging
 import math
 import statistics
 import warnings
@@ -31,7 +30,7 @@ from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.text.encoder import TextFeatures
-from dreamportrait.training.trainer import make_trainer
+from dreamportrait.training.trainer import make_trainer, quieten
 
 WORDS = 16  # tokens of a caption, with start and end
 OFFICIAL, PLAIN, TEXT = "official", "ours, plain EG3D", "ours, with text"
@@ -118,8 +117,7 @@ class NoData:
 
 
 def inside_trainer(module: DreamPortraitModule, work: Callable[[], None]) -> None:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quieten()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # caused by Lightning's use of PyTorch
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -70,11 +70,12 @@ def joined(gpu: bool) -> Iterator[torch.device]:
 @torch.no_grad()
 def average_over_processes(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its mean over all processes, in one exchange."""
-    if not tensors or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+    world = processes()[1]
+    if not tensors or world == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    flat /= world
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
 

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from dreamportrait import __version__
 from dreamportrait.core.errors import NonFiniteLoss, WeightsError, listed
+from dreamportrait.core.files import write_text
 from dreamportrait.mini import cards
 from dreamportrait.weights.seals import SEAL, seal, verify
 
@@ -270,9 +271,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 @click.command()

@@ -10,6 +10,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 
 from dreamportrait.training.every import CountedModule, Every
+from dreamportrait.training.run_folder import CHECKPOINTS
 from dreamportrait.training.states import load_state, save_state
 
 
@@ -20,7 +21,7 @@ class Checkpoints(Every):
         super().__init__(images)
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest checkpoint must stay")
-        self.folder, self.keep = folder / "checkpoints", keep
+        self.folder, self.keep = folder / CHECKPOINTS, keep
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Replace the way Lightning reads and writes checkpoint files, before it reads one."""

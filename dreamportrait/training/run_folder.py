@@ -10,10 +10,10 @@ resume.py decides whether a run is continued.
 """
 
 import json
-import os
 from pathlib import Path
 
 from dreamportrait.core.config import RunConfig
+from dreamportrait.core.files import write_text
 from dreamportrait.core.machine import environment, git_state
 
 CONFIG, STARTS, CHECKPOINTS, RESULT = "config.yaml", "starts", "checkpoints", "portrait"
@@ -32,7 +32,5 @@ def record_start(config: RunConfig, command: list[str], checkpoint: Path | None)
     about = {"command": command, "checkpoint": checkpoint and str(checkpoint), "git": git} | environment()
     (place / "environment.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for target in (place / CONFIG, folder / CONFIG):
-        unfinished = target.with_name(f".{CONFIG}.unfinished")
-        unfinished.write_text(config.to_yaml(), encoding="utf-8")
-        os.replace(unfinished, target)
+        write_text(target, config.to_yaml())
     return place

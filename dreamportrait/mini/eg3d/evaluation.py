@@ -116,23 +116,3 @@ def portrait_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, se
     views = [found.view(front(count, yaw)) for yaw in YAWS]
     depth = depth_to_images(views[1].depth, 2.35, 3.0)
     save_sheet([*(view.image for view in views), depth], path, scale)
-
-
-@torch.inference_mode()
-def truncation_sheet(generator: TriPlaneGenerator, path: Path, count: int = 12, seed: int = 0, scale: int = 2) -> None:
-    """Save the same portraits with truncation 0, 0.35, 0.7 and 1, from top to bottom."""
-    rows = [portraits(generator, count, seed, psi).view(front(count)).image for psi in (0.0, 0.35, 0.7, 1.0)]
-    save_sheet(rows, path, scale)
-
-
-@torch.inference_mode()
-def mixing_sheet(generator: TriPlaneGenerator, path: Path, count: int = 8, seed: int = 0, scale: int = 2) -> None:
-    """Save source portraits, and below them the first portrait with the early, middle or late w of each source."""
-    found = portraits(generator, count, seed)
-    rows = [found.view(front(count)).image]
-    total = generator.num_ws
-    for start, end in ((0, total // 3), (total // 3, 2 * total // 3), (2 * total // 3, total)):
-        w = found.ws[:1].repeat(count, 1, 1)
-        w[:, start:end] = found.ws[:, start:end]
-        rows.append(generator.render(generator.synthesize_planes(w), front(count), w=w).image)
-    save_sheet(rows, path, scale)
