@@ -13,7 +13,8 @@
 The UNet's Jacobian is left out (eq. 4), so a loss only carries a gradient that is computed beforehand. Every loss here
 has the gradient g_i / N at latents i of a batch of N, where g_i is the gradient computed for sample i. Its value is
 1/2 |g|^2, summed over the elements of a latent and averaged over the batch. The contribution of a sample does not
-depend on the other samples of the batch.
+depend on the other samples of the batch. The gradients that replace the Gaussian noise by another prediction are in
+differences.py.
 """
 
 from collections.abc import Callable
@@ -95,6 +96,12 @@ def rescaled(noise: Tensor, amount: float) -> Tensor:  # [N, c, h, w] -> [N, c, 
     return torch.lerp(noise, noise / rms.clamp_min(_TINY), amount)
 
 
+def noised(latents: Tensor, noise: Tensor, signal: Tensor) -> Tensor:  # [N, c, h, w] x 2, [N] -> [N, c, h, w]
+    """Return the noisy latents x_t."""
+    a = column(signal)
+    return a.sqrt() * latents + (1 - a).sqrt() * noise
+
+
 # Eq. 4 without dx'/dx, that is the gradient at the latents: w(t) (eps_phi - eps).
 @torch.no_grad()
 def sds_gradient(
@@ -108,10 +115,8 @@ def sds_gradient(
     rescale: float,
 ) -> Tensor:  # [N, c, h, w]
     signal = alphas_cumprod[t]  # [N]
-    a = _column(signal)
-    noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
-    predicted = predict(noisy, t)
-    return _column(weight(signal, weighting)) * (rescaled(predicted, rescale) - rescaled(noise, rescale))
+    predicted = predict(noised(latents, noise, signal), t)
+    return column(weight(signal, weighting)) * (rescaled(predicted, rescale) - rescaled(noise, rescale))
 
 
 # Eq. 2 with eq. 5: estimate of the expectation over z, y, t, eps from one batch.
@@ -132,23 +137,21 @@ def d_sds_loss(
 
     latents = prior.encode(images)
     g = sds_gradient(latents, t, noise, predict, prior.alphas_cumprod, weighting=weighting, rescale=rescale)
-    return _carrying(latents, g)
+    return carrying(latents, g)
 
 
 # Score Jacobian Chaining, Wang et al. 2022.
 
 
-def sjc_loss(
-    prior: Prior,
-    images: Tensor,
-    words: Tensor,
-    null_words: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    *,
-    scale: float,
-) -> Tensor:  # []
-    """Return the loss of perturb-and-average scoring.
+@torch.no_grad()
+def sjc_gradient(
+    latents: Tensor,  # [N, c, h, w]
+    t: Tensor,  # [N]
+    noise: Tensor,  # [N, c, h, w]
+    predict: Callable[[Tensor, Tensor], Tensor],
+    alphas_cumprod: Tensor,  # [T]
+) -> Tensor:  # [N, c, h, w]
+    """Return the gradient of perturb-and-average scoring.
 
     The score at a clean latent y is the score at y + sigma n, averaged over n:
 
@@ -162,22 +165,38 @@ def sjc_loss(
     is the encoding of an image, while the authors render latents. Their emptiness and depth losses are left out,
     because they are for voxel grids.
     """
+    a = column(alphas_cumprod[t])
+    sigma = ((1 - a) / a).sqrt()  # [N, 1, 1, 1]
+    perturbed = latents + sigma * noise
+    denoised = perturbed - sigma * predict(perturbed / (1 + sigma.square()).sqrt(), t)
+    return (latents - denoised) / sigma
+
+
+def sjc_loss(
+    prior: Prior,
+    images: Tensor,
+    words: Tensor,
+    null_words: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    *,
+    scale: float,
+) -> Tensor:  # []
+    def predict(noisy: Tensor, t: Tensor) -> Tensor:
+        return prior.predict(noisy, t, words, null_words, scale)
+
     latents = prior.encode(images)
-    with torch.no_grad():
-        a = _column(prior.alphas_cumprod[t])
-        sigma = ((1 - a) / a).sqrt()  # [N, 1, 1, 1]
-        perturbed = latents + sigma * noise
-        predicted = prior.predict(perturbed / (1 + sigma.square()).sqrt(), t, words, null_words, scale)
-        denoised = perturbed - sigma * predicted
-        g = (latents - denoised) / sigma
-    return _carrying(latents, g)
+    return carrying(latents, sjc_gradient(latents, t, noise, predict, prior.alphas_cumprod))
 
 
-def _carrying(latents: Tensor, g: Tensor) -> Tensor:
+# From a gradient to a loss.
+
+
+def carrying(latents: Tensor, g: Tensor) -> Tensor:
     """Return a loss whose gradient at the latents is exactly g / N and whose value is 1/2 |g|^2 / N."""
     carrier = (latents * g).sum() / len(g)
     return carrier - carrier.detach() + g.square().sum() / (2 * len(g))
 
 
-def _column(x: Tensor) -> Tensor:  # [N] -> [N, 1, 1, 1]
+def column(x: Tensor) -> Tensor:  # [N] -> [N, 1, 1, 1]
     return x[:, None, None, None]
