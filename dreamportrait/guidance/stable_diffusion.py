@@ -106,6 +106,35 @@ class StableDiffusion:
     ) -> Tensor:  # [N, c, h, w], float32
         """Return the predicted noise: null + guidance_scale * (text - null)."""
         scale = check_number("guidance_scale", guidance_scale)
+        null = self._check_inputs(noisy, t, words, null_words)
+        if scale == 1:
+            out = run_unet(self.unet, noisy, t, words)
+        elif scale == 0:
+            out = run_unet(self.unet, noisy, t, null)
+        else:
+            free, told = run_unet(self.unet, *_twice(noisy, t), torch.cat([null, words])).chunk(2)
+            out = free + scale * (told - free)
+        return self.noise_from(out, noisy, t)
+
+    @torch.no_grad()
+    def predict_both(
+        self, noisy: Tensor, t: Tensor, words: Tensor, null_words: Tensor
+    ) -> tuple[Tensor, Tensor]:  # [N, c, h, w] each
+        """Return the noise predicted with the prompts and the noise predicted without text, from one pass."""
+        null = self._check_inputs(noisy, t, words, null_words)
+        out = run_unet(self.unet, *_twice(noisy, t), torch.cat([null, words]))  # [2N, c, h, w]
+        free, told = self.noise_from(out, *_twice(noisy, t)).chunk(2)
+        return told, free
+
+    def noise_from(self, out: Tensor, noisy: Tensor, t: Tensor) -> Tensor:  # [N, c, h, w] x 2, [N] -> [N, c, h, w]
+        """Return the noise that an output of the UNet stands for."""
+        if self.prediction == "epsilon":
+            return out
+        a = self.alphas_cumprod[t][:, None, None, None]
+        return a.sqrt() * out + (1 - a).sqrt() * noisy.float()  # v = sqrt(a) eps - sqrt(1 - a) x
+
+    def _check_inputs(self, noisy: Tensor, t: Tensor, words: Tensor, null_words: Tensor) -> Tensor:
+        """Raise ValueError unless the shapes fit. Return null_words for each sample."""
         n = len(noisy)
         check_shape("noisy", noisy, [n, *self.latent_shape], "[N, c, h, w] of the UNet")
         check_shape("t", t, [n], "one step for each sample")
@@ -113,24 +142,18 @@ class StableDiffusion:
         check_shape("words", words, [n, words.shape[1], width], "[N, L, C] as the UNet reads them")
         null = null_words.expand(n, *null_words.shape[1:])
         check_shape("null_words", null, words.shape, "as words; embed both alike")
-        if scale == 1:
-            out = self._run(noisy, t, words)
-        elif scale == 0:
-            out = self._run(noisy, t, null)
-        else:
-            both = self._run(noisy.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([null, words]))  # [2N, c, h, w]
-            free, told = both.chunk(2)
-            out = free + scale * (told - free)
-        if self.prediction == "epsilon":
-            return out
-        a = self.alphas_cumprod[t][:, None, None, None]
-        return a.sqrt() * out + (1 - a).sqrt() * noisy.float()  # v = sqrt(a) eps - sqrt(1 - a) x
+        return null
 
-    def _run(self, noisy: Tensor, t: Tensor, words: Tensor) -> Tensor:
-        with _island(noisy.device):
-            dtype = self.unet.dtype
-            out: Tensor = self.unet(noisy.to(dtype), t, words.to(noisy.device, dtype)).sample
-        return out.float()
+
+def run_unet(unet: UNet2DConditionModel, noisy: Tensor, t: Tensor, words: Tensor) -> Tensor:  # [N, c, h, w], float32
+    """Run a UNet in the precision of its weights."""
+    with _island(noisy.device):
+        out: Tensor = unet(noisy.to(unet.dtype), t, words.to(noisy.device, unet.dtype)).sample
+    return out.float()
+
+
+def _twice(noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    return noisy.repeat(2, 1, 1, 1), t.repeat(2)
 
 
 def load_stable_diffusion(
