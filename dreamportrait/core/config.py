@@ -42,16 +42,28 @@ class Data(Section):
 class Guidance(Section):
     """Settings of the loss that aligns pictures with text, in the stages that use guidance."""
 
-    kind: Literal["none", "clip", "sds", "sjc"] = "sds"
-    source: Text = "mini/diffusion"  # sds, sjc: a known name, a diffusers folder, or a hub id
+    kind: Literal["none", "clip", "sds", "sjc", "csd", "asd", "dmd"] = "sds"
+    source: Text = "mini/diffusion"  # all kinds but none and clip: a known name, a diffusers folder, or a hub id
     clip: Text | None = None  # clip: the CLIP model of the loss, named as in text.clip. None = text.clip
     scale: Weight = 10.0  # eps = null + scale * (text - null); 1 = no classifier-free guidance
     t_min: Share = 0.02  # smallest t, as a share of the noise schedule
     t_max: Share = 0.98
-    weight: Literal["uniform", "sigma", "sigma_squared", "chained"] = "sigma_squared"  # w(t), see distillation.py
-    rescale: Share = 1.0  # strength of the noise rescaling; 0 = none
+    weight: Literal["uniform", "sigma", "sigma_squared", "chained"] = "sigma_squared"  # sds, csd, asd: w(t)
+    rescale: Share = 1.0  # sds, csd, asd: strength of the noise rescaling; 0 = none
+    eta: Share = 0.1  # asd: largest shift of t for the second prediction, as a share of t - t_min
+    divergence: Literal["kl", "js"] = "kl"  # js: samples that the discriminator finds real count more
     views: bool = False  # add "front view", "side view" or "back view" to prompts
     checkpoint: bool = False  # recompute the VAE encoder in the backward pass: half the memory
+
+
+class Fake(Section):
+    """Settings of the fake score: the denoiser of the generator's own latents that guidance.kind=dmd trains."""
+
+    updates: Images = 2  # per step
+    lr: Rate = 2e-4  # Adam with betas (0.9, 0.999)
+    warmup_images: Images = 8000  # latents it learns from before guidance begins, while the generator rests
+    bank: Count = 1024  # different latents in that warm-up
+    lora_rank: Count | None = None  # of the additions to the attention layers. None = train a copy of the whole UNet
 
 
 class Stage(Section):
@@ -91,6 +103,7 @@ class RunConfig(Section):
     run: Run
     data: Data
     guidance: Guidance = Guidance()
+    fake: Fake = Fake()
     stages: tuple[Stage, ...]
     trainer: Trainer = Trainer()
     logging: Logging = Logging()

@@ -141,6 +141,13 @@ def contraction_ratio(fake: FakeScore, fakes: Fakes, t: Tensor, noise: Tensor) -
     return (own - noise).square().mean((1, 2, 3)), (text - own).square().mean((1, 2, 3))
 
 
+def count_trained(unet: nn.Module, rank: int | None) -> int:
+    """Return the number of weights that a fake score of this UNet trains."""
+    if rank is None:
+        return sum(p.numel() for p in unet.parameters())
+    return sum(rank * (layer.in_features + layer.out_features) for layer in _attention_layers(unet).values())
+
+
 def _copied(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     copied: Any = copy.deepcopy(unet)
     trained: UNet2DConditionModel = copied.float().requires_grad_(True).train()

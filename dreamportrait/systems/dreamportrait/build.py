@@ -21,7 +21,8 @@ from dreamportrait.data.sources import open_pictures
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.discriminator import DiscriminatorConfig
 from dreamportrait.eg3d.folder import load_discriminator, load_eg3d_config, load_generator
-from dreamportrait.guidance.guides import ClipGuide, DiffusionGuide, Guide
+from dreamportrait.guidance.fake_score import FakeScore
+from dreamportrait.guidance.guides import DIFFUSION_KINDS, ClipGuide, DiffusionGuide, Guide, MatchingGuide
 from dreamportrait.guidance.stable_diffusion import load_stable_diffusion
 from dreamportrait.metrics.extractors import default_extractor, default_judge, load_extractor, load_judge
 from dreamportrait.metrics.scores import fitted
@@ -105,7 +106,7 @@ def make_guide(config: Config, device: torch.device) -> Guide | None:
     if g.kind == "clip":
         clip = loading.load_clip(g.clip or config.text.clip, config.run.offline, device)
         return ClipGuide(ClipScorer(clip.model, clip.tokenizer), g)
-    if g.kind in ("sds", "sjc"):
+    if g.kind in DIFFUSION_KINDS:
         prior = load_stable_diffusion(
             g.source,
             offline=config.run.offline,
@@ -113,8 +114,10 @@ def make_guide(config: Config, device: torch.device) -> Guide | None:
             device=device,
             checkpoint=g.checkpoint,
         )
+        if g.kind == "dmd":
+            return MatchingGuide(prior, g, FakeScore(prior, config.fake.lora_rank))
         return DiffusionGuide(prior, g)
-    raise ValueError(f"guidance.kind={g.kind!r}: must be none, clip, sds or sjc")
+    raise ValueError(f"guidance.kind={g.kind!r}: must be none, clip, {', '.join(DIFFUSION_KINDS)}")
 
 
 def make_loader(config: Config, pictures: Pictures, text: PromptEncoder, rank: int, processes: int) -> Loader:

@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torchvision.utils import save_image  # type: ignore[import-untyped]
@@ -36,6 +37,8 @@ def make_callbacks(
     folder: Path = config.folder
     samples, every = config.samples, config.trainer
     callbacks: list[Callback] = [NonFiniteGuard(folder)]
+    if config.guidance.kind == "dmd":
+        callbacks.append(TextSensitivityMonitor())
     if text is not None and every.sample_every_images:
         images = every.sample_every_images
         callbacks += [
@@ -117,6 +120,32 @@ class CollapseMonitor(Every):
                     value,
                     self.below,
                 )
+
+
+class TextSensitivityMonitor(Callback):
+    """Warn when the fake score forgets the text: prompts then change its prediction less than the frozen model's."""
+
+    LEAST = 0.5
+
+    def __init__(self) -> None:
+        self.warned = False
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, DreamPortraitModule)
+        value = pl_module.losses.get("text_sensitivity")
+        if value is None or not trainer.is_global_zero:
+            return
+        below = float(value) < self.LEAST
+        if below and not self.warned:
+            _log.warning(
+                "after %d images, a prompt changes the prediction of the fake score %.2g times as much as the frozen "
+                "model's, below %g. It forgets the text, and guidance then only repeats the text's direction: raise "
+                "fake.updates or fake.warmup_images, or lower optim.lr_mapper",
+                pl_module.images,
+                float(value),
+                self.LEAST,
+            )
+        self.warned = below
 
 
 @torch.no_grad()

@@ -12,6 +12,11 @@ Each ablation of the paper is one key:
     fewer adapters      model.conditioning.adapters=[4,8]      frozen G       model.freeze_generator=true
     other guidance      guidance.kind=none|clip|sds|sjc        frozen D       model.freeze_discriminator=true
     plain mapper        model.conditioning.plain_mapper=true
+
+Beyond the paper, see docs/guidance.md:
+
+    other guidance      guidance.kind=csd|asd|dmd              weighted by D  guidance.divergence=js
+    shift of ASD        guidance.eta=0.2                       fake score     fake.updates=4, fake.lora_rank=64, ...
 """
 
 from collections.abc import Sequence
@@ -21,7 +26,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from dreamportrait.core import settings
-from dreamportrait.core.config import Count, Images, Rate, RunConfig, Section, Share, Text, Weight
+from dreamportrait.core.config import Count, Fake, Guidance, Images, Rate, RunConfig, Section, Share, Text, Weight
 from dreamportrait.core.settings import Problem
 from dreamportrait.systems.dreamportrait.conditioning import Conditioning
 
@@ -145,6 +150,7 @@ def contradictions(config: Config) -> list[Problem]:
         "a plain mapper adds no offset to w that could be penalised; set keep_weight=0 or plain_mapper=false",
     )
     check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
+    found += guidance_contradictions(config)
     check(config.data.kind == "folder" and config.data.path is None, "data.path", "missing; data.kind=folder needs one")
     check(
         config.data.kind == "miniworld" and config.data.captions is not None,
@@ -171,6 +177,47 @@ def contradictions(config: Config) -> list[Problem]:
             f"data.batch stages.{i}.accumulate",
             f"a batch of {batch} does not divide into {stage.accumulate} parts",
         )
+    return found
+
+
+def guidance_contradictions(config: Config) -> list[Problem]:
+    """Return a problem for each setting of the guidance or the fake score that has no effect or cannot work."""
+    g, fake, found = config.guidance, config.fake, []
+
+    def check(wrong: bool, keys: str, text: str) -> None:
+        if wrong:
+            found.append(Problem(tuple(keys.split()), text))
+
+    check(
+        g.eta != Guidance().eta and g.kind != "asd",
+        "guidance.eta guidance.kind",
+        f"only kind=asd shifts t, and kind is {g.kind}; remove eta, or choose asd",
+    )
+    if g.divergence == "js":
+        keys = "guidance.divergence"
+        text = "js weights a diffusion gradient, which kind={} does not have; choose kl"
+        check(g.kind in ("none", "clip"), f"{keys} guidance.kind", text.format(g.kind))
+        text = "js needs a discriminator that follows the generator; choose kl, or {}"
+        check(config.model.freeze_discriminator, f"{keys} model.freeze_discriminator", text.format("train it"))
+        check(config.loss.gan_weight == 0, f"{keys} loss.gan_weight", text.format("a gan_weight above 0"))
+    if g.kind != "dmd":
+        set_here = [name for name, value in fake if value != getattr(Fake(), name)]
+        text = f"only kind=dmd trains a fake score, and kind is {g.kind}; remove the settings, or choose dmd"
+        check(bool(set_here), " ".join(["guidance.kind", *(f"fake.{name}" for name in set_here)]), text)
+        return found
+    text = "a fake score that never learns stays the frozen model; choose 1 or more, or guidance.kind=csd"
+    check(fake.updates == 0, "fake.updates", f"0: {text}")
+    batch = config.data.batch
+    check(
+        fake.warmup_images % batch != 0,
+        "fake.warmup_images data.batch",
+        f"{fake.warmup_images} images are no whole number of batches of {batch}; choose a multiple, or 0",
+    )
+    check(
+        fake.lora_rank is not None and config.trainer.precision == "float16",
+        "fake.lora_rank trainer.precision",
+        "gradients through a UNet in float16 vanish; choose bfloat16, or train a copy with lora_rank=null",
+    )
     return found
 
 

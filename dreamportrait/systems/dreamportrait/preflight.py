@@ -12,6 +12,7 @@ from dreamportrait.data.names import check_source
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.folder import DISCRIMINATOR, GENERATOR
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.guidance.guides import DIFFUSION_KINDS
 from dreamportrait.metrics.extractors import check_extractor, default_extractor
 from dreamportrait.systems.dreamportrait.build import (
     conditioning_config,
@@ -58,7 +59,7 @@ def _check_networks(config: Config) -> None:
 
 def _check_guidance(config: Config) -> None:
     """Check that the guidance model exists. Hub models are only checked for a known name, not downloaded."""
-    if config.needs_guidance and config.guidance.kind in ("sds", "sjc"):
+    if config.needs_guidance and config.guidance.kind in DIFFUSION_KINDS:
         source = config.guidance.source
         if config.run.offline or not diffusion_repositories(source):
             locate_diffusion(source, offline=True)

@@ -6,6 +6,7 @@ seed, made of the run's seed and the number of the part's first image. Therefore
 bit-identical to an uninterrupted one, and N processes compute the same as one process with N accumulated parts.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,7 +19,9 @@ from dreamportrait.core.processes import average_over_processes
 from dreamportrait.data.dataset import Batch, Conditions
 from dreamportrait.eg3d.triplane import Rendering
 from dreamportrait.geometry.images import antialiased
-from dreamportrait.guidance.guides import Guide
+from dreamportrait.guidance.differences import js_weights
+from dreamportrait.guidance.fake_score import Fakes, Lesson, draw_lesson
+from dreamportrait.guidance.guides import Guide, MatchingGuide
 from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
@@ -38,6 +41,12 @@ from dreamportrait.training.losses import (
 from dreamportrait.training.schedule import Ema, ema_beta
 
 Identities = tuple[Tensor, Tensor]  # z [N, z_dim], the cameras that condition them [N, 25]
+Lessons = tuple[Fakes, list[Lesson]]  # latents of a part, the draws of each update of the fake score
+OPTIMIZERS = {
+    "generator": ("generator", "mapper", "adapters"),
+    "discriminator": ("discriminator",),
+    "fake_score": ("fake_score",),
+}  # the parameter groups of each optimiser
 
 
 class DreamPortraitModule(CountedModule):
@@ -49,9 +58,11 @@ class DreamPortraitModule(CountedModule):
         super().__init__()
         if config.needs_guidance and guide is None:
             raise ValueError(f"guidance.kind={config.guidance.kind} and no guide was given; make one, or choose none")
-        self.automatic_optimization = False  # two optimisers take turns
+        self.automatic_optimization = False  # several optimisers take turns
         self.config: Config = config
         self.generator, self.critic, self.guide = generator, critic, guide
+        self.matching = guide if isinstance(guide, MatchingGuide) else None
+        self.fake_score = None if self.matching is None else self.matching.fake_score
         self.generator.generator.requires_grad_(not config.model.freeze_generator)
         self.critic.requires_grad_(not config.model.freeze_discriminator)
         self.average = Ema(generator)
@@ -63,8 +74,10 @@ class DreamPortraitModule(CountedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         now, c = step_settings(self.config, self.images), self.config.loss
         parts = self._split(batch, now.stage.accumulate)
-        identities, fakes = [], []
+        identities, fakes, lessons = [], [], []
         self.losses = {}
+        if now.taught:
+            self.warm_up(now)
 
         # Generator step: adversarial loss, guidance, identity preservation, density smoothness.
         with resting(self.critic):
@@ -72,9 +85,10 @@ class DreamPortraitModule(CountedModule):
                 self._seed_part(i)
                 identity = self.draw_identities(part, now)
                 planes, fake = self.portray(identity, part.fake)
-                loss = c.gan_weight * self.note("generator", generator_loss(self.judge_fake(fake, part.fake, now)))
+                logits = self.judge_fake(fake, part.fake, now)
+                loss = c.gan_weight * self.note("generator", generator_loss(logits))
                 if now.guided and self.guide:
-                    aligned = self.guide(fake.image, part.fake.prompts, part.fake.camera)
+                    aligned = self.align(fake.image, part.fake, logits)
                     loss = loss + c.guidance_weight * self.note("guidance", aligned)
                 if c.keep_weight and self.generator.mapper is not None and part.fake.text is not None:
                     moved = self.generator.moved(*identity, part.fake.text).square().mean()
@@ -84,10 +98,16 @@ class DreamPortraitModule(CountedModule):
                     smooth = density_regularization(self.generator.generator, planes, *points)
                     loss = loss + c.density_every * c.density_weight * self.note("density", smooth)
                 (loss / len(parts)).backward()
+                if now.taught and self.matching is not None:
+                    lessons.append(self.matching.draw_lessons(self.config.fake.updates))
                 identities.append(identity)
                 fakes.append(Rendering(*(x.detach() for x in fake)))
         self.update("generator")
         self.follow_centre(identities)
+
+        # Fake score step: the loss of a denoiser on the latents of the generated pictures.
+        if now.taught:
+            self.teach(lessons, now)
 
         # Discriminator step: adversarial loss, mismatched prompts, R1 penalty.
         if not self.config.model.freeze_discriminator:
@@ -118,6 +138,75 @@ class DreamPortraitModule(CountedModule):
         ws = self.generator.map(*identity, asked.text)
         planes = self.generator.synthesize_planes(ws, asked.text, noise="random")
         return planes, self.generator.render(planes, asked.camera, w=ws, draws="random")
+
+    def align(self, images: Tensor, asked: Conditions, logits: Tensor) -> Tensor:  # []
+        """Return the guidance loss. logits: of the discriminator, by which divergence=js weights the samples."""
+        assert self.guide is not None
+        given = images, asked.prompts, asked.camera
+        if self.config.guidance.divergence == "js":
+            return self.guide(*given, js_weights(logits))
+        return self.guide(*given)
+
+    def teach(self, lessons: Sequence[Lessons], now: StepSettings) -> None:
+        """Update the fake score on the latents of this step, once for each of their draws."""
+        assert self.fake_score is not None
+        if now.monitored:
+            for fakes, draws in lessons:
+                for name, value in self.fake_score.monitors(fakes, draws[0]).items():
+                    self.note(name, value)
+        for k in range(self.config.fake.updates):
+            for fakes, draws in lessons:
+                loss = self.fake_score.loss(fakes, draws[k])
+                (loss / len(lessons)).backward()
+                if k == 0:
+                    self.note("fake_score", loss)
+            self.update("fake_score")
+
+    # Warm-up of the fake score.
+
+    def warm_up(self, now: StepSettings) -> None:
+        """Before the first guided step, let the fake score learn from a bank of latents of the resting generator.
+
+        The bank is made for the prompts and cameras of the next batches. It is not saved: a run that is stopped here
+        makes it again. Every part of a batch has its own bank and its own draws, as in a training step.
+        """
+        assert self.fake_score is not None
+        if self.fake_score.warm or not self.config.fake.warmup_images:
+            return
+        batch, fake, parts = self.config.data.batch, self.config.fake, now.stage.accumulate
+        count = -(-min(fake.bank, fake.warmup_images) // batch)  # batches in the bank
+        banks = self._banks(count, now)
+        for update in range(fake.warmup_images // batch):
+            for i, bank in enumerate(banks):
+                self._seed_warm_up(count + update, i)
+                some = bank.some(batch // (self.trainer.world_size * parts))
+                loss = self.fake_score.loss(some, draw_lesson(self.fake_score.prior, len(some.latents)))
+                (loss / parts).backward()
+            self.update("fake_score")
+        self.fake_score.warm.fill_(1)
+
+    @torch.no_grad()
+    def _banks(self, count: int, now: StepSettings) -> list[Fakes]:
+        """Return latents for the next `count` batches, separately for each part of a batch."""
+        assert self.matching is not None
+        loader: Any = copy.copy(
+            self.trainer.train_dataloader
+        )  # a copy, so that the run itself does not skip these batches
+        loader.load_state_dict({"images": self.images})
+        loader.workers, loader.total = 0, self.images + count * self.config.data.batch  # whatever the run's length is
+        found: list[list[Fakes]] = [[] for _ in range(now.stage.accumulate)]
+        for k, batch in enumerate(loader):
+            moved = self.trainer.strategy.batch_to_device(batch)
+            for i, part in enumerate(self._split(moved, now.stage.accumulate)):
+                self._seed_warm_up(k, i)
+                _, fake = self.portray(self.draw_identities(part, now), part.fake)
+                found[i].append(self.matching.fakes(fake.image, part.fake.prompts, part.fake.camera))
+        return [Fakes(*(torch.cat(values) for values in zip(*bank, strict=True))) for bank in found]
+
+    def _seed_warm_up(self, update: int, index: int) -> None:
+        """Seed torch like a part of a training step, with numbers that no training step uses."""
+        first = update * self.config.data.batch + self.trainer.global_rank + index * self.trainer.world_size
+        torch.manual_seed(step_seed(self.config.run.seed, -1 - first))
 
     def judge_fake(self, fake: Rendering, asked: Conditions, now: StepSettings) -> Tensor:  # logits [N, 1]
         logits: Tensor = self.critic(blur(fake.image, now.sigma), fake.image_raw, asked.camera, self._read(asked))
@@ -172,6 +261,7 @@ class DreamPortraitModule(CountedModule):
             "mapper": [] if self.generator.mapper is None else list(self.generator.mapper.parameters()),
             "adapters": list(self.generator.adapters.parameters()),
             "discriminator": list(self.critic.parameters()),
+            "fake_score": [] if self.fake_score is None else list(self.fake_score.parameters()),
         }
         moving = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
         settings = adam_settings(self.config)
@@ -179,7 +269,7 @@ class DreamPortraitModule(CountedModule):
             torch.optim.Adam(
                 [{"params": moving[name], "name": name} | asdict(settings[name]) for name in names if moving[name]]
             )
-            for names in (("generator", "mapper", "adapters"), ("discriminator",))
+            for names in OPTIMIZERS.values()
             if any(moving[name] for name in names)
         ]
 
@@ -195,6 +285,7 @@ class DreamPortraitModule(CountedModule):
         checkpoint["measured"] = dict(self.measured)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._adopt(checkpoint)
         self._check_fits(checkpoint["state_dict"])
         self.images, self.measured = int(checkpoint["images"]), dict(checkpoint["measured"])
         if self.images % self.config.data.batch:
@@ -202,6 +293,21 @@ class DreamPortraitModule(CountedModule):
                 f"the checkpoint was made after {self.images} images, which is not a multiple of data.batch="
                 f"{self.config.data.batch}; continue with a batch size that divides it"
             )
+
+    def _adopt(self, checkpoint: dict[str, Any]) -> None:
+        """Let a run with a fake score begin from a checkpoint without one, and the other way round."""
+        state, prefix = checkpoint["state_dict"], "fake_score."
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(prefix)}
+        found = [name for name in state if name.startswith(prefix)]
+        if own and not found:
+            state.update(own)  # Lightning leaves the last optimiser, which has no saved state, as it is
+        elif found and not own:
+            for name in found:
+                del state[name]
+        frozen = {"discriminator": self.config.model.freeze_discriminator, "fake_score": not own}
+        checkpoint["optimizer_states"] = [
+            each for each in checkpoint["optimizer_states"] if not frozen.get(each["param_groups"][0]["name"])
+        ]
 
     def _check_fits(self, saved: dict[str, Tensor]) -> None:
         own = {name: value.shape for name, value in self.state_dict().items()}
@@ -242,7 +348,7 @@ class DreamPortraitModule(CountedModule):
         """Return the optimiser in Lightning's wrapper, which notifies the callbacks of each update."""
         optimizers = self.optimizers()
         found = optimizers if isinstance(optimizers, list) else [optimizers]
-        return found[0 if name == "generator" else -1]
+        return next(each for each in found if each.param_groups[0]["name"] in OPTIMIZERS[name])
 
     def _ema_beta(self) -> float:
         # The networks are pretrained, so the average needs no ramp-up, which would discard a random initialisation.

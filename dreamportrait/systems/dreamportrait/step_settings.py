@@ -13,6 +13,8 @@ from dreamportrait.training.schedule import (
     swap_probability,
 )
 
+MONITOR_EVERY = 16  # steps
+
 
 @dataclass(frozen=True)
 class StepSettings:
@@ -22,11 +24,14 @@ class StepSettings:
     swap: float | None  # probability of conditioning on another sample's camera. None = no conditioning
     density_due: bool
     r1_due: bool
+    taught: bool  # whether the fake score is updated
+    monitored: bool  # whether the fake score is compared with the frozen model
 
 
 def step_settings(config: Config, images: int) -> StepSettings:
     """Return the settings of the training step that starts after `images` images."""
     loss, stage, step = config.loss, config.stage_at(images), images // config.data.batch
+    taught = stage.guidance and config.guidance.kind == "dmd"
     return StepSettings(
         stage,
         guided=stage.guidance and config.guidance.kind != "none",
@@ -34,6 +39,8 @@ def step_settings(config: Config, images: int) -> StepSettings:
         swap=swap_probability(images, loss.swap_probability, loss.swap_fade_images),
         density_due=loss.density_weight > 0 and step % loss.density_every == 0,
         r1_due=loss.r1_gamma > 0 and step % loss.r1_every == 0,
+        taught=taught,
+        monitored=taught and step % MONITOR_EVERY == 0,
     )
 
 
@@ -51,4 +58,5 @@ def adam_settings(config: Config) -> dict[str, AdamSettings]:
         "mapper": settings(GENERATOR_ADAM, optim.lr_mapper, *density),
         "adapters": settings(GENERATOR_ADAM, optim.lr_adapters, *density),
         "discriminator": settings(DISCRIMINATOR_ADAM, optim.lr_discriminator, *r1),
+        "fake_score": AdamSettings(config.fake.lr, (0.9, 0.999)),
     }

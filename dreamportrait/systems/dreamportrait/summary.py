@@ -14,6 +14,7 @@ from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.discriminator import DiscriminatorConfig, DualDiscriminator
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.guidance.architectures import UNETS, make_unet, make_vae
+from dreamportrait.guidance.fake_score import count_trained
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.systems.dreamportrait.critic import Critic
@@ -86,20 +87,34 @@ def _guidance(config: Config) -> list[Row]:
     try:
         folder = locate_diffusion(g.source, offline=True)
     except (ValueError, OSError):
-        return _known_diffusion(g.source)
+        return _known_diffusion(config)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, subfolder="unet"))
         vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder, subfolder="vae"))
-    return [_row("guidance: UNet", unet, False, str(folder)), _row("guidance: VAE", vae, False, "")]
+    return [
+        _row("guidance: UNet", unet, False, str(folder)),
+        _row("guidance: VAE", vae, False, ""),
+        *_fake(config, unet),
+    ]
 
 
-def _known_diffusion(source: str) -> list[Row]:
+def _fake(config: Config, unet: UNet2DConditionModel) -> list[Row]:
+    if config.guidance.kind != "dmd":
+        return []
+    rank = config.fake.lora_rank
+    what = "a copy of the UNet" if rank is None else f"LoRA of rank {rank} on the UNet's attention"
+    return [Row("fake score", f"{count_trained(unet, rank):,}", "yes", what)]
+
+
+def _known_diffusion(config: Config) -> list[Row]:
+    source = config.guidance.source
     if source not in UNETS:
         return [Row("guidance", "?", "no", f"{source}: {_GONE}")]
     with torch.device("meta"):
         unet, vae = make_unet(source), make_vae()
     where = f"not on this machine; will be fetched from {DIFFUSION[source].repositories[0]} or a mirror"
-    return [_row("guidance: UNet", unet, False, f"{source}: {where}"), _row("guidance: VAE", vae, False, "")]
+    rows = [_row("guidance: UNet", unet, False, f"{source}: {where}"), _row("guidance: VAE", vae, False, "")]
+    return [*rows, *_fake(config, unet)]
 
 
 def _row(part: str, network: nn.Module | None, trains: bool, source: str) -> Row:
