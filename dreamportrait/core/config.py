@@ -56,6 +56,25 @@ class Guidance(Section):
     checkpoint: bool = False  # recompute the VAE encoder in the backward pass: half the memory
 
 
+class Prior(Section):
+    """Settings of a stage that fits a text prior in W of the frozen generator, and puts it into the mapper."""
+
+    # What a picture's w is paired with. captions: real pictures, inverted, with their captions. embeddings: the
+    # generator's own pictures with CLIP's embeddings of them; captions then need no pictures.
+    pairing: Literal["captions", "embeddings"] = "captions"
+    faces: Count = 20_000  # pictures of the generator that the network from pictures to w learns from
+    pictures: Count | None = None  # of the data set, to invert. None = all
+    captions: Count = 4  # of each picture
+    inverter_steps: Count = 3000
+    flow_steps: Count = 4000
+    answers: Count = 150_000  # of the flow, for its one-pass form
+    one_pass_steps: Count = 4000
+    batch: Count = 512
+    scale: Weight = 2.0  # classifier-free guidance of the flow
+    steps: Count = 16  # Euler steps of the flow
+    noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
+
+
 class Fake(Section):
     """Settings of the fake score: the denoiser of the generator's own latents that guidance.kind=dmd trains."""
 
@@ -68,7 +87,8 @@ class Fake(Section):
 
 class Stage(Section):
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
-    images: Count
+    images: Images = 0  # 0 for a stage with `prior`, which trains without the adversarial loop
+    prior: Prior | None = None
     guidance: bool = False
     accumulate: Count = 1  # parts that each process splits its share of a batch into; their gradients add up
 
@@ -112,6 +132,11 @@ class RunConfig(Section):
     def folder(self) -> Path:
         """Return the folder that the run writes to."""
         return Path(self.run.folder) / self.run.name
+
+    @property
+    def prior(self) -> Prior | None:
+        """Return the settings of the stage that fits a text prior. None = there is none."""
+        return next((stage.prior for stage in self.stages if stage.prior is not None), None)
 
     @property
     def total_images(self) -> int:

@@ -81,7 +81,8 @@ class TrainingRun:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # used by Lightning
-                self.trainer.fit(self.module, self.loader, ckpt_path=self.checkpoint)
+                if self.config.total_images:  # 0 = only a prior was fitted
+                    self.trainer.fit(self.module, self.loader, ckpt_path=self.checkpoint)
         except NonFiniteLoss as error:
             raise click.ClickException(str(error)) from error
         if self.module.images < self.config.total_images:  # Lightning ends without an error when it is interrupted

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from dreamportrait.core.config import Count
+from dreamportrait.core.config import Count, Images
 from eg3d_ops._checks import check_int
 
 
@@ -24,6 +24,9 @@ class Conditioning:
     pooling: bool = True
     gate: bool = True  # tanh gate, closed at first. False: a plain residual
     plain_mapper: bool = False  # True: the paper's mapper, which replaces w. False: a residual, zero at first
+    # Residual blocks of a mapper that can hold a text prior in W (a stage with `prior`). 0 = the paper's layers.
+    mapper_blocks: Images = 0
+    mapper_width: Count = 256
     token_dim: Count = 64
     heads: Count = 4
 

@@ -149,6 +149,16 @@ def contradictions(config: Config) -> list[Problem]:
         "model.conditioning.plain_mapper loss.keep_weight",
         "a plain mapper adds no offset to w that could be penalised; set keep_weight=0 or plain_mapper=false",
     )
+    check(
+        config.prior is not None and not (c.global_path and c.mapper_blocks),
+        "stages.0.prior model.conditioning.mapper_blocks",
+        "no mapper can hold the prior; set model.conditioning.mapper_blocks=3 and global_path=true",
+    )
+    check(
+        c.plain_mapper and c.mapper_blocks > 0,
+        "model.conditioning.plain_mapper model.conditioning.mapper_blocks",
+        "the paper's plain mapper has no residual blocks; set one of the two back",
+    )
     check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
     found += guidance_contradictions(config)
     check(config.data.kind == "folder" and config.data.path is None, "data.path", "missing; data.kind=folder needs one")
@@ -165,6 +175,21 @@ def contradictions(config: Config) -> list[Problem]:
     for i, name in enumerate(names):
         check(name in names[:i], f"stages.{i}.name", f"{name} is used twice; stage names must be unique")
     for i, stage in enumerate(config.stages):
+        check(
+            (stage.images == 0) == (stage.prior is None),
+            f"stages.{i}.images stages.{i}.prior",
+            "a stage either trains for a number of images or fits a prior; give exactly one of the two",
+        )
+        check(
+            stage.prior is not None and i > 0,
+            f"stages.{i}.prior",
+            "only the first stage can fit a prior, because later ones change the generator that it is fitted to",
+        )
+        check(
+            stage.prior is not None and stage.guidance,
+            f"stages.{i}.prior stages.{i}.guidance",
+            "a prior is fitted without guidance; set guidance: true for a later stage",
+        )
         batch = config.data.batch
         check(
             stage.images % batch != 0,

@@ -21,9 +21,11 @@ from dreamportrait.eg3d.synthesis import Between, Noise
 from dreamportrait.eg3d.triplane import Rendering, TriPlaneGenerator
 from dreamportrait.systems.dreamportrait.adapter import GatedCrossAttention
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
-from dreamportrait.systems.dreamportrait.mapper import SemanticsMapper
+from dreamportrait.systems.dreamportrait.mapper import PriorMapper, SemanticsMapper, make_mapper
 from dreamportrait.text.encoder import PromptEncoder, TextFeatures
 from eg3d_ops._checks import check_shape, check_tensor
+
+FLOW_SCALE = 2.0  # classifier-free guidance of a text prior's flow
 
 
 class PortraitGenerator(nn.Module):
@@ -31,7 +33,7 @@ class PortraitGenerator(nn.Module):
         super().__init__()
         self.conditioning = c = conditioning
         self.generator = generator
-        self.mapper = SemanticsMapper(self.config.w_dim, c.text_width, c.plain_mapper) if c.global_path else None
+        self.mapper = make_mapper(c, self.config.w_dim)
         synthesis = generator.backbone.synthesis
         self.adapters = nn.ModuleDict()  # by resolution
         for resolution, block in zip(synthesis.resolutions, synthesis.blocks(), strict=True):
@@ -51,7 +53,7 @@ class PortraitGenerator(nn.Module):
         """Add text conditioning to a generator, on its device and in its mode. The generator itself is not copied."""
         device = next(generator.parameters()).device
         portrait = cls(generator, conditioning).to(device).train(generator.training)
-        if portrait.mapper is not None and not portrait.mapper.plain:
+        if isinstance(portrait.mapper, SemanticsMapper) and not portrait.mapper.plain:
             portrait.mapper.spread.copy_(w_covariance_sqrt(generator))
         return portrait
 
@@ -75,6 +77,8 @@ class PortraitGenerator(nn.Module):
         text: TextFeatures | None,
         truncation_psi: float = 1.0,
         update_average: bool = False,  # in training: update the average w with this batch
+        steps: int | None = None,  # of the text prior's flow, with its guidance. None = one pass
+        scale: float = FLOW_SCALE,
     ) -> Tensor:  # [N, num_ws, w_dim]
         """Map latents and text to ws.
 
@@ -84,7 +88,13 @@ class PortraitGenerator(nn.Module):
         if text is None or self.mapper is None:
             return ws
         self._check_text(text, len(ws))
-        return self.mapper(ws[:, 0], text.eot)[:, None].expand(-1, self.num_ws, -1)
+        if steps is None:
+            w = self.mapper(ws[:, 0], text.eot)
+        elif isinstance(self.mapper, PriorMapper):
+            w = self.mapper.follow(ws[:, 0], text.eot, steps, scale)
+        else:
+            raise ValueError(f"steps={steps}: this model holds no text prior, so it has no flow; leave steps out")
+        return w[:, None].expand(-1, self.num_ws, -1)
 
     def synthesize_planes(self, ws: Tensor, text: TextFeatures | None, noise: Noise = "const") -> Tensor:
         """Return planes [N, 3, C, H, W] for ws [N, num_ws, w_dim] from map()."""
@@ -118,17 +128,31 @@ class PortraitGenerator(nn.Module):
         planes = self.synthesize_planes(ws, text, noise)
         return self.render(planes, camera, w=ws, resolution=resolution, draws=draws)
 
-    def portray(self, z: Tensor, text: TextFeatures, truncation_psi: float = 1.0) -> Planes:  # [N, z_dim]
+    def portray(
+        self,
+        z: Tensor,  # [N, z_dim]
+        text: TextFeatures,
+        truncation_psi: float = 1.0,
+        steps: int | None = None,
+        scale: float = FLOW_SCALE,
+    ) -> Planes:
         """Make a head from each latent and prompt. The frontal camera conditions the identity for all views."""
         device = next(self.parameters()).device
         features, front = text.to(device), self.config.around([0.0]).to(device).expand(len(z), -1)
-        ws = self.map(z.to(device), front, features, truncation_psi)
+        ws = self.map(z.to(device), front, features, truncation_psi, steps=steps, scale=scale)
         return Planes(self.generator, self.synthesize_planes(ws, features), ws)
 
-    def moved(self, z: Tensor, camera: Tensor, text: TextFeatures) -> Tensor:  # [N, w_dim]
-        """Return the offset that the text adds to w, in standard deviations. The mapper must not be plain."""
+    def moved(
+        self, z: Tensor, camera: Tensor, text: TextFeatures, prior: PriorMapper | None = None
+    ) -> Tensor:  # [N, w_dim]
+        """Return the offset that the text adds to w, in standard deviations, beyond what `prior` adds.
+
+        The mapper must not be plain.
+        """
         assert self.mapper is not None
-        return self.mapper.offset(self.generator.map(z, camera)[:, 0], text.eot)
+        w = self.generator.map(z, camera)[:, 0]
+        offset = self.mapper.offset(w, text.eot)
+        return offset if prior is None else offset - prior.offset(w, text.eot)
 
     def _between(self, text: TextFeatures | None, batch: int) -> Between | None:
         if text is None or not len(self.adapters):
@@ -195,3 +219,10 @@ class TextTo3D:
 
     def portray(self, prompts: list[str], latents: Tensor, truncation: float = 1.0) -> Planes:
         return self.generator.portray(latents, self.encoder.encode(prompts), truncation)
+
+    def portray_without_text(self, latents: Tensor, truncation: float = 1.0) -> Planes:
+        """Make the heads that the same latents give without any text: those of the generator alone."""
+        device = next(self.generator.parameters()).device
+        front = self.config.around([0.0]).to(device).expand(len(latents), -1)
+        ws = self.generator.map(latents.to(device), front, None, truncation)
+        return Planes(self.generator.generator, self.generator.synthesize_planes(ws, None), ws)

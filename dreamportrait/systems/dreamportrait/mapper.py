@@ -5,6 +5,10 @@ from torch import Tensor, nn
 
 from dreamportrait.eg3d.conv import normalize_2nd_moment
 from dreamportrait.eg3d.layers import FullyConnected
+from dreamportrait.prior.flow import TextFlow, transport
+from dreamportrait.prior.network import ConditionedNet, Standard
+from dreamportrait.prior.space import WSpace
+from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 
 
 class SemanticsMapper(nn.Module):
@@ -43,3 +47,42 @@ class SemanticsMapper(nn.Module):
         style = self.style1(self.style0(w))
         fused: Tensor = self.fuse(torch.cat([text, style] if self.plain else [text, style, text * style], 1))
         return fused
+
+
+class PriorMapper(nn.Module):
+    """A deeper mapper that holds a text prior in W (prior.py): a flow of many passes, and its one-pass form.
+
+    One pass is a residual network on coordinates of W, conditioned by the standardised features of the prompt. Its
+    output is an offset that is added to w, and is zero at initialisation. Offsets are measured in the standard
+    deviations of the generator's own w (prior/space.py).
+    """
+
+    plain = False
+
+    def __init__(self, w_dim: int, text_width: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.space, self.standard = WSpace(w_dim), Standard(text_width)
+        self.net = ConditionedNet(w_dim, text_width, width, blocks)
+        self.flow = TextFlow(w_dim, text_width).requires_grad_(False)
+
+    def forward(self, w: Tensor, eot: Tensor) -> Tensor:  # [N, w_dim], [N, Ct] -> [N, w_dim]
+        return w + self.space.step(self.offset(w, eot))
+
+    def offset(self, w: Tensor, eot: Tensor) -> Tensor:  # [N, w_dim], [N, Ct] -> [N, w_dim]
+        """Return the offset of w in standard deviations."""
+        x, text = self.space.enter(w), eot.to(w.dtype)
+        out: Tensor = self.net(x, self.standard(text))
+        return out
+
+    def follow(self, w: Tensor, eot: Tensor, steps: int, scale: float) -> Tensor:  # [N, w_dim], [N, Ct] -> [N, w_dim]
+        """Return the new w by many steps of the flow, with its guidance, instead of one pass."""
+        return self.space.leave(transport(self.flow, self.space.enter(w), eot.to(w.dtype), steps, scale))
+
+
+def make_mapper(c: ConditioningConfig, w_dim: int) -> SemanticsMapper | PriorMapper | None:
+    """Make the mapper that the configuration asks for. None = without a global path."""
+    if not c.global_path:
+        return None
+    if c.mapper_blocks:
+        return PriorMapper(w_dim, c.text_width, c.mapper_width, c.mapper_blocks)
+    return SemanticsMapper(w_dim, c.text_width, c.plain_mapper)

@@ -23,7 +23,7 @@ from dreamportrait.eg3d.config import PRECISIONS
 from dreamportrait.export.portraits import Portrait, Portraits
 from dreamportrait.geometry.cameras import Cameras, camera_labels
 from dreamportrait.systems.dreamportrait.folder import TextSource, load_portrait, load_portrait_config, save_portrait
-from dreamportrait.systems.dreamportrait.generator import PortraitGenerator, in_precision
+from dreamportrait.systems.dreamportrait.generator import FLOW_SCALE, PortraitGenerator, in_precision
 from dreamportrait.systems.dreamportrait.names import locate_portrait
 from dreamportrait.text.encoder import TextEncoder
 from dreamportrait.text.loading import load_text_encoder
@@ -126,6 +126,8 @@ class DreamPortraitPipeline:
         truncation: float = ...,
         yaw_range: tuple[float, float] = ...,
         batch_size: int = ...,
+        steps: int | None = ...,
+        guidance_scale: float = ...,
     ) -> Portrait: ...
 
     @overload
@@ -140,6 +142,8 @@ class DreamPortraitPipeline:
         truncation: float = ...,
         yaw_range: tuple[float, float] = ...,
         batch_size: int = ...,
+        steps: int | None = ...,
+        guidance_scale: float = ...,
     ) -> Portraits: ...
 
     @torch.no_grad()
@@ -154,6 +158,8 @@ class DreamPortraitPipeline:
         truncation: float = 1.0,  # 0 .. 1: smaller is closer to the average face, before the text acts
         yaw_range: tuple[float, float] = YAW_RANGE,  # degrees; see Portrait.view
         batch_size: int = BATCH,  # portraits made at once
+        steps: int | None = None,  # of the text prior's flow. None = one pass, which is faster and nearly as exact
+        guidance_scale: float = FLOW_SCALE,  # of these steps: larger values follow the text more closely
     ) -> Portrait | Portraits:
         """Make a Portrait from a text, or Portraits from a list of texts."""
         prompts = _prompts(prompt)
@@ -162,11 +168,16 @@ class DreamPortraitPipeline:
             raise ValueError(f"truncation={truncation}: must be within 0 .. 1, from the average face to full variety")
         labels = self._cameras(num_views, cameras, yaw_range)
         check_int("batch_size", batch_size, 1)
+        if steps is not None:
+            check_int("steps", steps, 1)
+        if check_number("guidance_scale", guidance_scale) < 0:
+            raise ValueError(f"guidance_scale={guidance_scale}: must be at least 0; 1 is no guidance")
         found = []
         with self._bar(len(prompts)) as bar:
             for i in range(0, len(prompts), batch_size):
                 part = slice(i, i + batch_size)
-                heads = self.generator.portray(z[part], self.encoder.encode(prompts[part]), truncation)
+                text = self.encoder.encode(prompts[part])
+                heads = self.generator.portray(z[part], text, truncation, steps, guidance_scale)
                 made = zip(prompts[part], seeds[part], heads, heads.views(labels), strict=True)
                 found += [Portrait(*parts) for parts in made]
                 bar.update(len(heads))

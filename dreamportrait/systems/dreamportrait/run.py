@@ -14,8 +14,11 @@ from dreamportrait.systems.dreamportrait.callbacks import make_callbacks
 from dreamportrait.systems.dreamportrait.config import Config, batch_problems
 from dreamportrait.systems.dreamportrait.folder import TextSource, save_portrait
 from dreamportrait.systems.dreamportrait.preflight import check_pictures, missing
+from dreamportrait.systems.dreamportrait.prior import FOLDER as PRIOR
+from dreamportrait.systems.dreamportrait.prior import fit_prior
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.systems.dreamportrait.summary import summarize
+from dreamportrait.text.loading import load_clip
 from dreamportrait.training import run_folder
 from dreamportrait.training.resume import find_checkpoint
 from dreamportrait.training.trainer import (
@@ -66,12 +69,15 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
     check_pictures(config, pictures, build.network_configs(config)[0])
     text = build.make_text(config, device, pictures)
     portrait, critic = build.make_networks(config, build.text_width(config))
+    if is_first_process():
+        run_folder.record_start(config, command, made.checkpoint)
     module = DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
+    if config.prior is not None and made.checkpoint is None:
+        load = partial(load_clip, config.text.clip, config.run.offline, device)
+        fit_prior(config.prior, portrait, pictures, text, load, config.folder / PRIOR, config.run.seed)
     prompts = list(config.samples.prompts)
     metrics = build.make_metrics(config, pictures, text, portrait, device)
     callbacks = make_callbacks(config, text.encode(prompts) if prompts else None, metrics)
-    if is_first_process():
-        run_folder.record_start(config, command, made.checkpoint)
     trainer = make_trainer(config, callbacks)
     loader = build.make_loader(config, pictures, text, trainer.global_rank, processes)
     trainer.callbacks.append(Continuation(loader))  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ from dreamportrait.guidance.guides import Guide, MatchingGuide
 from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.systems.dreamportrait.mapper import PriorMapper
 from dreamportrait.systems.dreamportrait.step_settings import StepSettings, adam_settings, step_settings
 from dreamportrait.training.every import CountedModule
 from dreamportrait.training.loop import step_seed
@@ -65,6 +66,9 @@ class DreamPortraitModule(CountedModule):
         self.fake_score = None if self.matching is None else self.matching.fake_score
         self.generator.generator.requires_grad_(not config.model.freeze_generator)
         self.critic.requires_grad_(not config.model.freeze_discriminator)
+        # The mapper as a text prior filled it: the identity is preserved relative to what the prior says.
+        prior = generator.mapper if isinstance(generator.mapper, PriorMapper) else None
+        self.prior = None if prior is None else copy.deepcopy(prior).requires_grad_(False)
         self.average = Ema(generator)
         assert isinstance(self.average.module, PortraitGenerator)
         # The average does not depend on the mode, but Lightning warns about modules in evaluation mode.
@@ -91,7 +95,7 @@ class DreamPortraitModule(CountedModule):
                     aligned = self.align(fake.image, part.fake, logits)
                     loss = loss + c.guidance_weight * self.note("guidance", aligned)
                 if c.keep_weight and self.generator.mapper is not None and part.fake.text is not None:
-                    moved = self.generator.moved(*identity, part.fake.text).square().mean()
+                    moved = self.generator.moved(*identity, part.fake.text, self.prior).square().mean()
                     loss = loss + c.keep_weight * self.note("keep", moved)
                 if now.density_due:
                     points = density_points(len(part), device=planes.device)

@@ -1,0 +1,167 @@
+"""The trainings of a text prior, on vectors only: picture features -> w, the flow, and its one-pass form.
+
+Each training can be stopped and continued, and writes its log, into its own folder (training/loop.py).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dreamportrait.prior.flow import TextFlow, flow_loss, transport
+from dreamportrait.prior.inversion import Inverter
+from dreamportrait.training.loop import cosine, fit, set_lr
+from dreamportrait.training.schedule import Ema
+
+RATE, WEIGHT_DECAY, AVERAGE = 1e-3, 0.01, 0.998
+Net = TypeVar("Net", bound=nn.Module)
+HELD = 20  # one of so many samples is kept for testing
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Coordinates of w of pictures, and text features of their captions. A picture has several captions."""
+
+    x: Tensor  # [P, w_dim]
+    text: Tensor  # [P, K, Ct]
+    noise: float = 0.0  # added to the text features in training, in their standard deviations
+
+    def __post_init__(self) -> None:
+        if not (self.x.isfinite().all() and self.text.isfinite().all()):
+            raise ValueError("pairs of w and text contain NaN or infinite numbers; check the CLIP that reads both")
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:  # [count, w_dim], [count, Ct]
+        """Draw pictures, each with one of its captions."""
+        chosen, caption = torch.randint(len(self.x), (count,)), torch.randint(self.text.shape[1], (count,))
+        text = self.text[chosen, caption].float()
+        return self.x[chosen], text + self.noise * self.deviation * torch.randn_like(text)
+
+    @cached_property
+    def deviation(self) -> Tensor:  # [Ct]
+        return self.text.float().flatten(0, 1).std(0)
+
+
+def fit_inverter(
+    features: Tensor, x: Tensor, folder: Path, *, steps: int, batch: int, seed: int, noise: float = 0.1
+) -> tuple[Inverter, float]:  # features [N, F], x [N, w_dim]
+    """Train the network from picture features to coordinates. Return it with its relative error on unseen renders.
+
+    noise: added to the standardised features in training, so that pictures of other origin are read as well.
+    """
+    torch.manual_seed(seed)
+    held = len(x) // HELD
+    inverter = Inverter(features.shape[1], x.shape[1])
+    inverter.standard.fit(features[held:].float())
+
+    def loss() -> Tensor:
+        chosen = torch.randint(held, len(x), (batch,))
+        seen = inverter.standard(features[chosen].float())
+        out: Tensor = inverter.net(seen + noise * torch.randn_like(seen))
+        return (out - x[chosen]).square().mean()
+
+    average = train(inverter, loss, folder, steps=steps, seed=seed, title="picture to w")
+    with torch.no_grad():
+        error = (average(features[:held].float()) - x[:held]).square().mean() / x[:held].var(0).mean()
+    return average, float(error)
+
+
+def fit_flow(
+    flow: TextFlow, starts: Tensor, pairs: Pairs, folder: Path, *, steps: int, batch: int, seed: int
+) -> TextFlow:  # starts [N, w_dim]: coordinates of the w of seeds
+    """Train the flow from the seeds' own coordinates to those of pictures, given their captions."""
+    flow.standard.fit(pairs.text.flatten(0, 1).float())
+
+    def loss() -> Tensor:
+        return flow_loss(flow, starts[torch.randint(len(starts), (batch,))], *pairs.draw(batch))
+
+    return train(flow, loss, folder, steps=steps, seed=seed, title="prior")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where the flow carries starts, given texts: what its one-pass form learns."""
+
+    start: Tensor  # [M, w_dim]
+    text: Tensor  # [M, Ct]
+    end: Tensor  # [M, w_dim]
+
+
+@torch.no_grad()
+def answers(
+    flow: TextFlow,
+    starts: Tensor,  # [N, w_dim]
+    texts: Tensor,  # [T, Ct]
+    null: Tensor,  # [E, Ct] features of prompts that say nothing
+    count: int,
+    *,
+    steps: int,
+    scale: float,
+    seed: int,
+    silent: float = 0.06,  # share of answers to prompts that say nothing: they leave the start as it is
+    report: Callable[[int], object] = lambda done: None,
+) -> Answers:
+    """Let the flow answer `count` random starts and texts."""
+    draw = torch.Generator().manual_seed(seed)
+    start = starts[torch.randint(len(starts), (count,), generator=draw)]
+    text = texts[torch.randint(len(texts), (count,), generator=draw)]
+    ends = []
+    for x, said in zip(start.split(4096), text.split(4096), strict=True):
+        ends.append(transport(flow, x, said.float(), steps, scale))
+        report(len(x))
+    end, quiet = torch.cat(ends), torch.rand(count, generator=draw) < silent
+    nothing = null[torch.randint(len(null), (count,), generator=draw)]
+    text, end = torch.where(quiet[:, None], nothing.to(text), text), torch.where(quiet[:, None], start, end)
+    return Answers(start, text, end)
+
+
+def fit_one_pass(
+    net: Net,  # (x [B, w_dim], text [B, Ct]) -> offset [B, w_dim]
+    known: Answers,
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+) -> tuple[Net, float]:
+    """Train a network to give the end of the flow in one pass.
+
+    Return its running average, and the mean squared error of that on unseen starts.
+    """
+    held = len(known.start) // HELD
+
+    def error(net: Net, chosen: Tensor | slice) -> Tensor:
+        out: Tensor = net(known.start[chosen], known.text[chosen].float())
+        return (known.start[chosen] + out - known.end[chosen]).square().mean()
+
+    def loss() -> Tensor:
+        return error(net, torch.randint(held, len(known.start), (batch,)))
+
+    average = train(net, loss, folder, steps=steps, seed=seed, title="one pass")
+    with torch.no_grad():
+        return average, float(error(average, slice(held)))
+
+
+def train(net: Net, loss: Callable[[], Tensor], folder: Path, *, steps: int, seed: int, title: str) -> Net:
+    """Minimise a loss with AdamW and return the running average of the network."""
+    average = Ema(net)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+
+    def step(index: int) -> dict[str, Tensor]:
+        set_lr(optimizer, cosine(index, steps, RATE))
+        found = loss()
+        optimizer.zero_grad(set_to_none=True)
+        found.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        average.update(net, min(AVERAGE, (index + 1) / (index + 10)))
+        return {"loss": found}
+
+    state = {"net": net, "average": average, "optimizer": optimizer}
+    fit(step, state, steps, folder, seed=seed, save_every=1000, log_every=max(1, steps // 8), title=title)
+    found = average.module
+    assert isinstance(found, type(net))
+    return found

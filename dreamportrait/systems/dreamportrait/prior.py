@@ -1,0 +1,213 @@
+"""The stage that fits a text prior in W and puts it into the mapper: what text means is learnt without rendering.
+
+    1. renders     what the frozen generator draws for random seeds
+    2. inverter    from pictures to w, learnt from the renders
+    3. pairs       w of the data set's pictures, with their captions
+    4. flow        from the seed's own w to those of pictures with such a caption
+    5. answers     ends of the guided flow for random seeds and captions
+    6. mapper      learns the answers in one pass
+
+With `pairing: embeddings`, step 3 needs no captions of pictures: a flow from CLIP's embeddings of the renders to their
+w draws a w for the embedding of each prompt. Prompts are moved by the mean difference between embeddings of pictures
+and of texts.
+
+Every step is stored in RUN/prior/ and skipped if it is there, so that a stopped run continues. Several processes share
+one result: the first one computes it, the others wait.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dreamportrait.core.config import Prior
+from dreamportrait.data.dataset import Pictures
+from dreamportrait.geometry.images import from_bytes
+from dreamportrait.prior.fitting import Answers, Pairs, answers, fit_flow, fit_inverter, fit_one_pass
+from dreamportrait.prior.flow import TextFlow, transport
+from dreamportrait.prior.inversion import Inverter, PictureFeatures
+from dreamportrait.prior.renders import Renders, render
+from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.systems.dreamportrait.mapper import PriorMapper
+from dreamportrait.text.clip_scorer import ClipScorer
+from dreamportrait.text.encoder import PromptEncoder
+from dreamportrait.text.loading import Clip
+
+FOLDER, MAPPER = "prior", "mapper.safetensors"
+# Prompts that say nothing. The mapper learns to leave w as it is.
+SILENT = ("", "a face", "a person", "a photo of a person", "portrait of a person", "a 3D head of a person")
+_CAPTIONS = 512  # encoded at once
+
+
+def fit_prior(
+    settings: Prior,
+    portrait: PortraitGenerator,
+    pictures: Pictures,
+    text: PromptEncoder,
+    load_clip: Callable[[], Clip],  # its picture tower reads pictures
+    folder: Path,
+    seed: int,
+) -> None:
+    """Fit the prior of a frozen generator, or read it from the folder, and fill the generator's mapper."""
+    mapper, path = portrait.mapper, folder / MAPPER
+    assert isinstance(mapper, PriorMapper)  # checked with the configuration
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not path.exists():
+            _Fitting(settings, portrait, pictures, text, load_clip(), folder, seed).run()
+            stored(path, mapper.state_dict)
+    mapper.load_state_dict(load_file(path))
+
+
+class _Fitting:
+    """The steps of one run of the stage. They run on the CPU, except those that render or encode."""
+
+    def __init__(
+        self,
+        settings: Prior,
+        portrait: PortraitGenerator,
+        pictures: Pictures,
+        text: PromptEncoder,
+        clip: Clip,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        assert isinstance(portrait.mapper, PriorMapper)
+        self.settings, self.pictures, self.text, self.folder, self.seed = settings, pictures, text, folder, seed
+        self.generator, self.mapper = portrait.generator, portrait.mapper
+        self.see, self.scorer = PictureFeatures(clip.model), ClipScorer(clip.model, clip.tokenizer)
+
+    def run(self) -> None:
+        s = self.settings
+        known = self._renders()
+        starts = self.mapper.space.fit(known.w).enter(known.w)  # [N, w_dim]
+        pairs = self._from_captions(known, starts) if s.pairing == "captions" else self._from_embeddings(known, starts)
+        self.mapper.flow.load_state_dict(self._flow(self.mapper.flow, starts, pairs, "flow").state_dict())
+        self._one_pass(starts, pairs)
+
+    def _renders(self) -> Renders:
+        place, cameras, s = self.folder / "renders", self.pictures.cameras, self.settings
+        with bar("renders of the generator", s.faces) as report:
+            return render(self.generator, self.see, self.scorer, cameras, s.faces, place, seed=self.seed, report=report)
+
+    def _flow(self, flow: TextFlow, starts: Tensor, pairs: Pairs, name: str) -> TextFlow:
+        s = self.settings
+        flow = deepcopy(flow).requires_grad_(True)  # the mapper's own is frozen
+        return fit_flow(flow, starts, pairs, self.folder / name, steps=s.flow_steps, batch=s.batch, seed=self.seed)
+
+    # Pairs of w and text.
+
+    def _from_captions(self, known: Renders, starts: Tensor) -> Pairs:
+        """Return the coordinates of the data set's pictures with the features of their captions."""
+        s, place = self.settings, self.folder / "inverter"
+        inverter, error = fit_inverter(
+            known.features, starts, place, steps=s.inverter_steps, batch=s.batch, seed=self.seed
+        )
+        print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
+        return Pairs(**stored(self.folder / "pairs.safetensors", partial(self._invert, inverter)))
+
+    @torch.no_grad()
+    def _invert(self, inverter: Inverter) -> dict[str, Tensor]:
+        s, found, said = self.settings, [], []
+        count = min(s.pictures or len(self.pictures), len(self.pictures))
+        with bar("pictures of the data set", count) as report:
+            for numbers in range(0, count, part := max(1, _CAPTIONS // s.captions)):
+                chosen = range(numbers, min(numbers + part, count))
+                images = torch.stack([self.pictures.image(i) for i in chosen])
+                found.append(inverter(self._seen(images)))
+                captions = [caption for i in chosen for caption in self._captions(i)]
+                said.append(self.text.encode(captions).eot.half().cpu().view(len(chosen), s.captions, -1))
+                report(len(chosen))
+        return {"x": torch.cat(found), "text": torch.cat(said)}
+
+    def _seen(self, images: Tensor) -> Tensor:  # uint8 [N, 3, R, R] -> [N, F]
+        device = next(self.generator.parameters()).device
+        return self.see(from_bytes(images.to(device))).float().cpu()
+
+    def _captions(self, index: int) -> list[str]:
+        """Return as many captions of a picture as are configured. If it has fewer, they are repeated."""
+        captions = self.pictures.captions(index)
+        return [captions[i % len(captions)] for i in range(self.settings.captions)]
+
+    def _from_embeddings(self, known: Renders, starts: Tensor) -> Pairs:
+        """Return coordinates that a language-free flow draws for prompts, with the features of these prompts."""
+        s = self.settings
+        own = Pairs(starts, known.embeddings[:, None], noise=s.noise)
+        flow = self._flow(TextFlow(starts.shape[1], known.embeddings.shape[1]), starts, own, "language-free")
+        draw = partial(self._draw, flow, starts, known.embeddings.mean(0))
+        return Pairs(**stored(self.folder / "pairs.safetensors", draw))
+
+    @torch.no_grad()
+    def _draw(self, flow: TextFlow, starts: Tensor, centre: Tensor) -> dict[str, Tensor]:
+        s = self.settings
+        count = min(s.pictures or len(self.pictures), len(self.pictures))
+        prompts = [caption for i in range(count) for caption in self._captions(i)]
+        embedded, said = [], []
+        with bar("prompts", len(prompts)) as report:
+            for i in range(0, len(prompts), _CAPTIONS):
+                part = prompts[i : i + _CAPTIONS]
+                embedded.append(self.scorer.text_features(part).cpu())
+                said.append(self.text.encode(part).eot.half().cpu())
+                report(len(part))
+        texts = torch.cat(embedded)
+        texts = texts - texts.mean(0) + centre
+        draw = torch.Generator().manual_seed(self.seed)
+        start = starts[torch.randint(len(starts), (len(texts),), generator=draw)]
+        parts = zip(start.split(4096), texts.split(4096), strict=True)
+        x = torch.cat([transport(flow, *part, s.steps, s.scale) for part in parts])
+        return {"x": x, "text": torch.cat(said)[:, None]}
+
+    # One pass.
+
+    def _one_pass(self, starts: Tensor, pairs: Pairs) -> None:
+        s, mapper = self.settings, self.mapper
+        known = Answers(**stored(self.folder / "answers.safetensors", partial(self._answer, starts, pairs)))
+        mapper.standard.fit(pairs.text.flatten(0, 1).float())
+        heard = Answers(known.start, mapper.standard(known.text.float()), known.end)
+        place = self.folder / "one-pass"
+        net, error = fit_one_pass(mapper.net, heard, place, steps=s.one_pass_steps, batch=s.batch, seed=self.seed)
+        mapper.net.load_state_dict(net.state_dict())
+        print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
+
+    @torch.no_grad()
+    def _answer(self, starts: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+        s, null = self.settings, self.text.encode(list(SILENT)).eot.cpu().float()
+        with bar("answers of the prior", s.answers) as report:
+            texts = pairs.text.flatten(0, 1)
+            found = answers(
+                self.mapper.flow,
+                starts,
+                texts,
+                null,
+                s.answers,
+                steps=s.steps,
+                scale=s.scale,
+                seed=self.seed,
+                report=report,
+            )
+        return vars(found)
+
+
+def stored(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors in a file. If it is missing, write those of make() to it first."""
+    if not path.exists():
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        save_file({name: value.contiguous() for name, value in make().items()}, unfinished)
+        os.replace(unfinished, path)
+    return load_file(path)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar. Yield a function to be called with the number of things that were done."""
+    with tqdm(total=total, desc=title, mininterval=5) as shown:
+        yield shown.update
