@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamportrait.core.files import check_new
+from dreamportrait.core.machine import autocast
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.mini.augmentation import augment
 from dreamportrait.miniworld.captions import describe, evaluation_caption
@@ -146,7 +147,7 @@ class ClipTraining:
     def _see(self, images: Tensor) -> Tensor:  # [B, 3, R, R] uint8 -> [B, E]
         pictures = augment(images.to(self.device).float() / 127.5 - 1)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             features = self.model.encode_image(pictures)
         return F.normalize(features.float(), dim=1)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamportrait.core.files import check_new
+from dreamportrait.core.machine import autocast
 from dreamportrait.metrics.world_oracle import AttributeReader, load
 from dreamportrait.mini.augmentation import augment
 from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, is_visible
@@ -96,7 +97,7 @@ class OracleTraining:
         chosen = torch.randint(len(self.world), (self.batch,)).sort().values
         images = torch.from_numpy(self.world.images[chosen.numpy()]).to(self.device).float() / 127.5 - 1
         images = augment(images, noise=0.06, blurred=0.25, reduction=1.5, colour=0.03)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             logits = self.oracle(images.contiguous(memory_format=torch.channels_last))
         targets = self.classes[chosen].to(self.device).unbind(1)
         losses = [F.cross_entropy(x.float(), y) for x, y in zip(logits, targets, strict=True) if (y != HIDDEN).any()]

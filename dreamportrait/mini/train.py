@@ -75,6 +75,13 @@ def _clip(variant: str) -> Callable[[Places, Path], None]:
     return run
 
 
+def _clip_hard(places: Places, result: Path) -> None:
+    from dreamportrait.mini import clip_hard
+
+    worlds, state = (places.world("train"), places.world("test")), places.state("clip-a-hard")
+    clip_hard.train(places.result("clip-a"), result, state, *worlds, device=places.device)
+
+
 def _oracle(places: Places, result: Path) -> None:
     from dreamportrait.mini import oracle
 
@@ -93,7 +100,7 @@ def _unet(places: Places, result: Path) -> None:
     from dreamportrait.text import compact_clip
     from dreamportrait.text.encoder import TextEncoder
 
-    encoder = TextEncoder(compact_clip.load(places.result("clip-a")), compact_clip.tokenizer())
+    encoder = TextEncoder(compact_clip.load(places.result("clip-a-hard")), compact_clip.tokenizer())
     shutil.copytree(places.result("vae") / "vae", result / "vae")
     world, state = places.world("train"), places.state("unet")
     train_unet(result, state, world, lambda prompts: encoder.encode(prompts, shorten=False).words, device=places.device)
@@ -103,6 +110,12 @@ def _eg3d_warm(places: Places, result: Path) -> None:
     from dreamportrait.mini.eg3d.stages import train_warm
 
     train_warm(places.work / "eg3d", places.world("train"), device=places.device)
+
+
+def _eg3d_details(places: Places, result: Path) -> None:
+    from dreamportrait.mini.eg3d.stages import train_details
+
+    train_details(places.work / "eg3d", places.world("train"), device=places.device)
 
 
 def _eg3d_map(places: Places, result: Path) -> None:
@@ -131,12 +144,14 @@ class Stage:
 # minutes are estimates.
 STAGES = {
     "world": Stage(_world, 2, 2),
-    "clip-a": Stage(_clip("a"), 13, 2, (), "clip-a", True),
+    "clip-a": Stage(_clip("a"), 13, 2, (), "clip-a"),
     "oracle": Stage(_oracle, 6, 1, (), "oracle", True),
     "vae": Stage(_vae, 28, 4, (), "diffusion"),
     "eg3d-warm": Stage(_eg3d_warm, 101, 10, (), "eg3d"),
-    "eg3d-map": Stage(_eg3d_map, 8, 5, ("eg3d-warm",), "eg3d"),
-    "unet": Stage(_unet, 29, 4, ("vae", "clip-a"), "diffusion", True),
+    "eg3d-details": Stage(_eg3d_details, 45, 5, ("eg3d-warm",), "eg3d"),
+    "eg3d-map": Stage(_eg3d_map, 8, 5, ("eg3d-details",), "eg3d"),
+    "clip-a-hard": Stage(_clip_hard, 30, 3, ("clip-a",), "clip-a", True),
+    "unet": Stage(_unet, 29, 4, ("vae", "clip-a-hard"), "diffusion", True),
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),
 }

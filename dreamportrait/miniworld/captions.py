@@ -1,13 +1,16 @@
 """English captions of a face: the choice of the attributes that a caption states.
 
-Captions state only attributes that are present and visible; no caption says "without a hat". grammar.py puts exactly
-the chosen attributes into words, so that captions can be tested and retrieval results can be checked.
+The captions of data sets state only attributes that are present and visible. Models that must also understand "without a
+hat" train with told(), which denies some things that are absent. grammar.py puts exactly the chosen attributes into
+words, so that captions can be tested and retrieval results can be checked.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, check_attributes, is_visible
-from dreamportrait.miniworld.grammar import Draw, state, vocabulary
+from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, check_attributes, is_visible, settle
+from dreamportrait.miniworld.grammar import ABSENT, Draw, state, vocabulary
 
 __all__ = [
     "agrees",
@@ -56,16 +59,76 @@ def describe(attributes: Attributes, rng: np.random.Generator) -> str:
     return _describe(attributes, Draw(rng))
 
 
-def captions(attributes: Attributes, seed: int, count: int = 10) -> list[str]:
-    """Return `count` captions that all differ. The first n are the same for every count >= n."""
+def captions(attributes: Attributes, seed: int, count: int = 10, deny: float = 0.0) -> list[str]:
+    """Return `count` captions that all differ. The first n are the same for every count >= n.
+
+    deny: share of the captions that also say what is absent ("without glasses").
+    """
     _check(attributes)
     if count < 0:
         raise ValueError(f"count={count}: cannot be negative")
     draw = Draw(_stream(seed, _CAPTIONS))
     found: dict[str, None] = {}
     while len(found) < count:
-        found.setdefault(_describe(attributes, draw))
+        found.setdefault(_describe(attributes, draw, deny))
     return list(found)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A caption before it is put into words: a face, the attributes that are stated, and those that are denied."""
+
+    face: Attributes
+    stated: frozenset[str]
+    absent: tuple[str, ...]
+    wording: int  # seed of the choice of words
+
+    def text(self) -> str:
+        return state(self.face, set(self.stated), Draw(np.random.Generator(np.random.PCG64(self.wording))), self.absent)
+
+
+def told(attributes: Attributes, rng: np.random.Generator, deny: float, telling: bool = False) -> Told:
+    """Return a random caption that, with probability `deny`, also says what is absent.
+
+    telling: state what distinguishes the face from others, as evaluation captions do.
+    """
+    draw = Draw(rng)
+    names = _evaluation_names(attributes, draw) if telling else _usual_names(attributes, draw)
+    return Told(attributes, frozenset(names), _denied(attributes, draw, deny), int(rng.integers(2**62)))
+
+
+def contradicted(caption: Told, rng: np.random.Generator) -> Told:
+    """Return the caption with one stated or denied attribute changed to another value, in the same wording.
+
+    It is false for the face. Values are changed only if the rest of the caption can stay as it is.
+    """
+    options = []
+    for name in sorted(caption.stated | set(caption.absent)):
+        for value in ATTRIBUTES[name]:
+            face = settle(caption.face | {name: value})
+            others = (caption.stated | set(caption.absent)) - {name}
+            kept = all(face[other] == caption.face[other] for other in others)
+            if value != caption.face[name] and face[name] == value and kept and (value != "none" or name in ABSENT):
+                options.append((name, face))
+    names = sorted({name for name, _ in options})
+    if not names:
+        return caption
+    name = names[int(rng.integers(len(names)))]
+    faces = [face for option, face in options if option == name]
+    face = faces[int(rng.integers(len(faces)))]
+    if face[name] == "none":
+        stated, absent = caption.stated - {name}, (*caption.absent, name)
+    else:
+        stated, absent = caption.stated | {name}, tuple(other for other in caption.absent if other != name)
+    if not all(other in sayable(face) for other in stated):
+        return caption
+    return Told(face, frozenset(_complete(face, set(stated))), absent, caption.wording)
+
+
+def _lacking(a: Attributes) -> tuple[str, ...]:
+    """Return what a caption may deny: only women are said to have no earrings or lipstick, only men no beard."""
+    unusual = ("facial_hair",) if a["gender"] == "woman" else ("earrings", "lipstick")
+    return tuple(name for name in ABSENT if a[name] == "none" and name not in unusual)
 
 
 def first_facts(attributes: Attributes, seed: int) -> Attributes:
@@ -127,8 +190,14 @@ def _stream(seed: int, use: int) -> np.random.Generator:
 # Choosing the attributes of a caption.
 
 
-def _describe(a: Attributes, draw: Draw) -> str:
-    return state(a, _usual_names(a, draw), draw)
+def _describe(a: Attributes, draw: Draw, deny: float = 0.0) -> str:
+    return state(a, _usual_names(a, draw), draw, _denied(a, draw, deny))
+
+
+def _denied(a: Attributes, draw: Draw, deny: float) -> tuple[str, ...]:
+    """Return, with probability `deny`, one absent thing. Numbers are drawn only if `deny` is not 0."""
+    lacking = _lacking(a) if deny else ()
+    return (draw.pick(lacking),) if lacking and draw.chance(deny) else ()
 
 
 def _usual_names(a: Attributes, draw: Draw) -> set[str]:

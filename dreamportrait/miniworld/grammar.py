@@ -1,10 +1,10 @@
 """Wording of captions: words, adjectives, what the person has and wears, the background, four sentence forms.
 
-A caption states exactly the attributes that are passed in.
+A caption states exactly the attributes that are passed in, and denies exactly those that are passed in as absent.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -52,6 +52,14 @@ _EXPRESSIONS = {  # nouns, after "with" or "has"
 }
 _EARRINGS = ("gold earrings", "golden earrings", "earrings")
 _LIPSTICK = ("red lipstick", "red lips")
+# Things that a caption may deny: after "without", and after "no".
+ABSENT = {
+    "eyewear": ("glasses", "glasses"),
+    "hat": ("a hat", "hat"),
+    "facial_hair": ("a beard", "beard"),
+    "earrings": ("earrings", "earrings"),
+    "lipstick": ("lipstick", "lipstick"),
+}
 _GARMENTS = ("shirt", "shirt", "top", "sweater", "jumper")
 _STARTS = (
     *("",) * 6,
@@ -64,7 +72,7 @@ _PLACES = (
 )
 _FUNCTION_WORDS = (
     "a an the this with in on and has who wears wearing is dressed person redhead bald head bearded haired skinned "
-    "hair long short curly curls skin eyes eyed hat clothes girl bun tied brunette background , . -"
+    "hair long short curly curls skin eyes eyed hat clothes girl bun tied brunette background without no clean shaven , . -"
 )
 
 
@@ -126,9 +134,13 @@ def split_words(caption: str) -> list[str]:
     return re.findall(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]", caption)
 
 
-def state(a: Attributes, names: set[str], draw: Draw) -> str:
-    """Return a caption that states these attributes. The caller ensures that they are visible and not "none"."""
+def state(a: Attributes, names: set[str], draw: Draw, absent: Sequence[str] = ()) -> str:
+    """Return a caption that states the attributes `names` and denies `absent`.
+
+    The caller ensures that `names` are visible and not "none", and that `absent` are keys of ABSENT and "none".
+    """
     parts = _parts(a, names, draw)
+    _deny(parts, absent, draw)
     form = draw.pick(_FORMS)
     text = form(parts, draw)
     start = draw.pick(_STARTS)
@@ -162,6 +174,21 @@ def _parts(a: Attributes, names: set[str], draw: Draw) -> _Parts:
     draw.shuffle(p.has)
     draw.shuffle(p.wears)
     return p
+
+
+def _deny(p: _Parts, absent: Sequence[str], draw: Draw) -> None:
+    """Add words for what the person does not have."""
+    lacks = []
+    for name in absent:
+        after_without, after_no = ABSENT[name]
+        if name == "facial_hair" and draw.chance(0.3):
+            p.adjectives.insert(0, "clean-shaven")
+        elif draw.chance(0.5):
+            p.has.append(f"no {after_no}")
+        else:
+            lacks.append(after_without)
+    if lacks:
+        p.noun = f"{p.noun} without {_list(lacks)}"
 
 
 def _add_person(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:

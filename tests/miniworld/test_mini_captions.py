@@ -44,6 +44,12 @@ def texts(faces) -> list[list[str]]:
     return [[*captions(face, i), evaluation_caption(face, i)] for i, face in enumerate(faces)]
 
 
+@pytest.fixture(scope="module")
+def denying(faces) -> list[str]:
+    """Return captions that say what is absent."""
+    return [line for i, face in enumerate(faces) for line in captions(face, i, 3, deny=1.0)]
+
+
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
@@ -163,9 +169,9 @@ def test_articles(texts):
     assert "  " not in joined and " ," not in joined and not re.search(r"^ | $|,$", joined, re.MULTILINE)
 
 
-def test_vocabulary_is_complete_and_small(texts):
+def test_vocabulary_is_complete_and_small(texts, denying):
     words = vocabulary()
-    used = {word for lines in texts for line in lines for word in split_words(line)}
+    used = {word for lines in [*texts, denying] for line in lines for word in split_words(line)}
     assert used == set(words) and words == sorted(words)
     assert 100 <= len(words) <= 180
 

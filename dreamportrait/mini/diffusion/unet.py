@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from numpy import ndarray as Array
 from torch import Tensor, nn
 
+from dreamportrait.core.machine import autocast
 from dreamportrait.mini.diffusion.folder import load_vae, make_scheduler, save_unet
 from dreamportrait.mini.diffusion.vae import encode_all
 from dreamportrait.miniworld.world import World
@@ -50,7 +51,7 @@ def unet_loss(unet: UNet2DConditionModel, latents: Tensor, words: Tensor, signal
     noise = torch.randn(latents.shape).to(latents.device)
     a = signal[t][:, None, None, None]
     noisy = a.sqrt() * latents + (1 - a).sqrt() * noise
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with autocast(latents.device):
         made = unet(noisy, t, words).sample
     return F.mse_loss(made.float(), noise)
 

@@ -11,6 +11,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from numpy import ndarray as Array
 from torch import Tensor, nn
 
+from dreamportrait.core.machine import autocast
 from dreamportrait.mini.diffusion.folder import save_vae
 from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import cosine, fit, set_lr
@@ -71,7 +72,7 @@ def to_signed(images: Array, device: torch.device | None = None) -> Tensor:
 
 
 def vae_loss(vae: AutoencoderKL, images: Tensor) -> dict[str, Tensor]:
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with autocast(images.device):
         posterior = DiagonalGaussianDistribution(vae.encode(images).latent_dist.parameters.float())
         made = vae.decode(posterior.sample()).sample.float()
     pixels = (made - images).abs().mean()

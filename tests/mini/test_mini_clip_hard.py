@@ -1,0 +1,73 @@
+"""Tests of the further training of CLIP A with false captions."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from random_world import random_world
+
+from dreamportrait.mini import clip_hard, clip_training, probe
+from dreamportrait.mini.clip_hard import HardTraining, hard_contrastive
+from dreamportrait.mini.clip_training import CONFIGS, ClipTraining, token_ids
+from dreamportrait.mini.oracle import HIDDEN
+from dreamportrait.text import compact_clip
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"a": replace(CONFIGS["a"], vision_width=8, text_width=16, text_layers=2, embed_dim=16)}
+    monkeypatch.setattr(clip_training, "CONFIGS", small)
+
+
+def test_the_loss_by_hand() -> None:
+    """Two pictures, orthogonal; the false caption of the first equals its true one, that of the second is opposite."""
+    seen = torch.eye(2)
+    false = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    loss, apart = hard_contrastive(seen, torch.eye(2), false, torch.tensor([True, True]), torch.tensor(1.0))
+    e = math.e
+    pictures = (-math.log(e / (e + 1 + e)) - math.log(e / (1 + e + 1 / e))) / 2
+    texts = -math.log(e / (e + 1))
+    pairs = (math.log(2) + math.log(1 + math.exp(-2))) / 2
+    assert float(loss) == pytest.approx((pictures + texts) / 2 + pairs, abs=1e-5)  # float32
+    assert float(apart) == 0.5
+
+
+def test_captions_that_could_not_be_changed_do_not_count() -> None:
+    seen, false = torch.eye(2), torch.randn(2, 2)
+    nothing = torch.tensor([False, False])
+    loss, apart = hard_contrastive(seen, seen, false, nothing, torch.tensor(1.0))
+    assert float(loss) == pytest.approx(-math.log(math.e / (math.e + 1)), abs=1e-5)
+    assert float(apart) == 0
+
+
+def test_it_starts_from_the_other_training_and_learns(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    before = ClipTraining("a", random_world(16), 4, 8, torch.device("cpu"))
+    compact_clip.save(before.model.state_dict(), token_ids(), before.config, tmp_path / "clip", {})
+    run = HardTraining(tmp_path / "clip", random_world(16), 4, 8, torch.device("cpu"))
+    for name, value in before.model.state_dict().items():
+        # Weights are stored in half precision. The last embedding row, of unknown words, is zero in both.
+        torch.testing.assert_close(run.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    losses = run.step(0)
+    assert all(math.isfinite(float(value)) for value in losses.values())
+    assert not run.model.token_embedding.weight[run.compact.unknown].any()
+
+
+def test_a_whole_run_writes_a_clip(tmp_path: Path) -> None:
+    before = ClipTraining("a", random_world(8), 4, 4, torch.device("cpu"))
+    compact_clip.save(before.model.state_dict(), token_ids(), before.config, tmp_path / "clip", {})
+    worlds = random_world(8), random_world(4)
+    clip_hard.train(tmp_path / "clip", tmp_path / "out", tmp_path / "work", *worlds, steps=2, batch=4)
+    assert compact_clip.load(tmp_path / "out").token_embedding.weight.any()
+
+
+def test_the_probe_finds_what_is_there_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    classes = torch.randint(0, 3, (3000,))
+    told = torch.nn.functional.one_hot(classes).float() @ torch.randn(3, 8) + 0.1 * torch.randn(3000, 8)
+    assert probe.explained(told, classes) > 0.9
+    assert abs(probe.explained(torch.randn(3000, 8), classes)) < 0.05
+    hidden = torch.where(torch.arange(3000) % 2 == 0, classes, HIDDEN)
+    assert probe.explained(told, hidden) > 0.9
