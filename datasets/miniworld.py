@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dreamportrait.data.writing import Sample
 
 # The functions import what takes seconds to load, so that --help appears at once.
-SPLITS = ("train", "test", "combinations")  # those of dreamportrait.miniworld.world
+SPLITS = ("train", "validation", "test", "combinations")  # those of dreamportrait.miniworld.world
 
 
 @click.command(help=__doc__)

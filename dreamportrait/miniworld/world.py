@@ -1,7 +1,8 @@
 """Sets of faces with their cameras and captions, rendered once and memory-mapped afterwards.
 
-`train` and `test` hold different identities and never a held-out pair of attributes; `combinations` holds only faces
-with such a pair. Face i of a split is the same for every count.
+`train`, `validation` and `test` hold different identities and never a held-out pair of attributes; `combinations` holds
+only faces with such a pair. Face i of a split is the same for every count. Choices are made on `validation`;
+docs/measuring.md says when `test` is read.
 """
 
 import hashlib
@@ -24,10 +25,12 @@ from dreamportrait.miniworld import captions as grammar
 from dreamportrait.miniworld.attributes import Attributes, is_held_out, read_code, sample_codes
 from dreamportrait.miniworld.rendering import rendered
 
-SEEDS = {"train": 1, "test": 2, "combinations": 3}
+_HASHED_SEEDS = {"train": 1, "test": 2, "combinations": 3}  # part of fingerprint(): a change renders every split anew
+SEEDS = _HASHED_SEEDS | {"validation": 4}  # added later; outside of the hash, so that rendered faces stay valid
 YAW, PITCH = 0.5, 0.2  # radians; views are uniform within these angles of the front
 RADIUS, FOV = 2.7, 18.837
 RESOLUTION = 64
+DENIED = 0.2  # share of the captions for training that say what is absent
 _ARRAYS = ("images", "depth", "codes", "cameras")
 
 
@@ -52,7 +55,9 @@ class World:
         return np.stack([named.to_vector(*read_code(z)) for z in self.codes])
 
     def captions(self, index: int) -> list[str]:
-        return grammar.captions(self.attributes[index], caption_seed(self.split, index))
+        """Return ten captions. Those for training also say what is absent, so that "without a hat" can be learnt."""
+        deny = DENIED if self.split == "train" else 0.0
+        return grammar.captions(self.attributes[index], caption_seed(self.split, index), deny=deny)
 
     def first_facts(self, index: int) -> Attributes:
         """Return the attributes and values that the first of captions() states."""
@@ -83,10 +88,13 @@ def default_cache() -> Path:
 
 
 def fingerprint() -> str:
-    """Return a hash of all code and constants that determine how a face looks."""
+    """Return a hash of all code and constants that determine how a face looks.
+
+    The seeds of later splits are not in it. If one of them changes, its folders in the cache must be removed.
+    """
     here = Path(__file__).parent
     sources = [(here / f"{name}.py").read_bytes() for name in ("attributes", "caster", "heads", "faces")]
-    constants = repr((SEEDS, YAW, PITCH, RADIUS, FOV, RESOLUTION)).encode()
+    constants = repr((_HASHED_SEEDS, YAW, PITCH, RADIUS, FOV, RESOLUTION)).encode()
     return hashlib.sha256(b"".join([*sources, constants])).hexdigest()[:12]
 
 

@@ -136,7 +136,7 @@ def make_loader(config: Config, pictures: Pictures, text: PromptEncoder, rank: i
 
 def measured(config: Config) -> str:
     """Return the name of the data set that generated pictures are compared with."""
-    return config.measure.data or ("miniworld:test" if config.data.kind == "miniworld" else str(config.data.path))
+    return config.measure.data or ("miniworld:validation" if config.data.kind == "miniworld" else str(config.data.path))
 
 
 def make_metrics(
