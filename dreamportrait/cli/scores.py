@@ -1,4 +1,4 @@
-"""The command `evaluate`, which measures a generator."""
+"""The command `evaluate`, which measures a generator, or pictures that another system made."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,19 @@ import click
 
 from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import check_free
-from dreamportrait.data.names import check_source
+from dreamportrait.data.names import KNOWN, check_source
 from dreamportrait.metrics import report
 from dreamportrait.systems.dreamportrait.names import check_checkpoint
 
 
 @click.command()
-@click.option("--checkpoint", required=True, help="mini, a portrait's folder, a run's folder or a checkpoint in it.")
-@click.option("--dataset", required=True, help="A folder, a zip file, miniworld:test or miniworld:combinations.")
+@click.option("--checkpoint", help="mini, a portrait's folder, a run's folder or a checkpoint in it.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="In place of --checkpoint: a folder of pictures 0.png, 1.png, ..., named after the numbers of their captions.",
+)
+@click.option("--dataset", required=True, help=f"A folder, a zip file, or one of {KNOWN}.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="The folder to write scores.json and scores.md to."
 )
@@ -27,7 +32,7 @@ from dreamportrait.systems.dreamportrait.names import check_checkpoint
     "--num-images",
     "count",
     type=click.IntRange(min=2),
-    help="Samples. Default: as many as the data set has pictures, at most 2000.",
+    help="Samples. Default: as many as the data set has pictures, at most 2000; with --images, all of them.",
 )
 @click.option(
     "--num-candidates", type=click.IntRange(min=2), help="Captions that R-Precision chooses from. Default: 100."
@@ -47,7 +52,8 @@ from dreamportrait.systems.dreamportrait.names import check_checkpoint
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a report.")
 def evaluate(
-    checkpoint: str,
+    checkpoint: str | None,
+    images: Path | None,
     dataset: str,
     out: Path,
     count: int | None,
@@ -60,13 +66,18 @@ def evaluate(
     overwrite: bool,
     **protocol: Any,
 ) -> None:
-    """Measure a generator: FID, MSC, R-Precision, diversity, agreement of views.
+    """Measure a generator: FID, sharpness, MSC, R-Precision, what is said and shown, diversity, agreement of views.
+
+    With --images, measure pictures of another system by the scores that need only pictures.
 
     The command also works under torchrun. The number of processes does not change the scores.
     """
     with one_message():
         check_free(out, overwrite, report.FILES)  # before anything heavy is imported
-        check_checkpoint(checkpoint)
+        if (checkpoint is None) == (images is None):
+            raise click.UsageError("name what to measure: either --checkpoint or --images, and not both")
+        if checkpoint is not None:
+            check_checkpoint(checkpoint)
         check_source(dataset)
         from dreamportrait.core.machine import find_device
         from dreamportrait.core.processes import is_first_process
@@ -75,6 +86,7 @@ def evaluate(
 
         request = evaluation.Request(
             checkpoint=checkpoint,
+            images=images,
             dataset=dataset,
             out=out,
             count=count,

@@ -3,12 +3,12 @@
     scores = evaluate(subject, pictures, judge, extractor, Protocol(count=2000))
     scores.msc, scores.r_precision.value, scores.as_dict()
 
-Sample i has its own identity, and its prompt is a caption of picture i of the data set. For the Frechet distance the
-prompt is the picture's first caption, and the sample is rendered from the picture's camera. These pictures are like
-those of training, and are compared with real ones. For all other scores the prompt is the evaluation caption, and the
-sample is rendered from fixed views. Evaluation captions may be written to distinguish one picture from all others, as
-those of the miniature world are. They are then not representative of ordinary captions; docs/measuring.md describes
-the effect on the distance.
+Sample i has its own identity, and its prompt is a caption of picture i of the data set. For the Frechet distance and
+for sharpness the prompt is the picture's first caption, and the sample is rendered from the picture's camera. These
+pictures are like those of training, and are compared with real ones. For all other scores the prompt is the evaluation
+caption, and the sample is rendered from fixed views. Evaluation captions may be written to distinguish one picture from
+all others, as those of the miniature world are. They are then not representative of ordinary captions;
+docs/measuring.md describes the effect on the distance.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,12 @@ from dreamportrait.metrics.consistency import reprojection_error
 from dreamportrait.metrics.diversity import Diversity
 from dreamportrait.metrics.extractors import Extractor
 from dreamportrait.metrics.frechet import Moments, Sums, frechet_distance
-from dreamportrait.metrics.oracle import Oracle, OracleScore
+from dreamportrait.metrics.oracle import KeptScore, Oracle, OracleScore
 from dreamportrait.metrics.r_precision import RPrecision, r_precision
 from dreamportrait.metrics.region import REGIONS, Region
+from dreamportrait.metrics.sharpness import PATCH_SEED, Patches, Sharpness, check_size, cut, joined
 from dreamportrait.metrics.statistics import RealStatistics
-from dreamportrait.metrics.subject import IDENTITIES, SAMPLES, Subject, SubjectConfig, latents
+from dreamportrait.metrics.subject import IDENTITIES, SAMPLES, Subject, SubjectConfig, Unprompted, latents
 from dreamportrait.text.clip_scorer import ClipScorer
 from eg3d_ops._checks import check_int, check_number
 
@@ -88,6 +89,7 @@ class Agreement(NamedTuple):
 class Scores:
     fid: float  # of final pictures; the extractor's name says which distance it is
     fid_raw: float  # of pictures before super-resolution
+    sharpness: dict[str, Sharpness]  # of final pictures, by place: "all" and "face"
     msc: float  # mean CLIP score over the views
     clip_score: dict[str, float]  # cosine x 100, by view in degrees
     r_precision: RPrecision  # of frontal pictures
@@ -95,10 +97,19 @@ class Scores:
     identity_diversity: Diversity  # among portraits of different prompts
     consistency: Agreement
     oracle: OracleScore | None  # how often pictures show what their captions say. None = no oracle for these data
+    unsaid: KeptScore | None  # what text leaves unchanged. None = no oracle, or the generator always needs a text
+
+    @property
+    def fid3d(self) -> float:
+        """The distance of pictures whose cameras do not condition the generator.
+
+        It is `fid`: a Subject makes its heads before it is given a camera.
+        """
+        return self.fid
 
     def as_dict(self) -> dict[str, Any]:
         """Return all scores as values that JSON can store."""
-        values = asdict(self)
+        values = asdict(self) | {"fid3d": self.fid3d}
         for name in ("prompt_diversity", "identity_diversity", "consistency"):
             values[name] = getattr(self, name)._asdict()
         return values
@@ -107,7 +118,11 @@ class Scores:
         """Return the main scores, for a line in a log."""
         shown = {"fid": self.fid, "fid_raw": self.fid_raw, "msc": self.msc, "r_precision": self.r_precision.value}
         shown |= {"prompt_diversity": self.prompt_diversity.features, "color_error": self.consistency.color}
-        return shown | ({} if self.oracle is None else {"oracle": self.oracle.share})
+        whole = self.sharpness["all"]
+        shown |= {"sharpness": whole.distance, "nearest_patch": whole.nearest}
+        if self.oracle is not None:
+            shown |= {"oracle": self.oracle.share, "oracle_complete": self.oracle.complete}
+        return shown | ({} if self.unsaid is None else {"unsaid_kept": self.unsaid.share})
 
 
 @torch.no_grad()
@@ -128,12 +143,15 @@ def evaluate(
     for numbers in own(protocol.count, protocol.batch):
         samples.add(numbers, captions)
     seen = {name: gathered(torch.cat(parts), protocol.count) for name, parts in samples.found.items()}
-    words = _encoded(judge, captions)  # [N, C]
+    words = encoded(judge, captions)  # [N, C]
     cosines = (seen["views"].double() * words[:, None].double()).sum(2).mean(0) * 100  # [V]
     size, raw_size = subject.config.image_resolution, subject.config.render_resolution
     return Scores(
-        fid=frechet_distance(real.moments(size, protocol.batch), _moments(samples.final)),
-        fid_raw=frechet_distance(real.moments(raw_size, protocol.batch), _moments(samples.raw)),
+        fid=frechet_distance(real.moments(size, protocol.batch), moments(samples.final)),
+        fid_raw=frechet_distance(real.moments(raw_size, protocol.batch), moments(samples.raw)),
+        sharpness=real.patches.score(
+            {place: joined(found, protocol.count) for place, found in samples.patches.items()}
+        ),
         msc=float(cosines.mean()),
         clip_score={f"{view:g}": float(value) for view, value in zip(protocol.views, cosines, strict=True)},
         r_precision=r_precision(
@@ -142,6 +160,7 @@ def evaluate(
         **_diversities(subject, judge, captions, protocol),
         consistency=Agreement(*seen["agreement"].double().mean(0).tolist()),
         oracle=None if oracle is None else OracleScore.of(seen["oracle"], oracle.names),
+        unsaid=None if oracle is None or "kept" not in seen else KeptScore.of(seen["kept"], oracle.names),
     )
 
 
@@ -153,6 +172,12 @@ def check(subject: Subject, pictures: Pictures, protocol: Protocol) -> None:
             f"the data set's pictures are {pictures.resolution} x {pictures.resolution}, the generator's {size} x "
             f"{size}; compare it with pictures of its own size"
         )
+    check_size(size)
+    check_counts(pictures, protocol)
+
+
+def check_counts(pictures: Pictures, protocol: Protocol) -> None:
+    """Raise ValueError if there are too few pictures, or more processes than samples."""
     if protocol.count > len(pictures):
         raise ValueError(f"count={protocol.count}: the data set has {len(pictures)} pictures; measure at most as many")
     if protocol.count < processes()[1]:
@@ -172,12 +197,16 @@ class _Samples:
     final: list[Sums] = field(default_factory=list)
     raw: list[Sums] = field(default_factory=list)
     found: dict[str, list[Tensor]] = field(default_factory=dict)
+    patches: dict[str, list[Patches]] = field(default_factory=dict)  # of final pictures, by place
 
     def add(self, numbers: list[int], captions: list[str]) -> None:
         usual = self._portray(numbers, [self.pictures.captions(i)[0] for i in numbers])
         placed = usual.view(self.pictures.cameras[numbers])
         self.final.append(self._sums(placed.image, numbers))
         self.raw.append(self._sums(placed.image_raw, numbers))
+        for place in REGIONS:
+            found = cut(as_saved(placed.image), numbers, self.protocol.count, PATCH_SEED, place)
+            self.patches.setdefault(place, []).append(found)
         p, told = self.protocol, self._portray(numbers, [captions[i] for i in numbers])
         views = [_turned(self.subject, told, degrees, len(numbers)) for degrees in p.views]
         images = torch.stack([as_saved(view.image) for view, _ in views], 1)  # [n, V, 3, R, R]
@@ -185,22 +214,31 @@ class _Samples:
         self._note("views", self.judge.image_features(shown).unflatten(0, images.shape[:2]), numbers)
         self._note("agreement", _agreement(self.subject.config, views, p.views.index(0.0)), numbers)
         if self.oracle is not None:
-            self.found.setdefault("oracle", []).append(self.oracle.judge(images[:, p.views.index(0.0)], numbers))
+            self._ask(self.oracle, images[:, p.views.index(0.0)], numbers)
+
+    def _ask(self, oracle: Oracle, front: Tensor, numbers: list[int]) -> None:  # [n, 3, R, R]
+        self.found.setdefault("oracle", []).append(oracle.judge(front, numbers))
+        if isinstance(self.subject, Unprompted):
+            heads = self.subject.portray_without_text(self._latents(numbers), self.protocol.truncation)
+            plain = as_saved(_turned(self.subject, heads, 0.0, len(numbers))[0].image)
+            self.found.setdefault("kept", []).append(oracle.kept(front, plain, numbers))
 
     def _portray(self, numbers: list[int], prompts: list[str]) -> Heads:
-        p = self.protocol
-        z = latents(self.subject.config.z_dim, p.seed, SAMPLES, numbers)
-        return self.subject.portray(prompts, z, p.truncation)
+        return self.subject.portray(prompts, self._latents(numbers), self.protocol.truncation)
+
+    def _latents(self, numbers: list[int]) -> Tensor:  # [n, z_dim]
+        return latents(self.subject.config.z_dim, self.protocol.seed, SAMPLES, numbers)
 
     def _sums(self, images: Tensor, numbers: list[int]) -> Sums:
         features = self.extractor.features(region.show(as_saved(images), self.protocol.region))
-        return Sums.of(_finite(features, numbers, "features of its picture"))
+        return Sums.of(finite(features, numbers, "features of its picture"))
 
     def _note(self, name: str, values: Tensor, numbers: list[int]) -> None:
-        self.found.setdefault(name, []).append(_finite(values, numbers, name))
+        self.found.setdefault(name, []).append(finite(values, numbers, name))
 
 
-def _finite(values: Tensor, numbers: Sequence[int], what: str) -> Tensor:  # [n, ...]
+def finite(values: Tensor, numbers: Sequence[int], what: str) -> Tensor:  # [n, ...]
+    """Return the values. Raise ValueError with the first sample that has NaN or infinite ones."""
     bad = ~values.flatten(1).isfinite().all(1)
     if bad.any():
         number = numbers[int(bad.nonzero()[0])]
@@ -239,12 +277,13 @@ def _diversities(subject: Subject, judge: ClipScorer, captions: list[str], p: Pr
     return {"prompt_diversity": diversity.within(*grids), "identity_diversity": diversity.across(*grids)}
 
 
-def _encoded(judge: ClipScorer, captions: list[str]) -> Tensor:  # [N, C] on the CPU
+def encoded(judge: ClipScorer, captions: list[str]) -> Tensor:  # [N, C] on the CPU
     """Encode captions. Equal captions get features that are equal to the last bit, so that they tie."""
     distinct = list(dict.fromkeys(captions))
     places = {caption: i for i, caption in enumerate(distinct)}
     return judge.text_features(distinct).float().cpu()[[places[caption] for caption in captions]]
 
 
-def _moments(sums: list[Sums]) -> Moments:
+def moments(sums: list[Sums]) -> Moments:
+    """Return the moments of the features of all parts, over all processes."""
     return reduce(add, sums).over_processes().moments()

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import secrets
-from functools import reduce
+from collections.abc import Callable
+from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dreamportrait.metrics import region
 from dreamportrait.metrics.extractors import Extractor
 from dreamportrait.metrics.frechet import Moments, Sums
 from dreamportrait.metrics.region import Region
+from dreamportrait.metrics.sharpness import RealPatches
 from dreamportrait.weights.folder import write_tensors
 
 VERSION = 1  # of the preparation of pictures; files that were cached with another version are not used
@@ -30,7 +32,7 @@ _BATCH = 64
 
 
 class RealStatistics:
-    """Moments of the features of the first `count` pictures of a data set."""
+    """Moments of the features of the first `count` pictures of a data set, and patches of the same pictures."""
 
     def __init__(
         self,
@@ -54,6 +56,10 @@ class RealStatistics:
             if path is not None and known is None and processes()[0] == 0:
                 _write(path, self.known[size])
         return self.known[size]
+
+    @cached_property
+    def patches(self) -> RealPatches:
+        return RealPatches(self.pictures.image, self.count, len(self.pictures))
 
     def _computed(self, size: int, batch: int) -> Moments:
         parts = [Sums.of(self._features(numbers, size)) for numbers in own(self.count, batch)]
@@ -98,12 +104,17 @@ class Fingerprints:
     """Hashes of the first `count` pictures of a data set. All are read, which also finds unreadable pictures."""
 
     def __init__(self, pictures: Pictures, count: int) -> None:
-        digests = [_digest(pictures.image(i)) for numbers in own(count, 1) for i in numbers]
-        rows = gathered(torch.tensor(digests, dtype=torch.uint8), count)  # [N, 32]
-        self.pictures = _hash(bytes(rows.numpy().tobytes()))
+        self.pictures = pictures_hash(pictures.image, count)
         said = [(pictures.captions(i)[0], pictures.evaluation_caption(i)) for i in range(count)]
         captions = json.dumps(said).encode()
         self.whole = _hash(self.pictures.encode(), pictures.cameras[:count].contiguous().numpy().tobytes(), captions)
+
+
+def pictures_hash(image: Callable[[int], Tensor], count: int) -> str:
+    """Return the SHA-256 of the first `count` pictures. image: returns the picture of a number."""
+    digests = [_digest(image(i)) for numbers in own(count, 1) for i in numbers]
+    rows = gathered(torch.tensor(digests, dtype=torch.uint8), count)  # [N, 32]
+    return _hash(bytes(rows.numpy().tobytes()))
 
 
 def _digest(image: Tensor) -> list[int]:

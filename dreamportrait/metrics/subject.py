@@ -1,7 +1,7 @@
 """The interface of a generator that can be measured, and the latents of its samples."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -40,6 +40,13 @@ class Subject(Protocol):
     def config(self) -> SubjectConfig: ...
 
     def portray(self, prompts: list[str], latents: Tensor, truncation: float) -> Heads: ...  # N prompts, [N, z_dim]
+
+
+@runtime_checkable
+class Unprompted(Protocol):
+    """A subject that can also make heads from latents alone. What text changes can then be compared with them."""
+
+    def portray_without_text(self, latents: Tensor, truncation: float) -> Heads: ...  # [N, z_dim]
 
 
 class Loaded(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.data.dataset import Pictures, WorldPictures
 from dreamportrait.metrics.oracle import Oracle
-from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes
+from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, is_visible
 from dreamportrait.miniworld.captions import agrees
 from dreamportrait.weights import single
 from dreamportrait.weights.folder import check_tensors
@@ -90,8 +90,21 @@ class WorldOracle:
         rows = [self._shown(face, self.facts(i)) for face, i in zip(self.oracle.read(images), numbers, strict=True)]
         return torch.tensor(rows)
 
+    def kept(self, images: Tensor, plain: Tensor, numbers: list[int]) -> Tensor:  # [n, 3, R, R] -> [n, names]
+        pairs = zip(self.oracle.read(images), self.oracle.read(plain), numbers, strict=True)
+        return torch.tensor([unchanged(face, before, self.facts(i)) for face, before, i in pairs])
+
     def _shown(self, face: Attributes, facts: Attributes) -> list[float]:
         return [float(agrees(face, {name: facts[name]})) if name in facts else float("nan") for name in self.names]
+
+
+def unchanged(face: Attributes, before: Attributes, facts: Attributes) -> list[float]:
+    """Return for each attribute whether two faces have the same value; NaN if it is in `facts` or one face hides it."""
+    values = []
+    for name in ATTRIBUTES:
+        compared = name not in facts and is_visible(face, name) and is_visible(before, name)
+        values.append(float(face[name] == before[name]) if compared else float("nan"))
+    return values
 
 
 def make_oracle(pictures: Pictures, device: torch.device | str) -> Oracle | None:

@@ -13,10 +13,12 @@ from dreamportrait.geometry.images import as_saved, from_bytes
 from dreamportrait.metrics import region
 from dreamportrait.metrics.extractors import ClipExtractor
 from dreamportrait.metrics.frechet import Moments, frechet_distance
-from dreamportrait.metrics.oracle import OracleScore
+from dreamportrait.metrics.oracle import KeptScore, OracleScore
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.metrics.scores import Protocol, fitted
+from dreamportrait.metrics.sharpness import RealPatches, sharpness
 from dreamportrait.metrics.subject import IDENTITIES, SAMPLES, latents
+from dreamportrait.systems.dreamportrait.generator import TextTo3D
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def test_again_and_with_another_seed(judge, scores):
 def test_a_generator_that_ignores_z_has_no_diversity(judge):
     made = generator()
     whole = made.map
-    made.map = lambda z, *rest: whole(z[:1].expand_as(z) * 0, *rest)
+    made.map = lambda z, *rest, **named: whole(z[:1].expand_as(z) * 0, *rest, **named)
     found = measured(judge, generator=made)
     assert found.prompt_diversity == pytest.approx((0, 0), abs=1e-6)
     assert found.identity_diversity.colors > 1e-4  # prompts still differ
@@ -139,6 +141,12 @@ class Says:
         nothing = float("nan")
         return torch.tensor([[1.0 if i % 2 else nothing, float(i < 5), nothing] for i in numbers])
 
+    def kept(self, images, plain, numbers):
+        """Compare pictures as a whole: text must change them."""
+        nothing = float("nan")
+        same = (images == plain).flatten(1).all(1)
+        return torch.tensor([[nothing, nothing, float(each)] for each in same])
+
 
 def test_the_oracle(judge):
     found = measured(judge, oracle=Says()).oracle
@@ -149,9 +157,61 @@ def test_the_oracle(judge):
 def test_oracle_by_hand():
     no = float("nan")
     score = OracleScore.of(torch.tensor([[1, no], [0, 1], [1, 1.0]]), ("hat", "beard"))
-    assert score == OracleScore(4 / 5, pytest.approx(2 / 3), {"hat": pytest.approx(2 / 3), "beard": 1.0}, 3)
+    assert score == OracleScore(4 / 5, {"hat": pytest.approx(2 / 3), "beard": 1.0}, pytest.approx(2 / 3), 3)
     with pytest.raises(ValueError, match="no caption says anything that the oracle knows"):
         OracleScore.of(torch.tensor([[no]]), ("hat",))
+
+
+def test_what_is_unsaid_by_hand():
+    no = float("nan")
+    score = KeptScore.of(torch.tensor([[1, no, no], [0, 1, no]]), ("hat", "beard", "hair"))
+    assert score == KeptScore(pytest.approx(2 / 3), {"hat": 0.5, "beard": 1.0}, 3)
+    assert KeptScore.of(torch.full((2, 3), no), ("hat", "beard", "hair")) is None
+
+
+def test_pictures_without_text(judge):
+    """With text, all ten pictures must differ from those without; a generator that ignores text changes nothing."""
+    assert measured(judge, oracle=Says()).unsaid == KeptScore(0.0, {"beard": 0.0}, 10)
+    silent = generator()
+    for parameter in silent.listeners().parameters():
+        torch.nn.init.zeros_(parameter)
+    assert measured(judge, generator=silent, oracle=Says()).unsaid == KeptScore(1.0, {"beard": 1.0}, 10)
+
+
+def test_a_generator_that_always_needs_text(judge):
+    class OnlyText:
+        def __init__(self):
+            self.inner = TextTo3D(generator(), Text())
+            self.config, self.portray = self.inner.config, self.inner.portray
+
+    found = measured(judge, subject=OnlyText(), oracle=Says())
+    assert found.oracle is not None and found.unsaid is None
+
+
+# Sharpness and FID3D.
+
+
+def test_sharpness_against_the_pictures_themselves(judge, scores):
+    """The pictures of the distance are compared, at the positions of their numbers, with real ones."""
+    made, pictures = TextTo3D(generator(), Text()), Pictures()
+    z = latents(8, 0, SAMPLES, list(range(10)))
+    heads = made.portray([pictures.captions(i)[0] for i in range(10)], z)
+    images = as_saved(heads.view(pictures.cameras).image)
+    expected = sharpness(images, RealPatches(pictures.image, 10, 10))
+    for place in ("all", "face"):
+        # A batch of another size may round a colour to its neighbour.
+        assert asdict(scores.sharpness[place]) == pytest.approx(asdict(expected[place]), rel=1e-3)
+
+
+def test_fid3d_is_the_distance(scores):
+    assert scores.fid3d == scores.as_dict()["fid3d"] == scores.fid
+
+
+def test_numbers_for_a_log(judge, scores):
+    names = {"fid", "fid_raw", "msc", "r_precision", "prompt_diversity", "color_error", "sharpness", "nearest_patch"}
+    assert scores.numbers().keys() == names
+    found = measured(judge, oracle=Says()).numbers()
+    assert found.keys() == names | {"oracle", "oracle_complete", "unsaid_kept"} and found["oracle_complete"] == 0.5
 
 
 # The region.
@@ -227,8 +287,8 @@ def test_one_sample_that_is_broken(judge):
     made = generator()
     whole = made.map
 
-    def map_(z, *rest):
-        ws = whole(z, *rest)
+    def map_(z, *rest, **named):
+        ws = whole(z, *rest, **named)
         return torch.where((z == latents(8, 0, SAMPLES, [6])).all(1)[:, None, None], float("nan"), ws)
 
     made.map = map_

@@ -7,7 +7,7 @@ import torch
 
 from dreamportrait.data.dataset import WorldPictures
 from dreamportrait.metrics.oracle import OracleScore
-from dreamportrait.metrics.world_oracle import WorldOracle, make_oracle
+from dreamportrait.metrics.world_oracle import WorldOracle, make_oracle, unchanged
 from dreamportrait.miniworld import captions, world
 from dreamportrait.miniworld.attributes import ATTRIBUTES, make_attributes, read_code
 
@@ -34,6 +34,18 @@ def test_by_hand():
         for row in shown.tolist()
     ]
     assert found == [{"gender": 1, "hat": 1, "hat_color": 0}, {"gender": 0, "eyewear": 0}, {"hair_color": 0}]
+
+
+def test_what_is_kept_by_hand():
+    """Compare an unsaid hat that is lost, an unsaid expression that stays, and eyes that sunglasses hide."""
+    before = make_attributes(hat="cap", expression="smile", eyewear="sunglasses", eye_color="blue", clothes="red")
+    face = make_attributes(expression="smile", eyewear="none", eye_color="green", clothes="blue")
+    values = dict(zip(ATTRIBUTES, unchanged(face, before, {"clothes": "blue", "eyewear": "none"}), strict=True))
+    assert values["hat"] == 0 and values["expression"] == values["gender"] == 1
+    assert all(math.isnan(values[name]) for name in ("clothes", "eyewear", "eye_color", "hat_color"))
+    # The stub reads the first faces of its list, whichever pictures it gets: both are equal then.
+    kept = WorldOracle(Told([face]), lambda i: {"clothes": "blue"}).kept(*torch.zeros(2, 1, 3, 8, 8), [0])
+    assert kept.nansum() == (~kept.isnan()).sum() == len(ATTRIBUTES) - 2  # without clothes and the colour of no hat
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ def generator() -> PortraitGenerator:
 
 
 def measured(judge: Judge, protocol: Protocol = PROTOCOL, **changes) -> Scores:
-    subject = TextTo3D(changes.pop("generator", None) or generator(), changes.pop("text", None) or Text())
+    made, text = changes.pop("generator", None), changes.pop("text", None)
+    subject = changes.pop("subject", None) or TextTo3D(made or generator(), text or Text())
     given = {"subject": subject, "pictures": Pictures(), "oracle": None} | changes
     return evaluate(judge=judge.scorer, extractor=ClipExtractor(judge), protocol=protocol, **given)
