@@ -126,8 +126,10 @@ class LowRank(nn.Module):
 
 
 @torch.no_grad()
-def contraction_ratio(fake: FakeScore, fakes: Fakes, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:  # [N] each
-    """Return the numerator and the denominator of rho(t) for each sample, as means over its elements.
+def contraction_ratio(fake: FakeScore, fakes: Fakes, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the numerator and the denominator of rho(t), and the loss of the frozen model, each [N].
+
+    All are means over the elements of a sample.
 
         rho(t) = E |sqrt(a_t) / sigma_t (x' - E_q[x' | x_t])|^2  /  E |eps_c - eps_psi|^2
 
@@ -138,7 +140,8 @@ def contraction_ratio(fake: FakeScore, fakes: Fakes, t: Tensor, noise: Tensor) -
     noisy = noised(fakes.latents, noise, fake.prior.alphas_cumprod[t])
     own = fake.predict(noisy, t, fakes.words)
     text = fake.prior.predict(noisy, t, fakes.words, fake.null_words, 1.0)
-    return (own - noise).square().mean((1, 2, 3)), (text - own).square().mean((1, 2, 3))
+    pull, gap, teacher = ((a - b).square().mean((1, 2, 3)) for a, b in ((own, noise), (text, own), (text, noise)))
+    return pull, gap, teacher
 
 
 def count_trained(unet: nn.Module, rank: int | None) -> int:

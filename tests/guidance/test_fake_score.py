@@ -126,10 +126,11 @@ def test_the_contraction_ratio_by_hand(prior):
     ideal, numbers = Ideal(prior.alphas_cumprod.double(), 0.7, 0.5), torch.manual_seed(0)
     latents = 0.5**0.5 * torch.randn(4000, 4, 2, 2, generator=numbers).double()
     t, noise = torch.full((4000,), 400), torch.randn(4000, 4, 2, 2).double()
-    pull, gap = contraction_ratio(ideal, Fakes(latents, torch.zeros(4000)), t, noise)  # type: ignore[arg-type]
+    pull, gap, teacher = contraction_ratio(ideal, Fakes(latents, torch.zeros(4000)), t, noise)  # type: ignore[arg-type]
     a = float(ideal.alphas_cumprod[400])
     assert float(pull.mean()) == pytest.approx(a * 0.5 / (a * 0.5 + 1 - a), rel=0.03)
     expected = a * (1 - a) * 0.49 / (a * 0.5 + 1 - a) ** 2
+    assert float(teacher.mean()) == pytest.approx(float(pull.mean()) + expected, rel=0.03)
     torch.testing.assert_close(gap, torch.full_like(gap, expected), rtol=1e-6, atol=0)
     noisy = noised(latents, noise, ideal.alphas_cumprod[t])
     denoised = (noisy - (1 - a) ** 0.5 * ideal.predict(noisy, t, noisy)) / a**0.5

@@ -123,7 +123,7 @@ class CollapseMonitor(Every):
 
 
 class TextSensitivityMonitor(Callback):
-    """Warn when the fake score forgets the text: prompts then change its prediction less than the frozen model's."""
+    """Warn when prompts change the prediction of the fake score much less than that of the frozen model."""
 
     LEAST = 0.5
 
@@ -138,9 +138,9 @@ class TextSensitivityMonitor(Callback):
         below = float(value) < self.LEAST
         if below and not self.warned:
             _log.warning(
-                "after %d images, a prompt changes the prediction of the fake score %.2g times as much as the frozen "
-                "model's, below %g. It forgets the text, and guidance then only repeats the text's direction: raise "
-                "fake.updates or fake.warmup_images, or lower optim.lr_mapper",
+                "after %d images, a prompt changes the prediction of the fake score %.2g times as much as that of the "
+                "frozen model, below %g. The generator does not follow the text yet, or the fake score forgets it. If "
+                "this stays: raise fake.updates or fake.warmup_images, or lower optim.lr_mapper",
                 pl_module.images,
                 float(value),
                 self.LEAST,
