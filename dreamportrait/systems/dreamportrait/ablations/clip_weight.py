@@ -7,6 +7,7 @@ strength, CLIP's loss is weighted so that its gradient at a picture has the same
 """
 
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -37,14 +38,21 @@ def clip_weight(config: Config, pictures: int = PICTURES) -> ClipWeight:
     return ClipWeight(config.loss.guidance_weight * sds / clip, sds, clip, pictures)
 
 
-def mean_slope(config: Config, pictures: int = PICTURES) -> float:
-    """Return the mean length of the gradient of the guidance loss at pictures of the pretrained generator."""
+def mean_slope(config: Config, pictures: int = PICTURES, start: Path | None = None) -> float:
+    """Return the mean length of the gradient of the guidance loss at pictures of the generator.
+
+    start: a checkpoint of a training that holds the generator. None = the pretrained generator.
+    """
     device = torch.device("cpu")
     data = make_pictures(config.data)
     text, guide = build.make_text(config, device, data), build.make_guide(config, device)
     if guide is None:
         raise ValueError(f"guidance.kind={config.guidance.kind}: no stage uses guidance; choose sds or clip")
     module = DreamPortraitModule(*build.make_networks(config, build.text_width(config)), config, guide)
+    if start is not None:
+        state = torch.load(start, map_location=device, weights_only=True)
+        module.on_load_checkpoint(state)
+        module.load_state_dict(state["state_dict"])
     now, lengths = step_settings(config, 0), []
     batches = islice(build.make_loader(config, data, text, 0, 1), -(-pictures // config.data.batch))
     for number, batch in enumerate(batches):

@@ -16,6 +16,7 @@ from dreamportrait.systems.dreamportrait.ablations.rows import (
     WORLDS,
     Claim,
     Metric,
+    Row,
     Table,
 )
 from dreamportrait.systems.dreamportrait.ablations.verdicts import Measured, Verdict, verdict
@@ -48,7 +49,7 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
     values = measured(results)
     verdicts = {t.title: [(claim, _verdict(values, claim)) for claim in t.claims()] for t in TABLES}
     parts = [_INTRO, "## In short", _summary(verdicts), "## What was run", _facts(results)]
-    parts += ["## Where training starts and ends", _ours([PRETRAINED.name, BASE.name], values)]
+    parts += ["## Where training starts and ends", ours((PRETRAINED, BASE), values)]
     for each in TABLES:
         parts += [f"## {each.title}", each.note, _beside(each, values), _verdicts(verdicts[each.title], each)]
     return "\n\n".join([*parts, _RULES, "## The rows", _rows()]) + "\n"
@@ -84,23 +85,26 @@ def _verdict(values: Values, claim: Claim) -> Verdict:
 def _beside(t: Table, values: Values) -> str:
     """Return a table of our scores, followed by the paper's."""
     papers = [metric for metric in METRICS.values() if any(metric.name in line.paper for line in t.lines)]
-    head = ["", *_head(), *(f"paper: {metric.label}" for metric in papers)]
+    titles = ["", *head(), *(f"paper: {metric.label}" for metric in papers)]
     lines = [
-        [line.label, *_cells(line.row, values), *(f"{line.paper[metric.name]:g}" for metric in papers)]
+        [line.label, *cells(line.row, values), *(f"{line.paper[metric.name]:g}" for metric in papers)]
         for line in t.lines
     ]
-    return table(head, lines)
+    return table(titles, lines)
 
 
-def _ours(names: Sequence[str], values: Values) -> str:
-    return table(["", *_head()], [[ROWS[name].what, *_cells(name, values)] for name in names])
+def ours(rows: Sequence[Row], values: Values) -> str:
+    """Return a table of our scores."""
+    return table(["", *head()], [[row.what, *cells(row.name, values)] for row in rows])
 
 
-def _head() -> list[str]:
+def head() -> list[str]:
+    """Return the headings of the columns that cells() fills."""
     return ["seeds", *(metric.ours for metric in METRICS.values())]
 
 
-def _cells(row: str, values: Values) -> list[str]:
+def cells(row: str, values: Values) -> list[str]:
+    """Return the number of seeds and our scores of a row."""
     seeds = values.get(row, {})
     if not seeds:
         return ["0", *[_NOT_RUN] * len(METRICS)]

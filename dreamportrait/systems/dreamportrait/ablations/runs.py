@@ -8,6 +8,7 @@ OUT/results/ROW-seedN.json    the results
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from dreamportrait.core.files import write_text
 from dreamportrait.core.machine import machine
 from dreamportrait.metrics import evaluation, report
 from dreamportrait.systems.dreamportrait import build
-from dreamportrait.systems.dreamportrait.ablations.study import Job, Study, check, placed, result_path, settings
+from dreamportrait.systems.dreamportrait.ablations.study import Job, Study, check, placed, result_path, resume, settings
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.subject import load_subject
 from dreamportrait.training.run_folder import RESULT
@@ -91,11 +92,16 @@ def _do(
 def train_row(study: Study, job: Job) -> Path:
     """Train a row with train.py, in its own process with its output in a log file. Return the generator's folder."""
     config = load_config(study.path, placed(study, job))
+    if not job.row.trained and study.start is not None:
+        return study.start
     if not job.row.trained:
         build.save_untrained(config, config.folder / RESULT)
         return config.folder / RESULT
     changes = [word for change in placed(study, job) for word in ("--set", change)]
     command = [sys.executable, str(study.root / "train.py"), "--config", str(study.path), *changes]
+    if (begin := resume(study, job)) != "auto":
+        shutil.rmtree(config.folder, ignore_errors=True)  # stopped before its first checkpoint
+        command += ["--resume", begin]
     log = study.out / "logs" / f"{job.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
@@ -109,7 +115,9 @@ def train_row(study: Study, job: Job) -> Path:
 def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
     """Measure a generator as `dreamportrait evaluate` does, with its judge and protocol, and return the report."""
     out = study.out / "scores" / job.name
-    request = evaluation.Request(str(portrait), study.dataset, out, count=study.samples, overwrite=True)
+    request = evaluation.Request(
+        checkpoint=str(portrait), dataset=study.dataset, out=out, count=study.samples, overwrite=True
+    )
     evaluation.run(request, load_subject)
     found: dict[str, Any] = json.loads((out / report.JSON).read_text(encoding="utf-8"))
     return found

@@ -1,16 +1,19 @@
 """The description of an ablation study, the checks before it starts, and its result files."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dreamportrait.metrics.extractors import default_judge
 from dreamportrait.metrics.scores import fitted
-from dreamportrait.systems.dreamportrait.ablations.rows import ALL, CLIP, CLIP_WEIGHT_FOR, ROWS, WHOLE, WORLDS, Row
+from dreamportrait.systems.dreamportrait.ablations.rows import ALL, CLIP, CLIP_WEIGHT_FOR, WHOLE, WORLDS, Row
 from dreamportrait.systems.dreamportrait.config import Config, load_config
 from dreamportrait.systems.dreamportrait.run import plan
+from dreamportrait.training.checkpoints import saved_checkpoints
 from dreamportrait.training.resume import computed
+from dreamportrait.training.run_folder import CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class Study:
     seeds: int
     images: int | None  # of the last stage. None = as configured
     samples: int
+    measured_on: str | None = None  # the data set. None = that of the world
+    start: Path | None = None  # a checkpoint that every training begins from. None = the pretrained generator
 
     @property
     def dataset(self) -> str:
-        return WORLDS[self.world].dataset
+        return self.measured_on or WORLDS[self.world].dataset
 
     def jobs(self) -> list["Job"]:
         """Return all rows of the first seed, then all of the next, so that early results already compare all rows."""
@@ -47,14 +52,14 @@ class Job(NamedTuple):
         return f"{self.row.name}-seed{self.seed}"
 
 
-def choose(names: str | None) -> tuple[Row, ...]:
+def choose(names: str | None, rows: tuple[Row, ...] = ALL) -> tuple[Row, ...]:
     """Return the rows of a comma-separated list of names, in the usual order. None = all rows."""
     if names is None:
-        return ALL
-    given = [name.strip() for name in names.split(",")]
-    if unknown := [name for name in given if name not in ROWS]:
-        raise ValueError(f"--rows {names}: no row {unknown[0]!r}; must be some of {','.join(ROWS)}")
-    return tuple(row for row in ALL if row.name in given)
+        return rows
+    known, given = [row.name for row in rows], [name.strip() for name in names.split(",")]
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"--rows {names}: no row {unknown[0]!r}; must be some of {','.join(known)}")
+    return tuple(row for row in rows if row.name in given)
 
 
 def overrides(study: Study, job: Job) -> tuple[str, ...]:
@@ -80,12 +85,20 @@ def placed(study: Study, job: Job) -> tuple[str, ...]:
     return (*overrides(study, job), f"run.folder={study.out / 'trainings'}", f"run.name={job.name}")
 
 
+def resume(study: Study, job: Job) -> str:
+    """Return what train.py continues from, as for its --resume."""
+    begun = saved_checkpoints(study.out / "trainings" / job.name / CHECKPOINTS)
+    return "auto" if begun or study.start is None else str(study.start)
+
+
 def settings(study: Study, job: Job) -> dict[str, Any]:
     """Return everything except for the code that affects a result. Equal settings mean the same experiment."""
     chosen = computed(load_config(study.path, overrides(study, job)))
     if not job.row.trained:
         chosen = {name: chosen[name] for name in ("model.pretrained", "text.clip")}
     measured = {"samples": study.samples, "dataset": study.dataset}
+    if study.start is not None:
+        measured["start"] = str(study.start)
     found: dict[str, Any] = json.loads(json.dumps(chosen | measured))
     return found
 
@@ -105,8 +118,8 @@ def check(study: Study) -> None:
     for job in study.jobs():
         if (path := result_path(study.out, job)).exists():
             _check_same(path, settings(study, job))
-        else:
-            made = plan(study.path, placed(study, job), "auto", look_only=True)
+        elif job.row.trained or study.start is None:
+            made = plan(study.path, placed(study, job), resume(study, job), look_only=True)
             if made.problems:
                 raise ValueError(f"row {job.row.name}, seed {job.seed}: {'; '.join(map(str, made.problems))}")
 
@@ -144,7 +157,7 @@ def _check_same(path: Path, wanted: dict[str, Any]) -> None:
 def read_result(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not found.keys() >= KEYS or found["row"] not in ROWS:
+        if not found.keys() >= KEYS or not isinstance(found["row"], str):
             raise ValueError("it lacks fields of a result")
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a result of an ablation: {error}; delete it, or name another --out") from None
@@ -152,11 +165,17 @@ def read_result(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_results(out: Path) -> list[dict[str, Any]]:
-    """Return all results of a folder. Raise ValueError if they differ in a setting that no row changes."""
+def read_results(out: Path, rows: tuple[Row, ...] = ALL, own: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return all results of a folder. Raise ValueError if they differ in a setting that no row changes.
+
+    own: further settings that a row may have for itself.
+    """
     paths = sorted((out / "results").glob("*.json"))
-    found = [read_result(path) for path in paths]
-    own = {"run.seed", *(change.partition("=")[0] for row in ALL for change in row.changes)}
+    found, names = [read_result(path) for path in paths], [row.name for row in rows]
+    for path, result in zip(paths, found, strict=True):
+        if result["row"] not in names:
+            raise ValueError(f"{path} is not a result of an ablation: {result['row']!r} is no row; delete it")
+    own = ["run.seed", *own, *(change.partition("=")[0] for row in rows for change in row.changes)]
     common: dict[str, tuple[Any, Path]] = {}
     for path, result in zip(paths, found, strict=True):
         for key, value in result["settings"].items():
