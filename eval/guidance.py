@@ -37,6 +37,9 @@ CONFIG = "configs/dreamportrait/mini.yaml"
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings per row.")
 @click.option("--images", type=click.IntRange(min=1), help="Images that every row trains for.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes that every row trains for.")
+@click.option(
+    "--fake", multiple=True, metavar="KEY=VALUE", help="A setting of the fake score in rows with dmd, as updates=4."
+)
 @click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="Samples per measurement.")
 @click.option("--dataset", default="miniworld:validation", show_default=True, help="The data set to measure on.")
 @click.option("--pictures", type=click.IntRange(min=1), default=512, show_default=True, help="To match weights with.")
@@ -52,6 +55,7 @@ def main(
     seeds: int,
     images: int | None,
     minutes: float | None,
+    fake: tuple[str, ...],
     samples: int,
     dataset: str,
     pictures: int,
@@ -73,7 +77,7 @@ def main(
 
         named = config or CONFIG
         path = Path(named) if config else ROOT / named
-        chosen = choose(rows or ",".join(guidance.USUAL), guidance.ALL)
+        chosen = guidance.with_fake(choose(rows or ",".join(guidance.USUAL), guidance.ALL), fake)
         study = Study(ROOT, out, named, path, "mini", chosen, seeds, None, samples, dataset, start.resolve())
         if costs:
             say_costs(study)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusion_folders import write_own
 from toy_run import ROOT, arguments, write_sources
 
 from dreamportrait.training.states import load_state
@@ -57,6 +58,19 @@ def test_two_processes_have_the_gradients_of_one(sources, tmp_path):
     two = run(sources, tmp_path / "two", 4, *TWO, launcher=TORCHRUN)
     assert two["images"] == one["images"] == 4
     assert_close(gradients(two), gradients(one))
+
+
+def test_a_fake_score_is_taught_by_two_processes_as_by_one(sources, tmp_path):
+    """Its warm-up and its updates must see the same latents, steps and noise. Its gradients have momentum."""
+    write_own(sources / "DIFFUSION")
+    dmd = ["guidance.kind=dmd", f"guidance.source={sources / 'DIFFUSION'}", "fake.warmup_images=8", "fake.bank=8"]
+    guided = [change.replace("IMAGES", "IMAGES, guidance: true") for change in (*ONE, *TWO)]
+    one = run(sources, tmp_path / "one", 4, *guided[:3], *dmd)
+    two = run(sources, tmp_path / "two", 4, *guided[3:], *dmd, launcher=TORCHRUN)
+    found = [state["optimizer_states"][2] for state in (one, two)]
+    assert all(each["param_groups"][0]["name"] == "fake_score" for each in found)
+    first, second = ([value["exp_avg"] for value in each["state"].values()] for each in found)
+    assert_close(second, first)
 
 
 def test_processes_that_lightning_starts_are_the_same(sources, tmp_path):

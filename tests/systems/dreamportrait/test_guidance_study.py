@@ -70,6 +70,12 @@ def test_equal_time(tmp_path, monkeypatch):
         guidance.tailored(given, {}, Lengths(None, 0.1))
 
 
+def test_settings_of_the_fake_score():
+    rows = {row.name: row.changes for row in guidance.with_fake(ALL, ["updates=4"])}
+    assert [name for name, changes in rows.items() if "fake.updates=4" in changes] == ["dmd", "dmd-js"]
+    assert load_config(MINI, rows["dmd-js"]).fake.updates == 4
+
+
 def test_costs_are_read_from_the_log(tmp_path, monkeypatch):
     given, trained = study(tmp_path, "nothing,dmd"), []
 

@@ -6,6 +6,7 @@ checkpoint is as long as that of D-SDS. Otherwise, the comparison would be one o
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,14 @@ class Lengths(NamedTuple):
 # Before the trainings.
 
 
+def with_fake(rows: Sequence[Row], settings: Sequence[str]) -> tuple[Row, ...]:
+    """Return the rows, those with a fake score with further settings of it. settings: such as "updates=4"."""
+    added = tuple(f"fake.{setting}" for setting in settings)
+    return tuple(
+        row._replace(changes=(*row.changes, *added)) if "guidance.kind=dmd" in row.changes else row for row in rows
+    )
+
+
 def weights(study: Study, pictures: int) -> dict[str, float]:
     """Return loss.guidance_weight by row, from OUT/weights.json, and measure what is missing there.
 
@@ -64,14 +73,16 @@ def weights(study: Study, pictures: int) -> dict[str, float]:
     """
     path, config = study.out / "weights.json", load_config(study.path)
     about = {"start": str(study.start), "pictures": pictures, "guidance_weight": config.loss.guidance_weight}
+    about |= {"guidance": config.guidance.model_dump(mode="json")}
     found = _read(path, about)
     for row in (SDS, *study.rows):
         guided = load_config(study.path, row.changes)
-        if row.name not in found and row.trained and guided.needs_guidance:
+        if row.trained and guided.needs_guidance and not _has(found, row):
             plain = guided.model_copy(update={"guidance": guided.guidance.model_copy(update={"divergence": "kl"})})
             slope = mean_slope(plain, pictures, study.start)
             reference = found[SDS.name]["slope"] if row is not SDS else slope
-            found[row.name] = {"slope": slope, "weight": config.loss.guidance_weight * reference / slope}
+            weight = config.loss.guidance_weight * reference / slope
+            found[row.name] = {"changes": list(row.changes), "slope": slope, "weight": weight}
             write_text(path, json.dumps({"about": about, "rows": found}, indent=1) + "\n")
     return {name: value["weight"] for name, value in found.items()}
 
@@ -82,15 +93,17 @@ def costs(study: Study) -> dict[str, Cost]:
     found = _read(path, about)
     batch = load_config(study.path).data.batch
     for row in study.rows:
-        if row.name not in found and row.trained:
+        if row.trained and not _has(found, row):
             changes = (*row.changes, *_length(study, (COST_STEPS + 1) * batch), "samples.prompts=[]")
             timed = row._replace(
                 changes=(*changes, f"trainer.log_every_images={batch}", "trainer.measure_every_images=0")
             )
-            portrait = train_row(_at(study, study.out / "costs"), Job(timed, 0))
-            found[row.name] = _cost(portrait.parent / "log.csv", batch)._asdict()
+            job, at = Job(timed, 0), replace(study, out=study.out / "costs")
+            shutil.rmtree(at.out / "trainings" / job.name, ignore_errors=True)  # of another start or a stopped one
+            cost = _cost(train_row(at, job).parent / "log.csv", batch)
+            found[row.name] = {"changes": list(row.changes)} | cost._asdict()
             write_text(path, json.dumps({"about": about, "rows": found}, indent=1) + "\n")
-    return {name: Cost(**value) for name, value in found.items()}
+    return {name: Cost(value["seconds_per_step"], value["warm_up"]) for name, value in found.items()}
 
 
 def _cost(log: Path, batch: int) -> Cost:
@@ -150,8 +163,9 @@ def seen_by(checkpoint: Path) -> int:
     return int(state["images"])
 
 
-def _at(study: Study, out: Path) -> Study:
-    return replace(study, out=out)
+def _has(found: Mapping[str, Any], row: Row) -> bool:
+    """Return whether a row was measured with its present settings."""
+    return row.name in found and found[row.name]["changes"] == list(row.changes)
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
