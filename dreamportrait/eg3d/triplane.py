@@ -20,7 +20,7 @@ from dreamportrait.eg3d.superresolution import SuperResolution
 from dreamportrait.eg3d.synthesis import NOISE_MODES, Between, Noise, SynthesisNetwork
 from dreamportrait.geometry.cameras import check_camera, check_label
 from dreamportrait.geometry.rays import rays_from_label
-from eg3d_ops import Decoder, decode, render_rays, sample_planes
+from eg3d_ops import Decoder, RenderedRays, decode, render_rays, sample_planes
 from eg3d_ops._checks import check_int, check_number, check_shape, check_tensor
 
 
@@ -139,8 +139,25 @@ class TriPlaneGenerator(nn.Module):
         c = self.config
         check_camera(camera, batch=len(planes))
         size = c.render_resolution if resolution is None else check_int("resolution", resolution, 1)
-        origins, directions = rays_from_label(camera, size)
-        rays = render_rays(
+        rays = self.render_rays(planes, *rays_from_label(camera, size), draws, impl)
+        features, depth, weights = (_as_image(part, size) for part in rays)
+        raw = features[:, :3]
+        with_first_block, image = self.superresolution(raw, features, w[:, -1])
+        if c.raw_includes_first_block and with_first_block.shape == raw.shape:
+            raw = with_first_block
+        return Rendering(image, raw, depth, weights)
+
+    def render_rays(
+        self,
+        planes: Tensor,  # [N, P, C, H, W]
+        origins: Tensor,  # [N, M, 3]
+        directions: Tensor,  # [N, M, 3]
+        draws: Literal["midpoint", "random"] | tuple[Tensor, Tensor] = "midpoint",
+        impl: str = "auto",
+    ) -> RenderedRays:
+        """Render features [N, M, C], depth and weights [N, M, 1] along rays, before super-resolution."""
+        c = self.config
+        return render_rays(
             planes,
             origins,
             directions,
@@ -156,12 +173,6 @@ class TriPlaneGenerator(nn.Module):
             draws=draws,
             impl=impl,
         )
-        features, depth, weights = (_as_image(part, size) for part in rays)
-        raw = features[:, :3]
-        with_first_block, image = self.superresolution(raw, features, w[:, -1])
-        if c.raw_includes_first_block and with_first_block.shape == raw.shape:
-            raw = with_first_block
-        return Rendering(image, raw, depth, weights)
 
     def forward(
         self,

@@ -65,7 +65,7 @@ class HardTraining(ClipTraining):
 
     def __init__(self, start: Path, world: World, steps: int, batch: int, device: torch.device) -> None:
         super().__init__("a", world, steps, batch, device)
-        self._start_from(load(start))
+        start_from(self.model, load(start))
 
     def step(self, index: int) -> dict[str, Tensor]:
         set_lr(self.optimizer, cosine(index, self.steps, LEARNING_RATE))
@@ -97,15 +97,19 @@ class HardTraining(ClipTraining):
         texts = self.compact.tokenise(said, rng), self.compact.tokenise(wrong, rng)
         return torch.from_numpy(self.world.images[chosen]), (*texts, differ)
 
-    @torch.no_grad()
-    def _start_from(self, model: nn.Module) -> None:
-        """Copy the weights of a trained CLIP, and the word embeddings of the tokens that it knows."""
-        tensors = model.state_dict()
-        rows = tensors.pop(_EMBEDDING)[list(token_ids())]
-        own = self.model.token_embedding.weight
-        known = rows.abs().sum(1) > 0
-        own[: len(rows)][known] = rows[known].to(own)
-        self.model.load_state_dict(tensors, strict=False)
+
+@torch.no_grad()
+def start_from(model: nn.Module, trained: nn.Module) -> None:
+    """Copy the weights of a trained CLIP, and the word embeddings of the tokens that it knows.
+
+    model: its word embedding has a row for each of token_ids(), and one for unknown words.
+    """
+    tensors = trained.state_dict()
+    rows = tensors.pop(_EMBEDDING)[list(token_ids())]
+    own = model.get_parameter(_EMBEDDING)
+    known = rows.abs().sum(1) > 0
+    own[: len(rows)][known] = rows[known].to(own)
+    model.load_state_dict(tensors, strict=False)
 
 
 def hard_contrastive(

@@ -41,10 +41,8 @@ def probe(source: str) -> dict[str, dict[str, float]]:
     said = [told(read_code(z)[0], rng, deny=0.25) for z in sample_codes(CAPTIONS, SEED)]
     texts = [caption.text() for caption in said]
     eot = torch.cat([encoder.encode(texts[i : i + 500]).eot for i in range(0, CAPTIONS, 500)])
-    found = {name: explained(eot, torch.tensor([_stated(each, name) for each in said])) for name in ATTRIBUTES}
-    denied = {
-        f"without {name}": explained(eot, torch.tensor([_denied(each, name) for each in said])) for name in ABSENT
-    }
+    stated = {name: explained(eot, torch.tensor([_stated(each, name) for each in said])) for name in ATTRIBUTES}
+    denied = {name: explained(eot, torch.tensor([_denied(each, name) for each in said])) for name in ABSENT}
     world = load("test", FACES)
     seen = scorer.image_features(from_bytes(torch.tensor(world.images)))
     classes = to_classes(world.attributes)  # [N, attributes]

@@ -82,6 +82,13 @@ def _clip_hard(places: Places, result: Path) -> None:
     clip_hard.train(places.result("clip-a"), result, state, *worlds, device=places.device)
 
 
+def _clip_said(places: Places, result: Path) -> None:
+    from dreamportrait.mini import clip_said
+
+    worlds, state = (places.world("train"), places.world("test")), places.state("clip-a-said")
+    clip_said.train(places.result("clip-a-hard"), result, state, *worlds)
+
+
 def _oracle(places: Places, result: Path) -> None:
     from dreamportrait.mini import oracle
 
@@ -100,7 +107,7 @@ def _unet(places: Places, result: Path) -> None:
     from dreamportrait.text import compact_clip
     from dreamportrait.text.encoder import TextEncoder
 
-    encoder = TextEncoder(compact_clip.load(places.result("clip-a-hard")), compact_clip.tokenizer())
+    encoder = TextEncoder(compact_clip.load(places.result("clip-a-said")), compact_clip.tokenizer())
     shutil.copytree(places.result("vae") / "vae", result / "vae")
     world, state = places.world("train"), places.state("unet")
     train_unet(result, state, world, lambda prompts: encoder.encode(prompts, shorten=False).words, device=places.device)
@@ -150,8 +157,9 @@ STAGES = {
     "eg3d-warm": Stage(_eg3d_warm, 101, 10, (), "eg3d"),
     "eg3d-details": Stage(_eg3d_details, 45, 5, ("eg3d-warm",), "eg3d"),
     "eg3d-map": Stage(_eg3d_map, 8, 5, ("eg3d-details",), "eg3d"),
-    "clip-a-hard": Stage(_clip_hard, 30, 3, ("clip-a",), "clip-a", True),
-    "unet": Stage(_unet, 29, 4, ("vae", "clip-a-hard"), "diffusion", True),
+    "clip-a-hard": Stage(_clip_hard, 25, 3, ("clip-a",), "clip-a"),
+    "clip-a-said": Stage(_clip_said, 10, 3, ("clip-a-hard",), "clip-a", True),
+    "unet": Stage(_unet, 29, 4, ("vae", "clip-a-said"), "diffusion", True),
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),
 }

@@ -1,8 +1,8 @@
 """English captions of a face: the choice of the attributes that a caption states.
 
-The captions of data sets state only attributes that are present and visible. Models that must also understand "without a
-hat" train with told(), which denies some things that are absent. grammar.py puts exactly the chosen attributes into
-words, so that captions can be tested and retrieval results can be checked.
+Captions state only attributes that are present and visible. Those for training also deny some things that are absent
+("without a hat"). grammar.py puts exactly the chosen attributes into words, so that captions can be tested and
+retrieval results can be checked.
 """
 
 from dataclasses import dataclass

@@ -72,7 +72,8 @@ _PLACES = (
 )
 _FUNCTION_WORDS = (
     "a an the this with in on and has who wears wearing is dressed person redhead bald head bearded haired skinned "
-    "hair long short curly curls skin eyes eyed hat clothes girl bun tied brunette background without no clean shaven , . -"
+    "hair long short curly curls skin eyes eyed hat clothes girl bun tied brunette background "
+    "without no clean shaven , . -"
 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dreamportrait.prior.flow import TextFlow, flow_loss, transport
 from dreamportrait.prior.inversion import Inverter
-from dreamportrait.training.loop import cosine, fit, set_lr
+from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema
 
 RATE, WEIGHT_DECAY, AVERAGE = 1e-3, 0.01, 0.998
@@ -160,7 +160,7 @@ def train(net: Net, loss: Callable[[], Tensor], folder: Path, *, steps: int, see
         average.update(net, min(AVERAGE, (index + 1) / (index + 10)))
         return {"loss": found}
 
-    state = {"net": net, "average": average, "optimizer": optimizer}
+    state: dict[str, Stateful] = {"net": net, "average": average, "optimizer": optimizer}
     fit(step, state, steps, folder, seed=seed, save_every=1000, log_every=max(1, steps // 8), title=title)
     found = average.module
     assert isinstance(found, type(net))

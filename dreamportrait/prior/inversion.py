@@ -22,7 +22,7 @@ class PictureFeatures:
     The stages are those of a ResNet, or the last two blocks of a transformer.
     """
 
-    def __init__(self, clip: nn.Module) -> None:
+    def __init__(self, clip: Any) -> None:  # an open_clip model
         self.visual: Any = clip.visual
         mean, deviation = (torch.tensor(self.visual.image_mean), torch.tensor(self.visual.image_std))
         self.mean, self.deviation = mean[:, None, None], deviation[:, None, None]

@@ -8,17 +8,20 @@ import pytest
 import torch
 from random_world import random_world
 
-from dreamportrait.mini import clip_hard, clip_training, probe
+from dreamportrait.mini import clip_hard, clip_said, clip_training, probe
 from dreamportrait.mini.clip_hard import HardTraining, hard_contrastive
 from dreamportrait.mini.clip_training import CONFIGS, ClipTraining, token_ids
 from dreamportrait.mini.oracle import HIDDEN
+from dreamportrait.miniworld.attributes import ATTRIBUTES, make_attributes
+from dreamportrait.miniworld.captions import Told
 from dreamportrait.text import compact_clip
 
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"a": replace(CONFIGS["a"], vision_width=8, text_width=16, text_layers=2, embed_dim=16)}
-    monkeypatch.setattr(clip_training, "CONFIGS", small)
+    for module in (clip_training, clip_said):
+        monkeypatch.setattr(module, "CONFIGS", small)
 
 
 def test_the_loss_by_hand() -> None:
@@ -51,7 +54,7 @@ def test_it_starts_from_the_other_training_and_learns(tmp_path: Path) -> None:
         # Weights are stored in half precision. The last embedding row, of unknown words, is zero in both.
         torch.testing.assert_close(run.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     losses = run.step(0)
-    assert all(math.isfinite(float(value)) for value in losses.values())
+    assert all(math.isfinite(float(value.detach())) for value in losses.values())
     assert not run.model.token_embedding.weight[run.compact.unknown].any()
 
 
@@ -61,6 +64,33 @@ def test_a_whole_run_writes_a_clip(tmp_path: Path) -> None:
     worlds = random_world(8), random_world(4)
     clip_hard.train(tmp_path / "clip", tmp_path / "out", tmp_path / "work", *worlds, steps=2, batch=4)
     assert compact_clip.load(tmp_path / "out").token_embedding.weight.any()
+
+
+def test_what_is_said_by_hand() -> None:
+    """Two captions of a woman: one says that she is a woman without glasses, the other that she smiles."""
+    face = make_attributes(gender="woman", expression="smile")
+    captions = [Told(face, frozenset({"gender"}), ("eyewear",), 0), Told(face, frozenset({"expression"}), (), 0)]
+    logits = torch.zeros(2, sum(clip_said._SIZES))
+    # Equal logits: for every attribute the logarithm of its number of classes.
+    assert float(clip_said.said_loss(logits, captions)) == pytest.approx(sum(map(math.log, clip_said._SIZES)), abs=1e-4)
+    right = torch.zeros_like(logits)
+    start = 0
+    for name, size in zip(ATTRIBUTES, clip_said._SIZES, strict=True):
+        for row, caption in enumerate(captions):
+            mentioned = name in caption.stated or name in caption.absent
+            right[row, start + (1 + ATTRIBUTES[name].index(face[name]) if mentioned else 0)] = 50
+        start += size
+    assert float(clip_said.said_loss(right, captions)) < 1e-6
+
+
+def test_the_text_tower_alone_is_trained(tmp_path: Path) -> None:
+    before = ClipTraining("a", random_world(8), 4, 4, torch.device("cpu"))
+    compact_clip.save(before.model.state_dict(), token_ids(), before.config, tmp_path / "clip", {})
+    worlds = random_world(8), random_world(4)
+    clip_said.train(tmp_path / "clip", tmp_path / "out", tmp_path / "work", *worlds, steps=2, batch=4)
+    old, new = (compact_clip.load(tmp_path / name).state_dict() for name in ("clip", "out"))
+    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("visual."))
+    assert not torch.equal(old["text_projection"], new["text_projection"])
 
 
 def test_the_probe_finds_what_is_there_and_nothing_else() -> None:

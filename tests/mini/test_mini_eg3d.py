@@ -9,9 +9,9 @@ import torch
 
 from dreamportrait.eg3d.discriminator import DualDiscriminator
 from dreamportrait.eg3d.superresolution import SuperResolutionSpec
-from dreamportrait.mini.eg3d import gan, mapping, warm
+from dreamportrait.mini.eg3d import details, gan, mapping, warm
 from dreamportrait.mini.eg3d.config import DISCRIMINATOR, GENERATOR
-from dreamportrait.miniworld.attributes import Z_DIM, read_code, sample_codes
+from dreamportrait.miniworld.attributes import ATTRIBUTES, Z_DIM, is_visible, read_code, sample_codes
 from dreamportrait.miniworld.faces import render
 from dreamportrait.miniworld.world import World, random_cameras
 from dreamportrait.training.checkpoints import load_state
@@ -75,6 +75,67 @@ def test_regression_continues_exactly(world: World, tmp_path: Path) -> None:
     assert_same(tmp_path / "whole/state.pt", tmp_path / "parts/state.pt")
 
 
+# More weight on small attributes.
+
+
+def test_one_small_attribute_is_changed() -> None:
+    rng = np.random.Generator(np.random.PCG64(0))
+    for z in sample_codes(60, 1):
+        before, traits = read_code(z)
+        after, same = read_code(details.changed(z, rng))
+        assert np.array_equal(traits, same)
+        different = [name for name in details.SMALL if before[name] != after[name]]
+        assert different and all(is_visible(after, name) for name in different)
+
+
+def test_a_value_can_be_put_into_a_code() -> None:
+    z = sample_codes(1, 0)[0]
+    for value in ATTRIBUTES["background"]:
+        assert read_code(details.with_value(z, "background", value))[0]["background"] == value
+
+
+def test_masks_show_where_pictures_change(world: World, tmp_path: Path) -> None:
+    found = details.detail_masks(world, 12, tmp_path, workers=1)
+    rng = np.random.Generator(np.random.PCG64(details.SEED))
+    for i, z in enumerate(world.codes):
+        other = render(*read_code(details.changed(z, rng)), world.cameras[i], SIZE).image.transpose(2, 0, 1)
+        expected = np.abs(other.astype(int) - world.images[i]).mean(0).astype(np.uint8)
+        expected = expected if expected.sum() >= details.LEAST_CHANGE else np.zeros_like(expected)
+        assert np.array_equal(found[i], expected)
+    assert found.any()
+    assert details.detail_masks(world, 12, tmp_path) is not None  # read from the file
+
+
+def test_the_loss_counts_only_where_the_mask_is_and_each_picture_alike() -> None:
+    real, fake, mask = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
+    mask[0, 0, 0, 0], mask[1] = 0.5, 1.0  # one pixel of the first picture, all of the second
+    fake[0, :, 0, 0], fake[0, :, 1, 1], fake[1] = 0.4, 9.0, 0.2
+    assert float(details.masked_difference(fake, real, mask)) == pytest.approx((0.4 + 0.2) / 2, abs=1e-6)
+
+
+def test_rays_are_the_pixels_of_the_picture(world: World) -> None:
+    s, real = student(), warm.Batch(world, torch.arange(2))
+    chosen = torch.tensor([[0, 5, SIZE * SIZE - 1]]).expand(2, -1)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        color, depth = s.along_rays(real.vector, real.camera, chosen)
+        whole = s(real.vector, real.camera)
+    # Samples along rays are drawn anew, so colours agree only about; other pixels differ by far more.
+    pixels = whole.image_raw.flatten(2)[..., chosen[0]].transpose(1, 2)
+    assert color.shape == (2, 3, 3) and depth.shape == (2, 3, 1)
+    assert float((color - pixels).abs().mean()) < 0.1
+
+
+@pytest.mark.lengthy
+def test_details_continue_exactly(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(details, "WHOLE_EVERY", 2)
+    monkeypatch.setattr(details, "RAYS", 16)
+    masks = details.detail_masks(world, 12, tmp_path / "masks", workers=1)
+    details.train(tmp_path / "whole", world, student(), masks, steps=4, batch=2)
+    _interrupted(lambda steps: details.train(tmp_path / "parts", world, student(), masks, steps=4, batch=2), tmp_path)
+    assert_same(tmp_path / "whole/state.pt", tmp_path / "parts/state.pt")
+
+
 def _interrupted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Stop a run right after it saves its state at step 2 of 4, then start it again from that state."""
     from dreamportrait.training import loop
@@ -96,7 +157,7 @@ def _interrupted(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     plain = loop.fit
     try:
         patch.setattr(loop, "save_state", counting)
-        for module in (warm, gan, mapping):
+        for module in (warm, details, gan, mapping):
             patch.setattr(module, "fit", lambda *a, **k: plain(*a, **(k | {"save_every": 2})))
         with pytest.raises(Stop):
             run(4)

@@ -2,7 +2,7 @@
 
 Regression over whole pictures hardly learns an iris, lips or an earring, because they cover few pixels. For each face,
 one small attribute is changed and the face is rendered again. The difference of both pictures weighs the pixels of an
-additional loss, which gives a lip as much influence as a beard.
+additional loss, which gives lips as much influence as a beard.
 """
 
 import os
@@ -11,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy import ndarray as Array
 from torch import Tensor
 
-from dreamportrait.geometry.images import antialiased
-from dreamportrait.mini.eg3d.warm import Batch, Student, regression_losses
+from dreamportrait.mini.eg3d.warm import Batch, Student, depth_error, detail_weight, regression_losses
 from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, is_visible, read_code
 from dreamportrait.miniworld.rendering import rendered
-from dreamportrait.miniworld.world import RESOLUTION, World
+from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema, half_life
 
 SMALL = ("eye_color", "lipstick", "facial_hair", "earrings", "age", "expression", "eyewear")
-SEED, LEARNING_RATE = 6, 1.2e-3
+SEED, LEARNING_RATE = 6, 1.5e-3
+RAYS, WHOLE_EVERY = 512, 8
 LARGEST = 20.0  # larger than any number of a code plus its bias
 LEAST_CHANGE = 40.0  # sum of differences over a picture, of colours from 0 to 1. Smaller changes cannot be learnt
 
@@ -45,9 +46,10 @@ def detail_masks(world: World, count: int, cache: Path, workers: int | None = No
 def _rendered_masks(world: World, count: int, workers: int) -> Array:
     rng = np.random.Generator(np.random.PCG64(SEED))
     codes = np.stack([changed(z, rng) for z in world.codes[:count]])
-    found = np.empty((count, RESOLUTION, RESOLUTION), np.uint8)
+    size = world.images.shape[-1]
+    found = np.empty((count, size, size), np.uint8)
     done = 0
-    for images, _ in rendered(codes, world.cameras[:count], RESOLUTION, workers):
+    for images, _ in rendered(codes, world.cameras[:count], size, workers):
         before = world.images[done : done + len(images)].astype(np.int16)
         found[done : done + len(images)] = np.abs(images - before).mean(1)
         done += len(images)
@@ -82,29 +84,25 @@ def with_value(z: Array, name: str, value: str) -> Array:  # [Z_DIM] -> [Z_DIM]
     return out
 
 
-def detail_loss(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:  # [N, 3, R, R] twice, [N, 1, R, R] -> []
-    """Return the absolute difference of colours where the masks are, as a mean over pictures."""
-    error = (mask * (fake - real).abs()).mean((1, 2, 3))
-    return (error / mask.mean((1, 2, 3)).clamp(min=1e-6)).mean()
+def train(work: Path, world: World, student: Student, masks: Array, *, steps: int, batch: int = 16) -> Student:
+    """Continue the regression of stage 1 with more weight on small attributes. Return the running average.
 
-
-def train(work: Path, world: World, student: Student, masks: Array, *, steps: int, batch: int = 8) -> Student:
-    """Continue the regression of stage 1 with the additional loss. Return the running average."""
+    Most steps render only some rays of each picture, half of them where the masks are. This costs a quarter of whole
+    pictures. Every eighth step renders whole pictures, because super-resolution needs them.
+    """
     average, device = Ema(student), student.mapper.out.weight.device
     optimizer = torch.optim.Adam(student.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
     rare = torch.tensor([rarity(face) for face in world.attributes[: len(masks)]])
 
     def step(index: int) -> dict[str, Tensor]:
-        chosen = torch.multinomial(rare, batch)
+        whole = index % WHOLE_EVERY == WHOLE_EVERY - 1
+        chosen = torch.multinomial(rare, batch // 2 if whole else batch)
         real = Batch(world, chosen, device)
         where = torch.from_numpy(masks[chosen.numpy()]).to(device).float()[:, None] / 255  # [N, 1, R, R]
-        fake = student(real.vector, real.camera)
-        losses = regression_losses(fake, real)
-        raw = detail_loss(fake.image_raw, antialiased(real.image, fake.image_raw.shape[-1]), where)
-        losses["detail"] = 0.5 * detail_loss(fake.image, real.image, where) + 0.25 * raw
+        losses = _whole(student, real, where) if whole else _rays(student, real, where)
         set_lr(optimizer, cosine(index, steps, LEARNING_RATE, warmup=50))
         optimizer.zero_grad(set_to_none=True)
-        (losses["image"] + 0.5 * losses["raw"] + losses["depth"] + losses["detail"]).backward()
+        torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         average.update(student, half_life(batch, min(4000, 0.1 * batch * (index + 1))))
         return losses
@@ -113,6 +111,43 @@ def train(work: Path, world: World, student: Student, masks: Array, *, steps: in
     fit(step, state, steps, work, seed=7, save_every=200, log_every=50, title="eg3d-details")
     assert isinstance(average.module, Student)
     return average.module
+
+
+def _whole(student: Student, real: Batch, where: Tensor) -> dict[str, Tensor]:
+    """Return the losses of whole pictures: those of stage 1, and the colours where the masks are."""
+    fake = student(real.vector, real.camera)
+    losses = regression_losses(fake, real)
+    detail = 0.5 * masked_difference(fake.image, real.image, where)
+    return {"image": losses["image"], "raw": 0.5 * losses["raw"], "depth": losses["depth"], "whole_detail": detail}
+
+
+def _rays(student: Student, real: Batch, where: Tensor) -> dict[str, Tensor]:
+    """Return the losses of some rays of each picture: RAYS anywhere, and RAYS where the masks are."""
+    count, size = len(real.image), student.generator.config.render_resolution
+    image, where = (F.interpolate(x, (size, size), mode="area") for x in (real.image, where))
+    anywhere = torch.randint(size * size, (count, RAYS), device=where.device)
+    masked = torch.multinomial(where.flatten(1) + 1e-5, RAYS, replacement=True)
+    chosen = torch.cat([anywhere, masked], 1)  # [N, M]
+    color, depth = student.along_rays(real.vector, real.camera, chosen)
+    error = (color - _at(image, chosen)).abs()  # [N, M, 3]
+    weight = _at(detail_weight(image), chosen)[:, :RAYS]  # [N, RAYS, 1]
+    surface = F.interpolate(real.depth, (size, size), mode="nearest-exact")
+    return {
+        "color": 1.5 * (weight * error[:, :RAYS]).mean(),
+        "detail": error[:, RAYS:].mean(),
+        "surface": depth_error(depth, _at(surface, chosen))[:, :RAYS].mean(),
+    }
+
+
+def _at(images: Tensor, chosen: Tensor) -> Tensor:  # [N, C, R, R], [N, M] numbers of pixels -> [N, M, C]
+    pixels = images.flatten(2).transpose(1, 2)
+    return pixels.gather(1, chosen[..., None].expand(-1, -1, pixels.shape[2]))
+
+
+def masked_difference(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:  # [N, 3, R, R] twice, [N, 1, R, R] -> []
+    """Return the absolute difference of colours where the masks are, as a mean over pictures."""
+    error = (mask * (fake - real).abs()).mean((1, 2, 3))
+    return (error / mask.mean((1, 2, 3)).clamp(min=1e-6)).mean()
 
 
 def rarity(face: Attributes) -> float:

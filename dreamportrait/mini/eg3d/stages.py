@@ -20,7 +20,7 @@ from dreamportrait.training.states import load_state
 
 LICENCE = "Apache-2.0"
 COARSE_STEPS, FINE_STEPS = 9_000, 10_000
-DETAIL_STEPS, DETAIL_FACES = 2600, 20_000
+DETAIL_STEPS, DETAIL_FACES = 2500, 20_000
 MAPPING_STEPS = 40_000
 GAN = gan.GanPlan(alone=800, steps=1200)
 

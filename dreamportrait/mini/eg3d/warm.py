@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.layers import FullyConnected
 from dreamportrait.eg3d.triplane import Rendering, TriPlaneGenerator
+from dreamportrait.geometry.rays import rays_from_label
 from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema, half_life
@@ -52,6 +53,16 @@ class Student(nn.Module):
         w = self.mapper(vector)[:, None].expand(-1, self.generator.num_ws, -1)
         planes = self.generator.synthesize_planes(w, noise="none")
         return self.generator.render(planes, camera, w=w, resolution=resolution, draws="random")
+
+    def along_rays(self, vector: Tensor, camera: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return colours [N, M, 3] before super-resolution, and depth [N, M, 1], of the pixels `chosen` [N, M]."""
+        g, c = self.generator, self.generator.config
+        planes = g.synthesize_planes(self.mapper(vector)[:, None].expand(-1, g.num_ws, -1), noise="none")
+        origins, directions = (
+            rays.gather(1, chosen[..., None].expand(-1, -1, 3)) for rays in rays_from_label(camera, c.render_resolution)
+        )
+        features, depth, _ = g.render_rays(planes, origins, directions, draws="random")
+        return features[..., :3], depth
 
 
 class Batch:
@@ -94,13 +105,16 @@ def regression_losses(fake: Rendering, real: Batch) -> dict[str, Tensor]:
     size = fake.image_raw.shape[-1]
     raw = F.interpolate(real.image, (size, size), mode="area")
     depth = F.interpolate(real.depth, (size, size), mode="nearest-exact")
-    seen = depth > 0
-    behind = (BACKGROUND_FROM - fake.depth).relu()  # the background may lie anywhere behind the head
     return {
         "image": (detail_weight(real.image) * (fake.image - real.image).abs()).mean(),
         "raw": (detail_weight(raw) * (fake.image_raw - raw).abs()).mean(),
-        "depth": torch.where(seen, (fake.depth - depth).abs(), behind).mean(),
+        "depth": depth_error(fake.depth, depth).mean(),
     }
+
+
+def depth_error(fake: Tensor, real: Tensor) -> Tensor:  # of any shape; real: 0 where only background is seen
+    """Return the difference of depths. The background may lie anywhere behind the head."""
+    return torch.where(real > 0, (fake - real).abs(), (BACKGROUND_FROM - fake).relu())
 
 
 def detail_weight(image: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from dreamportrait.core.config import Prior
 from dreamportrait.data.dataset import Pictures
@@ -113,7 +113,7 @@ class _Fitting:
             known.features, starts, place, steps=s.inverter_steps, batch=s.batch, seed=self.seed
         )
         print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
-        return Pairs(**stored(self.folder / "pairs.safetensors", partial(self._invert, inverter)))
+        return _pairs(stored(self.folder / "pairs.safetensors", partial(self._invert, inverter)))
 
     @torch.no_grad()
     def _invert(self, inverter: Inverter) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class _Fitting:
         own = Pairs(starts, known.embeddings[:, None], noise=s.noise)
         flow = self._flow(TextFlow(starts.shape[1], known.embeddings.shape[1]), starts, own, "language-free")
         draw = partial(self._draw, flow, starts, known.embeddings.mean(0))
-        return Pairs(**stored(self.folder / "pairs.safetensors", draw))
+        return _pairs(stored(self.folder / "pairs.safetensors", draw))
 
     @torch.no_grad()
     def _draw(self, flow: TextFlow, starts: Tensor, centre: Tensor) -> dict[str, Tensor]:
@@ -195,6 +195,10 @@ class _Fitting:
                 report=report,
             )
         return vars(found)
+
+
+def _pairs(tensors: dict[str, Tensor]) -> Pairs:
+    return Pairs(tensors["x"], tensors["text"])
 
 
 def stored(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
