@@ -2,25 +2,29 @@
 
     python -m dreamportrait.mini.ideal --count 500
 
-For each caption of miniworld:test a random face is changed only where the caption states something, and drawn by the
+For each caption of a split a random face is changed only where the caption states something, and drawn by the
 world's own renderer. These are not the best possible scores. Retrieval captions name every hat but never state that a
 face has no hat, so random faces changed only by what they state have too many hats. Therefore the distance is measured
 with the captions that training reads, not with the retrieval captions.
+
+ceilings.py measures how much such faces differ within a prompt.
 """
 
 import click
 
 from dreamportrait.core.errors import one_message
+from dreamportrait.data.names import FACES
 from dreamportrait.metrics.report import table
 
 
 @click.command(help=__doc__)
 @click.option("--count", type=click.IntRange(min=2), default=500, show_default=True, help="Number of captions.")
-def main(count: int) -> None:
+@click.option("--split", type=click.Choice(list(FACES)), default="validation", show_default=True)
+def main(count: int, split: str) -> None:
     with one_message():
         from dreamportrait.mini.stated_faces import scores
 
-        click.echo(table(["score", "rendered as stated"], scores(count)))
+        click.echo(table(["score", "rendered as stated"], scores(count, split)))
 
 
 if __name__ == "__main__":

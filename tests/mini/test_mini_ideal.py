@@ -38,7 +38,19 @@ def test_pictures_are_those_of_the_renderer():
 @pytest.mark.lengthy
 def test_the_table(monkeypatch, tmp_path):
     monkeypatch.setenv("DREAMPORTRAIT_CACHE", str(tmp_path))
-    rows = dict(stated_faces.scores(30))
-    share, front_view, usual, retrieval = (float(text.split()[0]) for text in rows.values())
+    monkeypatch.setitem(stated_faces.FACES, "validation", 30)  # renders fewer faces
+    rows = dict(stated_faces.scores(30, "validation"))
+    share, front_view, usual, retrieval, same = (float(text.split()[0]) for text in rows.values())
     assert 50 < share <= 100 and 40 < front_view < 80  # chance is 3 % with 30 captions
     assert 0 < usual < 0.3 and 0 < retrieval < 0.3
+    assert 90 < same < 100  # only values that exclude what is said are lost
+
+
+def test_what_a_literal_change_keeps_by_hand(monkeypatch):
+    """A man with a beard who becomes a woman loses the beard, and nothing else that both faces show."""
+    man = make_attributes(gender="man", facial_hair="beard", hair_style="short", hat="none", eyewear="none")
+    monkeypatch.setattr(stated_faces, "_faces", lambda: iter([(man, "traits")] * 2))
+    found = stated_faces.kept(lambda i: {"gender": "woman"}, 2)
+    assert found is not None and found.by_attribute["facial_hair"] == 0
+    # Of 15 attributes, the gender is said, and no hat has no colour.
+    assert found.count == 2 * 13 and found.share == pytest.approx(12 / 13)
