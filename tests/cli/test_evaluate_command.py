@@ -123,6 +123,51 @@ def test_pictures_of_another_size(places, tmp_path):
     assert done.exit_code == 1 and "pictures are 32 x 32, the generator's 16 x 16" in done.output
 
 
+# Pictures of other systems.
+
+
+def given(folder: Path, places: Path, count: int = 10) -> Path:
+    """Copy the first pictures of the data set into a folder, named after their numbers."""
+    folder.mkdir()
+    for i, path in enumerate(sorted((places / "faces").rglob("*.png"))[:count]):
+        shutil.copy(path, folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.lengthy
+def test_pictures_of_another_system(places, tmp_path):
+    images = given(tmp_path / "made", places, 8)
+    done = evaluate(places, tmp_path / "out", checkpoint=None, images=images)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert list(found) == ["scores", "protocol", "images", "dataset", "judge", "extractor", "code", "machine"]
+    assert list(found["scores"]) == ["fid", "sharpness", "clip_score", "r_precision", "oracle"]
+    assert found["scores"]["fid"] == pytest.approx(0, abs=1e-6)  # they are the data set's own
+    assert list(found["protocol"]) == ["count", "num_candidates", "seed", "region", "batch"]
+    assert found["protocol"]["count"] == 8 and found["images"]["source"] == str(images)
+    text = (tmp_path / "out" / "scores.md").read_text()
+    assert text.startswith(f"# {images} on {places / 'faces'}") and "| nearest real patch |" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint": None}, "either --checkpoint or --images, and not both"),
+        ({"images": "MADE"}, "either --checkpoint or --images, and not both"),
+        ({"checkpoint": None, "images": "/no/such/folder"}, "images /no/such/folder is no folder"),
+        ({"checkpoint": None, "images": "MADE", "num_images": 9}, "pictures 8 of 9 are missing"),
+        ({"checkpoint": None, "images": "MADE", "truncation": 0.5}, "truncation has no effect on pictures"),
+        ({"checkpoint": None, "images": "MADE", "precision": "bfloat16"}, "precision has no effect on pictures"),
+    ],
+)
+def test_wrong_commands_for_pictures(places, tmp_path, change, message):
+    images = given(tmp_path / "made", places, 8)
+    change = {name: images if value == "MADE" else value for name, value in change.items()}
+    done = evaluate(places, tmp_path / "out", **change)
+    assert done.exit_code in (1, 2) and message in done.output and "Traceback" not in done.output
+    assert not (tmp_path / "out").exists()
+
+
 # Measuring during training.
 
 
