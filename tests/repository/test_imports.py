@@ -13,7 +13,7 @@ SCRIPTS = (
     *("-m dreamportrait", "-m dreamportrait sample", "-m dreamportrait evaluate", "-m dreamportrait convert eg3d"),
     *("-m dreamportrait.mini.demo", "-m dreamportrait.mini.train", "-m dreamportrait.mini.publish"),
     *("-m dreamportrait.mini.ideal", "-m benchmarks", "-m benchmarks.ops", "-m benchmarks.generator"),
-    "-m benchmarks.training",
+    *("-m benchmarks.training", "-m benchmarks.sharpness", "-m dreamportrait.mini.ceilings"),
 )
 
 
