@@ -1,12 +1,13 @@
-"""Train both stages on the miniature world in minutes and show scores and portraits before and after.
+"""Show portraits of the shipped model, then train one like it on the miniature world in minutes and measure it.
 
 \b
     make demo
     python -m dreamportrait.mini.demo --set data.count=1000 --set run.name=other
 
-The demo runs train.py with the configuration. It measures the pretrained generator and the generator at the end of each
-stage like `dreamportrait evaluate`, and draws their portraits side by side. It writes demo.md, demo.json and demo.png
-into the run's folder. To continue a stopped demo, give the same command again.
+The demo draws portraits with the shipped model first. It then measures how fast this machine is, says how long the rest
+will take, and runs train.py with the configuration. It measures the pretrained generator and the generator at the end
+of each stage like `dreamportrait evaluate`, and draws their portraits side by side. It writes demo.md, demo.json and
+demo.png into the run's folder. To continue a stopped demo, give the same command again.
 """
 
 import json
@@ -37,9 +38,18 @@ CONFIGS = ROOT / "configs" / "dreamportrait"
 CONFIG, LONGER, TRAIN = CONFIGS / "mini.yaml", CONFIGS / "mini_long.yaml", ROOT / "train.py"
 # glibc settings: keep freed memory for reuse instead of returning it to the system and requesting it again.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"}
-# Seconds on one core per trained image and per measured sample, for the estimate at the start. 16 640 images and 1500
-# samples took 13.0 minutes on two cores, 11.5 of them for training.
-SECONDS_PER_IMAGE, SECONDS_PER_SAMPLE = 0.083, 0.12
+# Seconds per unit of work on the machine where the demo was timed, with two cores, and the seconds that this machine
+# needed for the work of pace(). On another machine, the times are scaled by its own seconds for that work.
+SECONDS = {
+    "face": 0.02,  # rendered by the generator
+    "picture": 0.004,  # of the data set, inverted
+    "caption": 0.002,
+    "answer": 0.0005,  # of the prior, per step of its flow
+    "step": 0.15,  # of the three trainings of the prior
+    "image": 0.083 / 2,  # trained adversarially
+    "sample": 0.12,  # measured
+}
+PACE = 0.5
 
 
 class Column(NamedTuple):
@@ -74,7 +84,7 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
         if made.problems:
             raise ConfigError(str(path), made.problems)
         config = made.config
-        click.echo(announcement(config, path, done=images_of(made.checkpoint)))
+        click.echo(announcement(config, path, images_of(made.checkpoint), show_shipped(config) / PACE))
         with TemporaryDirectory() as scratch:
             before, *later = columns(config, Path(scratch))
             build.save_untrained(config, before.source)
@@ -86,15 +96,30 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
     click.echo(f"\n{table(found)}\n\n{farewell(config, (time.monotonic() - started) / 60)}")
 
 
+def show_shipped(config: "Config") -> float:
+    """Draw portraits of the shipped model beside the run's folder. Return the seconds that drawing them took."""
+    from dreamportrait.export.sheets import save_picture
+    from dreamportrait.mini.demo_report import draw
+
+    path = config.folder.with_name(f"{config.run.name}-shipped.png")
+    started = time.monotonic()
+    sheet = draw({"mini, as shipped": Path("mini")}, config.run.offline)
+    seconds = time.monotonic() - started
+    save_picture(sheet, path, overwrite=True)
+    click.echo(f"portraits of the shipped model, each in one forward pass: {path}\n")
+    return seconds
+
+
 def columns(config: "Config", scratch: Path) -> list[Column]:
     """Return the generators to compare: before the training and at the end of each stage."""
+    from dreamportrait.systems.dreamportrait.prior import FOLDER as PRIOR
     from dreamportrait.training.checkpoints import name_of
-    from dreamportrait.training.run_folder import CHECKPOINTS
+    from dreamportrait.training.run_folder import CHECKPOINTS, RESULT
 
     found = [Column("before", scratch / "before", 0)]
-    for i, end in enumerate(config.stage_ends()):
-        source = config.folder / CHECKPOINTS / name_of(end)
-        found.append(Column(f"after stage {i + 1} ({config.stages[i].name})", source, end))
+    for i, (stage, end) in enumerate(zip(config.stages, config.stage_ends(), strict=True)):
+        place = config.folder / PRIOR / RESULT if stage.prior else config.folder / CHECKPOINTS / name_of(end)
+        found.append(Column(f"after stage {i + 1} ({stage.name})", place, end))
     return found
 
 
@@ -127,7 +152,7 @@ def measured(column: Column, config: "Config") -> dict[str, Any]:
         )
         evaluation.run(request, load_subject)
         found: dict[str, Any] = json.loads((request.out / report.JSON).read_text(encoding="utf-8"))
-    if not column.images:  # its folder is temporary, so the report names the pretrained model instead
+    if column.name == "before":  # its folder is temporary, so the report names the pretrained model instead
         found["checkpoint"] |= {"source": config.model.pretrained, "checkpoint": None, "images": 0}
     return found
 
@@ -175,20 +200,34 @@ def count_cores() -> int:
 # Messages.
 
 
-def announcement(config: "Config", path: Path, done: int) -> str:
+def announcement(config: "Config", path: Path, done: int, slowness: float) -> str:
+    """Describe the steps of the demo and estimate their time. slowness: of this machine, relative to the timed one."""
     steps = [f"measure {config.model.pretrained}, a generator without text conditioning"]
     for stage in config.stages:
         guided = f", guided by {config.guidance.source}" if stage.guidance and config.guidance.kind == "sds" else ""
-        steps.append(f"train stage {stage.name}: {stage.images} images{guided}")
+        if stage.prior is None:
+            steps.append(f"train stage {stage.name}: {stage.images} images{guided}")
+        else:
+            steps.append(f"train stage {stage.name}: a text prior from {stage.prior.faces} pictures of the generator")
     steps.append("measure the result, and draw portraits of unseen prompts")
     lines = [f"{path} -> {config.folder}", *(f"  {i + 1}. {step}" for i, step in enumerate(steps))]
     if done:
         lines.append(f"{done} of {config.total_images} images were trained before.")
-    samples = config.measure.count * (len(config.stages) + 1)
-    seconds = (config.total_images - done) * SECONDS_PER_IMAGE + samples * SECONDS_PER_SAMPLE
-    minutes = max(1, round(seconds / 60 / min(2, count_cores())))
-    lines.append(f"About {minutes} min. You can stop it: the same command continues it.\n")
+    minutes = max(1, round(slowness * seconds_of(config, done) / 60))
+    lines.append(f"About {minutes} min on this machine. You can stop it: the same command continues it.\n")
     return "\n".join(lines)
+
+
+def seconds_of(config: "Config", done: int) -> float:
+    """Estimate the seconds that the rest of the demo takes on the machine where it was timed."""
+    from dreamportrait.data.dataset import MINIWORLD_FACES
+
+    work = {"image": config.total_images - done, "sample": config.measure.count * (len(config.stages) + 1)}
+    if (p := config.prior) is not None and not done:
+        pictures = min(p.pictures or sys.maxsize, config.data.count or MINIWORLD_FACES)
+        work |= {"face": p.faces, "picture": pictures, "caption": pictures * p.captions}
+        work |= {"answer": p.answers * p.steps, "step": p.inverter_steps + p.flow_steps + p.one_pass_steps}
+    return sum(count * SECONDS[name] for name, count in work.items())
 
 
 def farewell(config: "Config", minutes: float) -> str:

@@ -75,7 +75,7 @@ def test_it_says_what_it_does(shown, sources) -> None:
     text, folder = shown
     assert f"1. measure {sources / 'PRETRAINED'}, a generator without text conditioning" in text
     assert "2. train stage adapt: 8 images\n" in text and "3. train stage align: 16 images\n" in text
-    assert "12 of 24 images were trained before." in text and "About 1 min." in text
+    assert "12 of 24 images were trained before." in text and "About 1 min on this machine." in text
     assert all(f"measuring {name}: 10 samples" in text for name in NAMES)
     assert f"--model {folder / 'portrait'}" in text and "configs/dreamportrait/mini_long.yaml" in text
 

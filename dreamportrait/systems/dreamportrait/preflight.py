@@ -31,6 +31,7 @@ def missing(config: Config) -> list[Problem]:
     checks: dict[str, Callable[[Config], object]] = {
         "model.pretrained": _check_networks,
         "text.store" if config.text.store else "text.clip": text_width,
+        "stages.0.prior.faces": _check_prior,
         "guidance.source": _check_guidance,
         "data.path": _check_data,
         "measure.data": _check_measured,
@@ -55,6 +56,13 @@ def _check_networks(config: Config) -> None:
         raise WeightsError(f"{folder}: generator and discriminator are of {sizes} pixels; they must be a pair")
     empty = build_empty(TriPlaneGenerator, generator, str(folder))
     conditioning_config(config, 1).sites(empty.backbone.synthesis.resolutions)
+
+
+def _check_prior(config: Config) -> None:
+    """Raise ValueError if a prior would be fitted to too few pictures of the generator."""
+    least = network_configs(config)[0].w_dim + 1
+    if config.prior is not None and config.prior.faces < least:
+        raise ValueError(f"{config.prior.faces}: the covariance of w needs at least {least} faces; thousands are usual")
 
 
 def _check_guidance(config: Config) -> None:

@@ -8,11 +8,13 @@ from dreamportrait.core import settings
 from dreamportrait.core.processes import is_first_process
 from dreamportrait.core.settings import ConfigError, Problem, concerns
 from dreamportrait.data.dataset import make_pictures
+from dreamportrait.eg3d.discriminator import DualDiscriminator
 from dreamportrait.eg3d.folder import load_eg3d_config
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.callbacks import make_callbacks
 from dreamportrait.systems.dreamportrait.config import Config, batch_problems
 from dreamportrait.systems.dreamportrait.folder import TextSource, save_portrait
+from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.preflight import check_pictures, missing
 from dreamportrait.systems.dreamportrait.prior import FOLDER as PRIOR
 from dreamportrait.systems.dreamportrait.prior import fit_prior
@@ -75,6 +77,8 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
     if config.prior is not None and made.checkpoint is None:
         load = partial(load_clip, config.text.clip, config.run.offline, device)
         fit_prior(config.prior, portrait, pictures, text, load, config.folder / PRIOR, config.run.seed)
+        if is_first_process():
+            save(config, config.folder / PRIOR / run_folder.RESULT, portrait, None)
     prompts = list(config.samples.prompts)
     metrics = build.make_metrics(config, pictures, text, portrait, device)
     callbacks = make_callbacks(config, text.encode(prompts) if prompts else None, metrics)
@@ -85,15 +89,20 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
 
 
 def save_result(config: Config, module: DreamPortraitModule) -> Path:
-    """Save the running average in the run's folder, in the format of load_portrait. Return the folder written."""
+    """Save the running average in the run's folder. Return the folder written."""
     folder = config.folder / run_folder.RESULT
+    save(config, folder, module.averaged, module.critic.discriminator)
+    return folder
+
+
+def save(config: Config, folder: Path, generator: PortraitGenerator, discriminator: DualDiscriminator | None) -> None:
+    """Save networks of the run in the format of load_portrait."""
     save_portrait(
         folder,
-        module.averaged,
-        module.critic.discriminator,
+        generator,
+        discriminator,
         TextSource(config.text.clip),
         licence=load_eg3d_config(build.pretrained_folder(config.model.pretrained)).licence,
         pretrained=config.model.pretrained,
         overwrite=True,
     )
-    return folder

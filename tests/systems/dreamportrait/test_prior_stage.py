@@ -14,11 +14,12 @@ from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 from dreamportrait.systems.dreamportrait.config import contradictions, load_config
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
+from dreamportrait.systems.dreamportrait.preflight import missing
 from dreamportrait.systems.dreamportrait.prior import fit_prior
 from dreamportrait.text.loading import load_clip, load_text_encoder
 from dreamportrait.weights.registry import locate
 
-SMALL = {"faces": 24, "captions": 2, "answers": 40, "batch": 8, "steps": 2}
+SMALL = {"faces": 130, "captions": 2, "answers": 40, "batch": 8, "steps": 2}
 SMALL |= {"inverter_steps": 3, "flow_steps": 3, "one_pass_steps": 3}
 MINI = Path(__file__).parents[3] / "configs" / "dreamportrait" / "mini.yaml"
 STAGES = ["model.conditioning.mapper_blocks=2", "stages=[{name: speak, prior: {}}, {name: adapt, images: 16}]"]
@@ -108,6 +109,12 @@ def test_contradictions_are_named(change: str, keys: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(MINI, [*STAGES, change])
     assert keys in str(error.value)
+
+
+def test_too_few_faces_are_refused_before_anything_starts() -> None:
+    config = load_config(MINI, [*STAGES, "stages.0.prior.faces=50"])
+    assert [problem.keys for problem in missing(config)] == [("stages.0.prior.faces",)]
+    assert not missing(load_config(MINI, STAGES))
 
 
 def test_a_prior_stage_counts_no_images() -> None:
