@@ -2,6 +2,7 @@
 
     config.json      `scores` or `accuracy`: numbers, nested by kind
     scores.json      further scores, measured later (optional)
+    probe.json       what linear probes find in a CLIP (optional)
     training.json    `stages`: stage, command, seconds, hardware, code_version
     sheet.png        a picture of samples (optional); it is compressed
 
@@ -21,17 +22,22 @@ from dreamportrait.weights.seals import seal
 
 LICENCE = "Apache-2.0"
 TRAINING, SCORES, SHEET, CARD = "training.json", "scores.json", "sheet.png", "README.md"
+PROBE = "probe.json"
 TOTAL_BYTES, SHEET_BYTES = 16_000_000, 600_000
 
 _CLIP = """Trained from scratch with CLIP's contrastive loss, on rendered faces with new captions at every step.
 Pictures are shifted and mirrored, get noise, and some are blurred. The features before the last text block, which
 condition the generators, are trained with the same loss. Words that captions never use are zero vectors."""
 
+_FURTHER = """Then it was trained with captions that are false in one attribute, and with captions that say what is
+absent ("without glasses"). At last the text tower alone learnt that a linear layer can read everything that is said,
+and what is denied, from its features at the end of text."""
+
 TEXTS = {
     "clip-a": (
         "A small CLIP that conditions the generators of the miniature world.",
         'model, tokenizer = from_pretrained("mini/clip-a")  # open_clip classes',
-        f"{_CLIP} The image encoder is a ResNet.",
+        f"{_CLIP} The image encoder is a ResNet.\n\n{_FURTHER}",
     ),
     "clip-b": (
         "A small CLIP that measures scores. Its architecture and seed differ from mini/clip-a; it trains no model.",
@@ -48,10 +54,10 @@ images; one prompt in ten is empty. The stored weights are running averages of t
     "eg3d": (
         "A small EG3D for faces of 64 x 64 pixels: a tri-plane generator and a dual discriminator.",
         'generator, discriminator = from_pretrained("mini/eg3d")',
-        """Trained in three stages. Stage 1 trains the generator by regression on rendered views with known depth, from
-attributes instead of noise. Stage 2 trains only the mapping network, by regression from noise to the w of stage 1.
-Stage 3 first trains only the discriminator, then both networks adversarially, with a low learning rate for the
-generator.""",
+        """Trained in four stages. Stage 1 trains the generator by regression on rendered views with known depth, from
+attributes instead of noise. Stage 2 continues it along few rays, half of them where a small attribute (lips, an
+earring) shows. Stage 3 trains only the mapping network, by regression from noise to the w of these stages. Stage 4
+trains the discriminator, then both networks adversarially, with a low learning rate for the generator.""",
     ),
     "oracle": (
         "A classifier that reads the attributes of a face of the miniature world from its picture, for evaluation.",
@@ -135,6 +141,8 @@ def _scores(folder: Path) -> list[tuple[str, ...]]:
         found["accuracy"] = config["accuracy"]
     if (folder / SCORES).exists():
         found |= _json(folder / SCORES)
+    if (folder / PROBE).exists():
+        found["R^2 of a linear probe"] = _json(folder / PROBE)
     return [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in _flat(found)]
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs" / "dreamportrait"
-CONFIG, LONGER, TRAIN = CONFIGS / "mini.yaml", CONFIGS / "mini_long.yaml", ROOT / "train.py"
+CONFIG, LONGER, TRAIN = CONFIGS / "mini_speak.yaml", CONFIGS / "mini_long.yaml", ROOT / "train.py"
 # glibc settings: keep freed memory for reuse instead of returning it to the system and requesting it again.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"}
 # Seconds per unit of work on the machine where the demo was timed, with two cores, and the seconds that this machine
@@ -66,7 +66,7 @@ class Column(NamedTuple):
     "path",
     type=click.Path(path_type=Path),
     default=CONFIG,
-    help="Default: configs/dreamportrait/mini.yaml.",
+    help="Default: configs/dreamportrait/mini_speak.yaml.",
 )
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, as for train.py.")
 def main(path: Path, changes: tuple[str, ...]) -> None:

@@ -47,6 +47,7 @@ def table(reports: Reports) -> str:
         "prompt diversity": ("not near 0", lambda s: f"{s['prompt_diversity']['features']:.4f}"),
     }
     if first["scores"]["oracle"] is not None:
+        lines["all said is shown"] = ("higher", lambda s: f"{100 * s['oracle']['complete']:.1f} %")
         lines["said and shown"] = ("higher", lambda s: f"{100 * s['oracle']['share']:.1f} %")
     rows = [
         [name, *(show(each["scores"]) for each in reports.values()), better] for name, (better, show) in lines.items()

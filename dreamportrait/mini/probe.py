@@ -8,7 +8,6 @@ there. The same is measured for CLIP's embeddings of pictures.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -23,9 +22,10 @@ from dreamportrait.miniworld.attributes import ATTRIBUTES, read_code, sample_cod
 from dreamportrait.miniworld.captions import Told, told
 from dreamportrait.miniworld.grammar import ABSENT
 from dreamportrait.miniworld.world import load
+from dreamportrait.text import compact_clip
 from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.encoder import TextEncoder
-from dreamportrait.text.loading import load_clip
+from dreamportrait.text.loading import Clip, load_clip
 
 CAPTIONS, FACES, SEED = 8000, 2000, 9
 RIDGE = 1e-3  # relative to the mean variance of the features
@@ -33,9 +33,8 @@ NAME = "probe.json"
 
 
 @torch.no_grad()
-def probe(source: str) -> dict[str, dict[str, float]]:
+def probe(clip: Clip) -> dict[str, dict[str, float]]:
     """Return R^2 of linear probes by attribute: from end-of-text features, and from embeddings of pictures."""
-    clip = load_clip(source)
     encoder, scorer = TextEncoder(clip.model, clip.tokenizer), ClipScorer(clip.model, clip.tokenizer)
     rng = np.random.Generator(np.random.PCG64(SEED))
     said = [told(read_code(z)[0], rng, deny=0.25) for z in sample_codes(CAPTIONS, SEED)]
@@ -72,18 +71,17 @@ def explained(features: Tensor, classes: Tensor) -> float:  # [N, C], [N], HIDDE
     return round(float(1 - rest), 3)
 
 
-def write(folder: Path, source: str) -> dict[str, Any]:
-    """Probe a model and write the result into its folder."""
-    found = probe(source)
+def write(folder: Path) -> None:
+    """Probe the CLIP in a folder and write the result into the folder."""
+    found = probe(Clip(compact_clip.load(folder), compact_clip.tokenizer()))
     write_text(folder / NAME, json.dumps(found, indent=2) + "\n")
-    return found
 
 
 @click.command(help=__doc__)
 @click.argument("source")
 def main(source: str) -> None:
     with one_message():
-        for kind, scores in probe(source).items():
+        for kind, scores in probe(load_clip(source)).items():
             click.echo(kind + ": " + ", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
 
 

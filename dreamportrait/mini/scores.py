@@ -14,6 +14,7 @@ from torch import Tensor
 from dreamportrait.eg3d.folder import load_generator
 from dreamportrait.geometry.images import as_saved, from_bytes
 from dreamportrait.metrics.sharpness import RealPatches, sharpness
+from dreamportrait.mini import probe
 from dreamportrait.mini.diffusion import evaluation as diffusion_scores
 from dreamportrait.mini.diffusion.folder import load_diffusion
 from dreamportrait.mini.eg3d import evaluation as eg3d_scores
@@ -30,11 +31,15 @@ SHOWN = 12  # samples in a sheet
 
 
 def write(out: Path, test: World, others: World) -> None:
-    """Measure OUT/diffusion and OUT/eg3d with OUT/clip-b. CLIPs and the oracle were scored after their training.
+    """Measure OUT/diffusion and OUT/eg3d with OUT/clip-b, and probe both CLIPs.
+
+    Retrieval by the CLIPs and the oracle's accuracy were measured after their training.
 
     others: faces that are not in `test`, as a yardstick.
     """
     torch.manual_seed(0)
+    for name in ("clip-a", "clip-b"):
+        probe.write(out / name)
     judge = ClipScorer(compact_clip.load(out / "clip-b"), compact_clip.tokenizer())
     encoder = TextEncoder(compact_clip.load(out / "clip-a"), compact_clip.tokenizer())
     unet, vae, scheduler = load_diffusion(out / "diffusion")

@@ -77,10 +77,19 @@ def load(split: str, count: int, cache: Path | None = None, workers: int | None 
         raise ValueError(f"split={split!r}: must be one of {', '.join(SEEDS)}")
     if count < 1:
         raise ValueError(f"count={count}: must be at least 1")
-    folder = (cache or default_cache()) / f"{split}-{count}-{fingerprint()}"
-    if not folder.exists():
+    place = cache or default_cache()
+    folder = _rendered_before(place, split, count)
+    if folder is None:
+        folder = place / f"{split}-{count}-{fingerprint()}"
         _render_set(split, count, folder, workers or os.cpu_count() or 1)
-    return World(split, *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+    return World(split, *(np.load(folder / f"{name}.npy", mmap_mode="r")[:count] for name in _ARRAYS))
+
+
+def _rendered_before(place: Path, split: str, count: int) -> Path | None:
+    """Return the smallest rendered set that holds at least `count` faces of a split. None = there is none."""
+    found = [path for path in place.glob(f"{split}-*-{fingerprint()}") if path.name.split("-")[1].isdigit()]
+    large = [path for path in found if int(path.name.split("-")[1]) >= count]
+    return min(large, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def default_cache() -> Path:

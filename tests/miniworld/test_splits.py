@@ -31,3 +31,18 @@ def test_the_fingerprint_does_not_know_later_splits(monkeypatch: pytest.MonkeyPa
     assert world.fingerprint() == hashlib.sha256(b"".join([*sources, constants])).hexdigest()[:12]
     monkeypatch.setitem(world.SEEDS, "validation", 9)
     assert world.fingerprint() == hashlib.sha256(b"".join([*sources, constants])).hexdigest()[:12]
+
+
+def test_a_larger_set_that_was_rendered_before_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = world.load("test", 5, tmp_path, workers=1)
+
+    def never(*_: object) -> None:
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(world, "_render_set", never)
+    part = world.load("test", 3, tmp_path)
+    assert len(part) == 3 and (part.images == whole.images[:3]).all() and (part.codes == whole.codes[:3]).all()
+    with pytest.raises(AssertionError, match="rendered again"):
+        world.load("test", 6, tmp_path)
+    with pytest.raises(AssertionError, match="rendered again"):
+        world.load("validation", 3, tmp_path)

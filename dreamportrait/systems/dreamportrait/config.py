@@ -83,7 +83,7 @@ class Samples(Section):
 class Measure(Section):
     """Scores taken every trainer.measure_every_images, by the code of `dreamportrait evaluate`."""
 
-    data: Text | None = None  # as --dataset there. None = miniworld:test for kind miniworld, else the training pictures
+    data: Text | None = None  # as --dataset there. None = miniworld:validation, or the pictures of kind folder
     count: Annotated[int, Field(ge=2)] = 500  # samples, each for its own caption
     num_candidates: Annotated[int, Field(ge=2)] = 100
     clip: Text | None = None  # the CLIP that judges. None = the default for the data

@@ -144,4 +144,12 @@ def load_portrait_config(folder: str | Path) -> PortraitConfig:
             f"{path} describes a plain generator, which has no text conditioning; load it with load_generator, "
             "add text with PortraitGenerator.equip and train it"
         )
-    return from_dict(PortraitConfig, values, str(path))
+    return from_dict(PortraitConfig, _with_newer_settings(values), str(path))
+
+
+def _with_newer_settings(values: Any) -> Any:
+    """Add settings that folders of earlier versions lack, with the values that mean the former behaviour."""
+    if not isinstance(values, dict) or not isinstance(values.get("conditioning"), dict):
+        return values
+    former = {"mapper_blocks": 0, "mapper_width": ConditioningConfig.mapper_width}
+    return values | {"conditioning": former | values["conditioning"]}
