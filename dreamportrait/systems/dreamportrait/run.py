@@ -73,12 +73,12 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
     portrait, critic = build.make_networks(config, build.text_width(config))
     if is_first_process():
         run_folder.record_start(config, command, made.checkpoint)
-    module = DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
     if config.prior is not None and made.checkpoint is None:
         load = partial(load_clip, config.text.clip, config.run.offline, device)
         fit_prior(config.prior, portrait, pictures, text, load, config.folder / PRIOR, config.run.seed)
         if is_first_process():
             save(config, config.folder / PRIOR / run_folder.RESULT, portrait, None)
+    module = DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
     prompts = list(config.samples.prompts)
     metrics = build.make_metrics(config, pictures, text, portrait, device)
     callbacks = make_callbacks(config, text.encode(prompts) if prompts else None, metrics)
