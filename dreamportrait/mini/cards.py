@@ -3,7 +3,7 @@
     config.json      `scores` or `accuracy`: numbers, nested by kind
     scores.json      further scores, measured later (optional)
     probe.json       what linear probes find in a CLIP (optional)
-    training.json    `stages`: stage, command, seconds, hardware, code_version
+    training.json    `stages`: stage, command, seconds, hardware, code_version; `note`: a remark (optional)
     sheet.png        a picture of samples (optional); it is compressed
 
 After the card is written, the folder is sealed and must not change any more.
@@ -104,6 +104,7 @@ def card(folder: Path, name: str) -> str:
         recipe,
         "`make mini-weights` trains all models. This folder is the result of these stages:",
         _table(("command", "time", "hardware"), _stages(folder)),
+        *_notes(folder),
         "## Scores",
         _table(("score", "value"), _scores(folder)),
     ]
@@ -158,6 +159,12 @@ def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 def _stages(folder: Path) -> list[tuple[str, ...]]:
     stages = _json(folder / TRAINING)["stages"]
     return [(f"`{s['command']}`", f"{s['seconds'] / 60:.0f} min", s["hardware"]) for s in stages]
+
+
+def _notes(folder: Path) -> list[str]:
+    """Return what the table of stages does not say: how the shipped weights differ from its commands."""
+    note = _json(folder / TRAINING).get("note")
+    return [] if note is None else [str(note)]
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -79,7 +79,7 @@ def main(path: Path, changes: tuple[str, ...]) -> None:
         from dreamportrait.systems.dreamportrait import build
         from dreamportrait.systems.dreamportrait.run import plan
 
-        changes = (f"trainer.devices={min(2, count_cores())}", *changes)
+        changes = (f"trainer.devices={devices(path, changes)}", *changes)
         made = plan(path, changes, resume="auto", look_only=True)
         if made.problems:
             raise ConfigError(str(path), made.problems)
@@ -191,6 +191,15 @@ def ended_with_us(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Po
         if process.poll() is None:
             process.terminate()
             process.wait()
+
+
+def devices(path: Path, changes: tuple[str, ...]) -> int:
+    """Return the number of processes: two that share the cores, or one if no stage trains on images."""
+    from dreamportrait.core import settings
+    from dreamportrait.systems.dreamportrait.config import Config
+
+    config, _ = settings.read(Config, path, changes)  # its problems are reported later
+    return min(2, count_cores()) if config is not None and config.total_images else 1
 
 
 def count_cores() -> int:

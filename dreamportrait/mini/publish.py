@@ -114,8 +114,8 @@ def card(count: str, measured: Measured) -> str:
     use += 'pipe = DreamPortraitPipeline.from_pretrained("mini")'
     parts = [
         "# mini",
-        "Text to 3D heads of the miniature world: mini/eg3d, conditioned by mini/clip-a and trained with guidance "
-        "from mini/diffusion.",
+        "Text to 3D heads of the miniature world: mini/eg3d, whose mapper holds a text prior in W and hears "
+        "mini/clip-a.",
         count,
         f"```python\n{use}\n```",
         "## Recipe",

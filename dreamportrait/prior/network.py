@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+LIMIT = 5.0  # standard deviations
+
+
 class ConditionedNet(nn.Module):
     """Input layer, residual blocks, output layer. The output is zero at initialisation."""
 
@@ -43,7 +46,11 @@ class Block(nn.Module):
 
 
 class Standard(nn.Module):
-    """Standardise features with the mean and the standard deviation of a sample."""
+    """Standardise features with the mean and the standard deviation of a sample, and limit what lies far outside.
+
+    Some features of a picture tower are zero in nearly every picture. Divided by their tiny deviation, they would be
+    thousands in the others.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -56,7 +63,8 @@ class Standard(nn.Module):
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:  # [N, size]
         self.mean.copy_(x.mean(0))
-        self.deviation.copy_(x.std(0).clamp(min=1e-4 * float(x.std())))
+        deviation = x.std(0)
+        self.deviation.copy_(deviation.clamp(min=max(0.1 * float(deviation.median()), 1e-6)))
 
     def forward(self, x: Tensor) -> Tensor:  # [N, size] -> [N, size]
-        return (x - self.mean) / self.deviation
+        return ((x - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)
