@@ -41,15 +41,15 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000"}
 # Seconds per unit of work on the machine where the demo was timed, with two cores, and the seconds that this machine
 # needed for the work of pace(). On another machine, the times are scaled by its own seconds for that work.
 SECONDS = {
-    "face": 0.02,  # rendered by the generator
-    "picture": 0.004,  # of the data set, inverted
-    "caption": 0.002,
-    "answer": 0.0005,  # of the prior, per step of its flow
-    "step": 0.15,  # of the three trainings of the prior
-    "image": 0.083 / 2,  # trained adversarially
-    "sample": 0.12,  # measured
+    "face": 0.025,  # rendered by the generator
+    "picture": 0.001,  # of the data set, inverted
+    "caption": 0.0008,
+    "answer": 0.0001,  # of the prior, per step of its flow
+    "step": 0.055,  # of the three trainings of the prior
+    "image": 0.042,  # trained adversarially
+    "sample": 0.14,  # measured
 }
-PACE = 0.5
+PACE = 2.0
 
 
 class Column(NamedTuple):

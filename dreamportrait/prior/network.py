@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 LIMIT = 5.0  # standard deviations
 
 
