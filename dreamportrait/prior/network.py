@@ -28,8 +28,10 @@ class ConditionedNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two layers around which the input passes unchanged. The condition shifts, scales and gates; the gate is closed
-    at initialisation."""
+    """Two layers around which the input passes unchanged. The condition shifts, scales and gates.
+
+    The gate is closed at initialisation.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -56,6 +56,7 @@ def fit_prior(
     load_clip: Callable[[], Clip],  # its picture tower reads pictures
     folder: Path,
     seed: int,
+    device: torch.device | str = "cpu",  # renders and reads pictures; the generator returns to the CPU
 ) -> None:
     """Fit the prior of a frozen generator, or read it from the folder, and fill the generator's mapper."""
     mapper, path = portrait.mapper, folder / MAPPER
@@ -63,7 +64,9 @@ def fit_prior(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         if not path.exists():
+            portrait.generator.to(device)
             _Fitting(settings, portrait, pictures, text, load_clip(), folder, seed).run()
+            portrait.generator.to("cpu")
             stored(path, mapper.state_dict)
     mapper.load_state_dict(load_file(path))
 

@@ -75,7 +75,7 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
         run_folder.record_start(config, command, made.checkpoint)
     if config.prior is not None and made.checkpoint is None:
         load = partial(load_clip, config.text.clip, config.run.offline, device)
-        fit_prior(config.prior, portrait, pictures, text, load, config.folder / PRIOR, config.run.seed)
+        fit_prior(config.prior, portrait, pictures, text, load, config.folder / PRIOR, config.run.seed, device)
         if is_first_process():
             save(config, config.folder / PRIOR / run_folder.RESULT, portrait, None)
     module = DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
