@@ -146,7 +146,7 @@ def test_two_processes(sources, cache, tmp_path) -> None:
 def test_refused_before_training(sources, cache, tmp_path, change, message) -> None:
     result = show(sources, tmp_path / "runs", change)
     assert result.exit_code == 1 and message in result.output, result.output
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs" / "test").exists()
 
 
 def test_another_configuration_is_no_continuation(shown, sources) -> None:

@@ -50,14 +50,15 @@ EVERYTHING = [*STAGES, "cards"]
 
 def test_stages_call_what_there_is(places, monkeypatch):
     """Run the real stages. Stand-ins replace the trainings and check the real signatures."""
-    from dreamportrait.mini import clip_training, oracle
+    from dreamportrait.mini import clip_hard, clip_said, clip_training, oracle
     from dreamportrait.mini.diffusion import unet, vae
     from dreamportrait.mini.eg3d import stages
     from dreamportrait.text import compact_clip, encoder
 
     given = {}
     targets = [(clip_training, "train"), (oracle, "train"), (vae, "train_vae"), (unet, "train_unet")]
-    targets += [(stages, f"train_{name}") for name in ("warm", "mapping", "gan")]
+    targets += [(clip_hard, "train"), (clip_said, "train")]
+    targets += [(stages, f"train_{name}") for name in ("warm", "details", "mapping", "gan")]
     for module, name in targets:
         real = getattr(module, name)
         given[f"{module.__name__.split('.')[-1]}.{name}"] = stand_in = create_autospec(real)
@@ -114,10 +115,10 @@ def test_a_stopped_stage_runs_again_and_its_time_adds_up(places, ran, monkeypatc
 
 def test_a_stage_without_what_it_needs(places, ran):
     run_stages(["vae"], places)
-    with pytest.raises(WeightsError, match="stage unet needs clip-a, not done in .*work; run clip-a first"):
+    with pytest.raises(WeightsError, match="stage unet needs clip-a-said, not done in .*work; run clip-a-said first"):
         run_stages(["unet"], places)
-    run_stages(["clip-a", "unet"], places)
-    assert ran == ["vae", "clip-a", "unet"]
+    run_stages(["clip-a", "clip-a-hard", "clip-a-said", "unet"], places)
+    assert ran == ["vae", "clip-a", "clip-a-hard", "clip-a-said", "unet"]
 
 
 def test_folders_of_others_are_left_alone(places, ran):
@@ -165,7 +166,7 @@ def test_estimates(monkeypatch):
         monkeypatch.setitem(STAGES, name, replace(stage, cpu=20, gpu=3))
     lines = train.estimates().splitlines()
     assert lines[1] == "world          20 min      3 min"
-    assert lines[-1] == "all           180 min     27 min"
+    assert lines[-1] == "all           240 min     36 min"
 
 
 # Cards.

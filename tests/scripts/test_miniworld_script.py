@@ -85,7 +85,10 @@ def test_existing_output(script, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--split", "validation", "--count", "3"), "'validation' is not one of 'train', 'test', 'combinations'"),
+        (
+            ("--split", "holiday", "--count", "3"),
+            "'holiday' is not one of 'train', 'validation', 'test'",
+        ),
         (("--split", "train", "--count", "0"), "'--count': 0 is not in the range x>=1"),
         (("--split", "train", "--count", "-4"), "'--count': -4 is not in the range x>=1"),
         (("--split", "train", "--count", "many"), "'--count': 'many' is not a valid integer"),

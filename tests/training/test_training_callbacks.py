@@ -285,7 +285,7 @@ def test_collapse_is_noticed(tmp_path, caplog):
     text = encode(PROMPTS[:2])
     made = module(c)
 
-    def collapsed(z, camera, asked, truncation_psi=1.0):
+    def collapsed(z, camera, asked, truncation_psi=1.0, **_):
         if torch.equal(asked.eot[0], text.eot[1]):
             z = z[:1].expand_as(z)
         return type(made.averaged).map(made.averaged, z, camera, asked, truncation_psi)

@@ -15,6 +15,7 @@ Every step is stored in RUN/prior/ and skipped if it is there, so that a stopped
 one result: the first one computes it, the others wait.
 """
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ FOLDER, MAPPER = "prior", "mapper.safetensors"
 # Prompts that say nothing. The mapper learns to leave w as it is.
 SILENT = ("", "a face", "a person", "a photo of a person", "portrait of a person", "a 3D head of a person")
 _CAPTIONS = 512  # encoded at once
+FAR = 1.5  # distance from the mean, relative to the generator's own w, that is warned of
+_log = logging.getLogger(__name__)
 
 
 def fit_prior(
@@ -179,6 +182,7 @@ class _Fitting:
         place = self.folder / "one-pass"
         net, error = fit_one_pass(mapper.net, heard, place, steps=s.one_pass_steps, batch=s.batch, seed=self.seed)
         mapper.net.load_state_dict(net.state_dict())
+        _check_range(known)
         print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
 
     @torch.no_grad()
@@ -198,6 +202,17 @@ class _Fitting:
                 report=report,
             )
         return vars(found)
+
+
+def _check_range(known: Answers) -> None:
+    """Warn if the prior's w are much further from the mean than the generator's own."""
+    own, ends = (float(x.square().mean().sqrt()) for x in (known.start, known.end))
+    if ends > FAR * own:
+        _log.warning(
+            "the prior's w lie %.1f times as far from the mean as the generator's own, so its faces may break; "
+            "lower stages.0.prior.scale, or give the flow more pairs",
+            ends / own,
+        )
 
 
 def _pairs(tensors: dict[str, Tensor]) -> Pairs:

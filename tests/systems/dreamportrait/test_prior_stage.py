@@ -9,6 +9,7 @@ from torch import Tensor
 from dreamportrait.core.config import Prior, Stage
 from dreamportrait.data.dataset import WorldPictures
 from dreamportrait.eg3d.folder import load_generator
+from dreamportrait.prior.fitting import Answers
 from dreamportrait.systems.dreamportrait import build, prior
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 from dreamportrait.systems.dreamportrait.config import contradictions, load_config
@@ -79,6 +80,14 @@ def test_the_stage_fills_the_mapper_and_continues(pictures: WorldPictures, tmp_p
     third = fitted(portrait(), pictures, tmp_path, pairing=pairing)
     assert torch.equal(third(w, eot), mapper(w, eot))
     assert (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns == renders
+
+
+def test_a_prior_that_leaves_the_generator_s_range_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    x, text = torch.ones(4, 3), torch.zeros(4, 2)
+    prior._check_range(Answers(x, text, 1.4 * x))
+    assert not caplog.records
+    prior._check_range(Answers(x, text, 2 * x))
+    assert "2.0 times as far from the mean" in caplog.text and "lower stages.0.prior.scale" in caplog.text
 
 
 def test_captions_are_repeated_if_a_picture_has_too_few() -> None:
