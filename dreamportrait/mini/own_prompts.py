@@ -21,70 +21,39 @@ from dreamportrait.miniworld.captions import agrees
 from dreamportrait.systems.dreamportrait.subject import load_subject
 from dreamportrait.weights.registry import locate
 
-# Prompts, and what the miniature world calls that which they state.
+# Prompts, and what they state in the names of the miniature world's attributes.
+_FACTS = {
+    "a woman with red hair and sunglasses": "gender=woman hair_color=red eyewear=sunglasses",
+    "an old man with a gray beard": "gender=man age=old hair_color=gray facial_hair=beard",
+    "a bald man with glasses": "gender=man hair_style=bald eyewear=glasses",
+    "a young woman with curly black hair": "gender=woman age=young hair_style=curly hair_color=black",
+    "a man in a blue cap": "gender=man hat=cap hat_color=blue",
+    "a woman with a red beanie": "gender=woman hat=beanie hat_color=red",
+    "a dark skinned man with a moustache": "gender=man skin=dark facial_hair=moustache",
+    "a pale woman with blond hair": "gender=woman skin=pale hair_color=blond",
+    "a man with a goatee and a purple shirt": "gender=man facial_hair=goatee clothes=purple",
+    "a smiling woman with long brown hair": "gender=woman expression=smile hair_style=long hair_color=brown",
+    "a surprised man with short hair": "gender=man expression=surprised hair_style=short",
+    "a woman with pink hair in a bun": "gender=woman hair_color=pink hair_style=bun",
+    "a woman with red lipstick and gold earrings": "gender=woman lipstick=red earrings=gold",
+    "an elderly lady with glasses": "gender=woman age=old eyewear=glasses",
+    "a serious man with blue hair": "gender=man expression=neutral hair_color=blue",
+    "a happy bald man with a black beard": (
+        "gender=man expression=smile hair_style=bald hair_color=black facial_hair=beard"
+    ),
+    "a man wearing a wide yellow hat and a white shirt": "gender=man hat=wide hat_color=yellow clothes=white",
+    "a woman in a green top on a pink background": "gender=woman clothes=green background=pink",
+    "a man with brown skin and sunglasses": "gender=man skin=brown eyewear=sunglasses",
+    "a young man with a red cap and a moustache": "gender=man age=young hat=cap hat_color=red facial_hair=moustache",
+    "a blonde woman with green eyes": "gender=woman hair_color=blond eye_color=green",
+    "a woman without a hat, with short gray hair": "gender=woman hat=none hair_style=short hair_color=gray",
+    "a man without glasses, in an orange sweater": "gender=man eyewear=none clothes=orange",
+    "a tanned lady with a purple beanie and earrings": (
+        "gender=woman skin=tan hat=beanie hat_color=purple earrings=gold"
+    ),
+}
 PROMPTS: dict[str, Attributes] = {
-    "a woman with red hair and sunglasses": {"gender": "woman", "hair_color": "red", "eyewear": "sunglasses"},
-    "an old man with a gray beard": {"gender": "man", "age": "old", "hair_color": "gray", "facial_hair": "beard"},
-    "a bald man with glasses": {"gender": "man", "hair_style": "bald", "eyewear": "glasses"},
-    "a young woman with curly black hair": {
-        "gender": "woman",
-        "age": "young",
-        "hair_style": "curly",
-        "hair_color": "black",
-    },
-    "a man in a blue cap": {"gender": "man", "hat": "cap", "hat_color": "blue"},
-    "a woman with a red beanie": {"gender": "woman", "hat": "beanie", "hat_color": "red"},
-    "a dark skinned man with a moustache": {"gender": "man", "skin": "dark", "facial_hair": "moustache"},
-    "a pale woman with blond hair": {"gender": "woman", "skin": "pale", "hair_color": "blond"},
-    "a man with a goatee and a purple shirt": {"gender": "man", "facial_hair": "goatee", "clothes": "purple"},
-    "a smiling woman with long brown hair": {
-        "gender": "woman",
-        "expression": "smile",
-        "hair_style": "long",
-        "hair_color": "brown",
-    },
-    "a surprised man with short hair": {"gender": "man", "expression": "surprised", "hair_style": "short"},
-    "a woman with pink hair in a bun": {"gender": "woman", "hair_color": "pink", "hair_style": "bun"},
-    "a woman with red lipstick and gold earrings": {"gender": "woman", "lipstick": "red", "earrings": "gold"},
-    "an elderly lady with glasses": {"gender": "woman", "age": "old", "eyewear": "glasses"},
-    "a serious man with blue hair": {"gender": "man", "expression": "neutral", "hair_color": "blue"},
-    "a happy bald man with a black beard": {
-        "gender": "man",
-        "expression": "smile",
-        "hair_style": "bald",
-        "hair_color": "black",
-        "facial_hair": "beard",
-    },
-    "a man wearing a wide yellow hat and a white shirt": {
-        "gender": "man",
-        "hat": "wide",
-        "hat_color": "yellow",
-        "clothes": "white",
-    },
-    "a woman in a green top on a pink background": {"gender": "woman", "clothes": "green", "background": "pink"},
-    "a man with brown skin and sunglasses": {"gender": "man", "skin": "brown", "eyewear": "sunglasses"},
-    "a young man with a red cap and a moustache": {
-        "gender": "man",
-        "age": "young",
-        "hat": "cap",
-        "hat_color": "red",
-        "facial_hair": "moustache",
-    },
-    "a blonde woman with green eyes": {"gender": "woman", "hair_color": "blond", "eye_color": "green"},
-    "a woman without a hat, with short gray hair": {
-        "gender": "woman",
-        "hat": "none",
-        "hair_style": "short",
-        "hair_color": "gray",
-    },
-    "a man without glasses, in an orange sweater": {"gender": "man", "eyewear": "none", "clothes": "orange"},
-    "a tanned lady with a purple beanie and earrings": {
-        "gender": "woman",
-        "skin": "tan",
-        "hat": "beanie",
-        "hat_color": "purple",
-        "earrings": "gold",
-    },
+    prompt: dict(fact.split("=") for fact in facts.split()) for prompt, facts in _FACTS.items()
 }
 
 

@@ -396,39 +396,3 @@ def test_the_shipped_toy_configuration_names_what_is_replaced():
         "PRETRAINED",
         "CLIP",
     )
-
-
-# A run whose first stage fits a text prior.
-
-PRIOR = "{faces: 40, captions: 2, inverter_steps: 2, flow_steps: 2, answers: 20, one_pass_steps: 2, batch: 8, steps: 2}"
-SPEAK = (
-    "text.clip=mini/clip-a",  # the toy CLIP's picture tower has one stage only
-    "model.conditioning.mapper_blocks=1",
-    "model.conditioning.mapper_width=8",
-)
-
-
-def test_a_prior_alone_is_a_run(sources, tmp_path):
-    alone = (*SPEAK, f"stages=[{{name: speak, prior: {PRIOR}}}]", QUIET)
-    folder = trained(sources, tmp_path, *alone)
-    made, spoken = (load_portrait(folder / name).generator.mapper for name in ("portrait", "prior/portrait"))
-    assert_same(dict(made.state_dict()), dict(spoken.state_dict()))
-    assert made.net.leave.bias.any()
-    written = (folder / "prior/mapper.safetensors").stat().st_mtime_ns
-    trained(sources, tmp_path, *alone)  # the same command again
-    assert (folder / "prior/mapper.safetensors").stat().st_mtime_ns == written
-
-
-def test_stages_after_a_prior_train_on_and_continue_bit_for_bit(sources, tmp_path):
-    later = "{name: adapt, images: 8}, {name: align, images: IMAGES, guidance: true}"
-    stages = f"stages=[{{name: speak, prior: {PRIOR}}}, {later}]"
-    settings = (*SPEAK, "loss.keep_weight=1", QUIET)
-    whole = trained(sources, tmp_path / "whole", *settings, stages.replace("IMAGES", "16"))
-    trained(sources, tmp_path / "parts", *settings, stages.replace("IMAGES", "4"))
-    parts = trained(sources, tmp_path / "parts", *settings, stages.replace("IMAGES", "16"))
-    assert_same_run(whole, parts)
-    state = checkpoint(whole)["state_dict"]
-    assert state["prior.net.leave.bias"].any() and not torch.equal(
-        state["prior.net.leave.bias"], state["generator.mapper.net.leave.bias"]
-    )
-    assert torch.equal(state["prior.flow.net.leave.bias"], state["generator.mapper.flow.net.leave.bias"])

@@ -131,14 +131,14 @@ class PortraitGenerator(nn.Module):
     def portray(
         self,
         z: Tensor,  # [N, z_dim]
-        text: TextFeatures,
+        text: TextFeatures | None,
         truncation_psi: float = 1.0,
         steps: int | None = None,
         scale: float = FLOW_SCALE,
     ) -> Planes:
         """Make a head from each latent and prompt. The frontal camera conditions the identity for all views."""
         device = next(self.parameters()).device
-        features, front = text.to(device), self.config.around([0.0]).to(device).expand(len(z), -1)
+        features, front = text and text.to(device), self.config.around([0.0]).to(device).expand(len(z), -1)
         ws = self.map(z.to(device), front, features, truncation_psi, steps=steps, scale=scale)
         return Planes(self.generator, self.synthesize_planes(ws, features), ws)
 
@@ -222,7 +222,4 @@ class TextTo3D:
 
     def portray_without_text(self, latents: Tensor, truncation: float = 1.0) -> Planes:
         """Make the heads that the same latents give without any text: those of the generator alone."""
-        device = next(self.generator.parameters()).device
-        front = self.config.around([0.0]).to(device).expand(len(latents), -1)
-        ws = self.generator.map(latents.to(device), front, None, truncation)
-        return Planes(self.generator.generator, self.generator.synthesize_planes(ws, None), ws)
+        return self.generator.portray(latents, None, truncation)
