@@ -3,9 +3,13 @@
 import click
 
 from dreamportrait import __version__
+from dreamportrait.cli.mesh import mesh
+from dreamportrait.cli.mix import mix
 from dreamportrait.cli.portraits import sample
 from dreamportrait.cli.scores import evaluate
 from dreamportrait.cli.training import train
+from dreamportrait.cli.verify import verify
+from dreamportrait.cli.video import video
 from dreamportrait.cli.weights import convert
 
 
@@ -15,5 +19,5 @@ def main() -> None:
     """Text-to-3D portraits from a tri-plane GAN."""
 
 
-for command in (sample, train, evaluate, convert):
+for command in (sample, video, mesh, mix, verify, train, evaluate, convert):
     main.add_command(command)

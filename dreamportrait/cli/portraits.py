@@ -1,21 +1,19 @@
 """The command `sample`, which makes portraits."""
 
+import json
 from pathlib import Path
 
 import click
 
+from dreamportrait.cli import options
+from dreamportrait.cli.naming import default_name
 from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import check_target
-from dreamportrait.systems.dreamportrait.names import locate_portrait
 
 
 @click.command()
 @click.argument("prompts", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The sheet to write: .png, .jpg or .webp.")
-@click.option("--model", default="mini", show_default=True, help="mini, or a folder written by training.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the identity, for all PROMPTS."
-)
+@options.out("The sheet to write: .png, .jpg or .webp.", "a .png here, named after the first prompt and the seed")
 @click.option(
     "--views",
     type=click.IntRange(min=1),
@@ -23,40 +21,57 @@ from dreamportrait.systems.dreamportrait.names import locate_portrait
     show_default=True,
     help="Views of each portrait, from left to right.",
 )
-@click.option(
-    "--truncation",
-    type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="Smaller values are closer to the average face, before the text acts.",
-)
 @click.option("--depth", is_flag=True, help="Add depth maps below the views.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
-@click.option("--offline", is_flag=True, help="Never use the network.")
-@click.option("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
+@options.seed
+@options.makes_heads
 def sample(
     prompts: tuple[str, ...],
-    out: Path,
-    model: str,
-    seed: int,
+    out: Path | None,
     views: int,
-    truncation: float,
     depth: bool,
+    seed: int,
+    model: str,
+    truncation: float,
+    strength: float,
     device: str | None,
     offline: bool,
     overwrite: bool,
+    provenance: bool,
+    as_json: bool,
 ) -> None:
     """Make a portrait for each of PROMPTS and draw all portraits on a sheet, each in several views.
 
-    Put each prompt in quotes.
+    Put each prompt in quotes. All portraits have the same seed.
+
+    \b
+    Examples:
+        dreamportrait sample "a woman with red hair"
+        dreamportrait sample "a man" "an old man" --seed 3 --views 7 --out men.png
+        dreamportrait sample "a bald man with sunglasses" --strength 1.3 --json
+        dreamportrait sample "a woman" --model runs/mini/portrait --truncation 0.7
     """
     with one_message():
-        check_target(out, overwrite)  # before anything heavy is imported
-        locate_portrait(model)
-        from dreamportrait.core.machine import find_device
-        from dreamportrait.pipeline import DreamPortraitPipeline
+        check_quotes(prompts)
+        out = out or default_name(prompts[0], seed, ".png")
+        check_target(out, overwrite)
+        options.check_place(out, model)
+        pipe = options.load(model, device, offline)
+        portraits = pipe(prompts, seed, views, truncation=truncation, strength=strength)
+        portraits.save_sheet(out, depth, overwrite, provenance=provenance)
+    if as_json:
+        notes = {prompt: notes for prompt in prompts if (notes := pipe.prompt_notes(prompt))}
+        facts = {"out": str(out), "prompts": prompts, "seed": seed, "views": views, "model": model, "notes": notes}
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(f"wrote {out}: {len(prompts)} x {views} views, seed {seed}")
 
-        pipe = DreamPortraitPipeline.from_pretrained(model, device=find_device(device), offline=offline)
-        portraits = pipe(prompts, seed, views, truncation=truncation)
-        portraits.save_sheet(out, depth, overwrite)
-    click.echo(f"wrote {out}: {len(prompts)} x {views} views, seed {seed}")
+
+def check_quotes(prompts: tuple[str, ...]) -> None:
+    """Raise UsageError if one of several prompts is a single word, because then quotes are missing."""
+    if len(prompts) == 1 or not (single := [prompt for prompt in prompts if prompt and len(prompt.split()) == 1]):
+        return
+    joined = " ".join(prompts)
+    raise click.UsageError(
+        f"{len(prompts)} prompts, some of a single word ({', '.join(single[:5])}): is this one prompt without quotes? "
+        f'Then write "{joined[:100]}". Several prompts need quotes each, and more than one word: "a man" "a woman"'
+    )

@@ -1,9 +1,10 @@
 """Portraits: the prompt, the seed, a head that can be rendered from any side, and the requested views of it."""
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -12,9 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from dreamportrait.eg3d.planes import Planes
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.export.portrait_file import StoredPortrait, read_portrait_file, write_portrait_file
+from dreamportrait.export.provenance import Claim, write_sidecar
 from dreamportrait.export.sheets import Row, depth_to_images, draw_sheet, save_picture
-from dreamportrait.geometry.cameras import Cameras, camera_labels
+from dreamportrait.export.video import Video, save_video
+from dreamportrait.geometry.cameras import Cameras, camera_labels, intrinsics_from_fov
+from dreamportrait.geometry.paths import along
 from dreamportrait.geometry.views import Views
+
+if TYPE_CHECKING:
+    from dreamportrait.export.mesh_files import Mesh
+
+NOBODY = Claim()  # names the program and no model
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,9 +33,10 @@ class Portrait:
     """One head with its prompt, its seed and its requested views."""
 
     prompt: str
-    seed: int | None  # None = drawn from a torch.Generator
+    seed: int | None  # None = drawn from a torch.Generator, or mixed from several
     head: Planes  # tri-planes of one head; can render further views
     views: Views
+    claim: Claim = NOBODY  # what files of it say about their origin
 
     @property
     def planes(self) -> Tensor:  # [3, C, H, W]
@@ -55,23 +67,109 @@ class Portrait:
 
         Right is the viewer's right when facing the head.
         """
-        return self.render(self.head.generator.config.around([yaw], pitch), resolution)
+        return self.render(yaw=yaw, pitch=pitch, resolution=resolution)
 
     def render(
         self,
-        camera: Cameras,  # [25] or [V, 25]
+        cameras: Cameras | None = None,  # [25] or [V, 25], in place of the angles
         resolution: int | None = None,  # of the image before super-resolution. None = the generator's
+        *,
+        yaw: float
+        | list[float]
+        | tuple[float, ...]
+        | None = None,  # degrees to the right of the front; several give several views
+        pitch: float | None = None,  # degrees above
+        fov: float | None = None,  # degrees, diagonal; smaller is closer. None = that of the training pictures
     ) -> Views:
-        """Render a view from each camera."""
-        (views,) = self.head.views(camera_labels(camera), resolution)
+        """Render a view from each camera, or from each yaw."""
+        if cameras is None:
+            labels = self._around(0.0 if yaw is None else yaw, 0.0 if pitch is None else pitch, fov)
+        elif given := [name for name, value in {"yaw": yaw, "pitch": pitch, "fov": fov}.items() if value is not None]:
+            raise ValueError(f"cameras and {', '.join(given)} are given; choose one of them")
+        else:
+            labels = camera_labels(cameras)
+        (views,) = self.head.views(labels, resolution)
         return views
+
+    def _around(
+        self, yaw: float | list[float] | tuple[float, ...], pitch: float, fov: float | None
+    ) -> Tensor:  # [V, 25]
+        angles = yaw if isinstance(yaw, list | tuple) else [yaw]
+        if not angles:
+            raise ValueError("yaw is an empty list; give at least one angle")
+        labels = self.head.generator.config.around(angles, pitch)
+        if fov is not None:
+            labels[:, 16:] = intrinsics_from_fov(fov).flatten()
+        return labels
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Save the head in a .safetensors file that `load` reads, with prompt, seed and the hash of its generator."""
+        stored = StoredPortrait(self.prompt, self.seed, self.planes, self.ws, self.views.cameras)
+        write_portrait_file(path, stored, self.head.generator, overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, generator: TriPlaneGenerator, claim: Claim = NOBODY) -> "Portrait":
+        """Load a portrait that this generator made, and render its views. See also the pipeline's load_portrait."""
+        stored = read_portrait_file(path, generator)
+        device = next(generator.parameters()).device
+        head = Planes(generator, stored.planes[None].to(device), stored.ws[None].to(device))
+        (views,) = head.views(stored.cameras)
+        return cls(stored.prompt, stored.seed, head, views, claim)
 
     def sheet(self, depth: bool = False) -> Image.Image:
         return _sheet([self], depth)
 
-    def save_sheet(self, path: str | Path, depth: bool = False, overwrite: bool = False) -> None:
+    def save_sheet(
+        self, path: str | Path, depth: bool = False, overwrite: bool = False, *, provenance: bool = True
+    ) -> None:
         """Save a picture of the prompt and its views in a row; `depth` adds a row of depth maps."""
-        save_picture(self.sheet(depth), path, overwrite)
+        save_picture(self.sheet(depth), path, overwrite, claim=self.claim if provenance else None)
+
+    def save_video(
+        self,
+        path: str | Path,  # .mp4, .webm or .gif
+        motion: str | Path = "orbit",  # or "ellipse", or a file of camera keys: see geometry/paths.py
+        seconds: float = 4.0,
+        *,
+        fps: int = 30,
+        resolution: int | None = None,
+        progress: bool | None = None,  # None: a bar on terminals only
+        overwrite: bool = False,
+        provenance: bool = True,
+    ) -> Video:
+        """Film the head while the camera moves."""
+        cameras = along(motion, self.head.generator.config, max(1, round(seconds * fps)))
+        claim = self.claim if provenance else None
+        rest: dict[str, Any] = {"fps": fps, "resolution": resolution, "progress": progress, "overwrite": overwrite}
+        return save_video(self.head, path, cameras=cameras, claim=claim, **rest)
+
+    def mesh(self, resolution: int | None = None, texture: bool = True) -> "Mesh":
+        """Return the surface of the head as triangles. See export/mesh.py."""
+        from dreamportrait.export.mesh import extract  # scikit-image takes a while to load
+
+        return extract(self.head, resolution, texture=texture)
+
+    def save_mesh(
+        self,
+        path: str | Path,  # .glb, .ply or .obj
+        resolution: int | None = None,
+        texture: bool = True,  # False: colours at vertices
+        *,
+        overwrite: bool = False,
+        provenance: bool = True,
+    ) -> "Mesh":
+        """Save the surface of the head, and return it."""
+        from dreamportrait.export.mesh_files import check_mesh_target
+
+        path = check_mesh_target(path, overwrite)
+        made = self.mesh(resolution, texture and path.suffix.lower() != ".ply")
+        made.save(path, overwrite, self.claim.extras() if provenance else None)
+        if provenance and path.suffix.lower() != ".glb":
+            write_sidecar(path, self.claim)
+        return made
+
+    def _repr_png_(self) -> bytes:  # notebooks show it
+        return _png(self.sheet())
 
     def __repr__(self) -> str:
         return f"Portrait({self.prompt!r}, seed={self.seed}, {len(self.views.cameras)} views)"
@@ -113,9 +211,15 @@ class Portraits(Sequence[Portrait]):
     def sheet(self, depth: bool = False) -> Image.Image:
         return _sheet(self._portraits, depth)
 
-    def save_sheet(self, path: str | Path, depth: bool = False, overwrite: bool = False) -> None:
+    def save_sheet(
+        self, path: str | Path, depth: bool = False, overwrite: bool = False, *, provenance: bool = True
+    ) -> None:
         """Save a picture with a row for each prompt; `depth` adds a row of depth maps below each."""
-        save_picture(self.sheet(depth), path, overwrite)
+        claim = self._portraits[0].claim if provenance and self._portraits else None
+        save_picture(self.sheet(depth), path, overwrite, claim=claim)
+
+    def _repr_png_(self) -> bytes:  # notebooks show it
+        return _png(self.sheet())
 
     def __repr__(self) -> str:
         return f"Portraits({list(self)})"
@@ -129,3 +233,9 @@ def _sheet(portraits: Sequence[Portrait], depth: bool) -> Image.Image:
         if depth:
             rows.append(Row("", depth_to_images(portrait.depth, near, max(far, near + 1e-6))))
     return draw_sheet(rows)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,5 +1,6 @@
 """Sheets of pictures: rows of portraits with their prompts, plain tables, and atomic writing of picture files."""
 
+import io
 import os
 import secrets
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dreamportrait.core.files import check_target
+from dreamportrait.export.provenance import Claim, mark
 from dreamportrait.geometry.images import to_bytes
 
 SMALLEST = 128  # pixels; smaller pictures are magnified to at least this
@@ -100,14 +102,22 @@ def tiled(rows: Sequence[Tensor]) -> Image.Image:
     return Image.fromarray(np.concatenate(lines))
 
 
-def save_picture(picture: Image.Image, path: str | Path, overwrite: bool = False) -> None:
-    """Write a picture by way of a temporary file, so that the file is either complete or absent."""
+def save_picture(
+    picture: Image.Image, path: str | Path, overwrite: bool = False, *, claim: Claim | None = None
+) -> None:
+    """Write a picture by way of a temporary file, so that the file is either complete or absent.
+
+    claim: what the file says about its origin. None = nothing.
+    """
     path = check_target(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    picture.save(content, Image.registered_extensions()[path.suffix.lower()], optimize=True)
+    data = content.getvalue() if claim is None else mark(content.getvalue(), claim)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         with unfinished.open("wb") as file:
-            picture.save(file, Image.registered_extensions()[path.suffix.lower()], optimize=True)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)

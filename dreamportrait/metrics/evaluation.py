@@ -31,13 +31,13 @@ from dreamportrait.metrics.extractors import (
     default_judge,
     load_extractor,
     load_judge,
-    weights_hash,
 )
 from dreamportrait.metrics.pictures import PictureScores, check_made, evaluate_pictures
 from dreamportrait.metrics.scores import Protocol, Scores, check, evaluate, fitted
 from dreamportrait.metrics.statistics import Fingerprints, RealStatistics, pictures_hash
 from dreamportrait.metrics.subject import Loaded
 from dreamportrait.metrics.world_oracle import make_oracle
+from dreamportrait.weights.hashing import weights_hash
 
 COUNT = 2000  # samples, if the data set has at least this many pictures
 Load = Callable[[str, str, bool, torch.device], Loaded]  # arguments: checkpoint, precision, offline, device

@@ -8,19 +8,19 @@ clip:SOURCE      the image tower of a CLIP, named as in text/loading.py
 mini-clip        short for clip:mini/clip-b
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.data.names import is_world
 from dreamportrait.metrics.inception import load_inception, locate_inception
 from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.loading import load_clip
+from dreamportrait.weights.hashing import weights_hash
 
 MINI_CLIP = "mini/clip-b"
 KNOWN = "inception, inception:FILE, mini-clip or clip:SOURCE"
@@ -78,15 +78,6 @@ def check_extractor(source: str) -> tuple[str, str]:
     if kind == "inception":
         locate_inception(Path(name) if name else None)
     return kind, name
-
-
-def weights_hash(network: nn.Module) -> str:
-    """Return the SHA-256 of the names, types and values of all weights. It does not depend on the file format."""
-    found = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 JUDGE = "ViT-B-32:openai"  # the CLIP that R-Precision was introduced with

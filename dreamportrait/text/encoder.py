@@ -4,6 +4,7 @@ The features are the output of all blocks but the last, after the final normalis
 """
 
 import logging
+import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ from dreamportrait.text.tower import TextTower, at
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer  # type: ignore[import-untyped]
 
+_PUNCTUATION = string.punctuation + string.whitespace
 _log = logging.getLogger(__name__)
 
 
@@ -60,14 +62,39 @@ class TextEncoder:
         mask = torch.arange(tokens.shape[1], device=end.device) <= end[:, None]
         return TextFeatures(words, at(words, end), mask)
 
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Return the words that carry no meaning, because the embedding of one of their tokens is zero.
+
+        Small models have embeddings for the words of their training only. Punctuation is left out.
+        """
+        return [word for word in split_words(prompt) if not self._embedded(word)]
+
+    def cut_note(self, prompt: str) -> str | None:
+        """Return what is to be said about a prompt that is longer than the context. None = it fits."""
+        return cut_note(prompt, self.tokenizer, self.tower.context_length)
+
+    def _embedded(self, word: str) -> bool:
+        table = self.tower.parts.token_embedding.weight
+        rows = table[torch.tensor(self.tokenizer.encode(word), dtype=torch.long, device=table.device)]  # [T, C]
+        return bool((rows != 0).any(1).all())
+
+
+def split_words(prompt: str) -> list[str]:
+    """Return the different words of a prompt without punctuation around them."""
+    return list(dict.fromkeys(word for part in prompt.split() if (word := part.strip(_PUNCTUATION))))
+
+
+def cut_note(prompt: str, tokenizer: "SimpleTokenizer", context_length: int) -> str | None:
+    length, limit = len(tokenizer.encode(prompt)), context_length - 2  # start and end of text
+    return None if length <= limit else f"a prompt of {length} tokens is cut to its first {limit}: {prompt[:60]!r}"
+
 
 def tokenise(prompts: list[str], tokenizer: "SimpleTokenizer", context_length: int) -> Tensor:  # [B, context_length]
     """Turn prompts into tokens. A prompt that is too long is cut at the end, with a warning in the log."""
     if not isinstance(prompts, list) or not prompts:
         raise ValueError(f"prompts={prompts!r}: give a list of at least one text")
     for prompt in prompts:
-        length = len(tokenizer.encode(prompt))
-        if length > context_length - 2:  # start and end of text
-            _log.warning("a prompt of %d tokens is cut to its first %d: %.60r", length, context_length - 2, prompt)
+        if note := cut_note(prompt, tokenizer, context_length):
+            _log.warning(note)
     tokens: Tensor = tokenizer(prompts, context_length=context_length)
     return tokens

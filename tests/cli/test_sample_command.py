@@ -1,5 +1,6 @@
 """Tests of `dreamportrait sample`, on a tiny model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,19 @@ def test_a_gpu_that_is_not_there(model: Path, tmp_path: Path, monkeypatch: pytes
     ("words", "code", "message"),
     [
         ((), 2, "Missing argument 'PROMPTS...'"),
-        (("a man",), 2, "Missing option '--out'"),
+        (("a man", "--out", "OUT/sheet.png", "--strength", 1.6), 2, "'--strength': 1.6 is not in the range"),
+        (("a man", "--out", "OUT/sheet.png", "--smile"), 2, "No such option"),
+        (("x" * 10_000, "--out", "OUT/sheet.png"), 1, "a prompt of 10000 characters"),
+        (
+            ("an", "old", "man", "--out", "OUT/sheet.png"),
+            2,
+            'is this one prompt without quotes? Then write "an old man"',
+        ),
+        (
+            ("an old man", "with", "glasses", "--out", "OUT/sheet.png"),
+            2,
+            "3 prompts, some of a single word (with, glasses)",
+        ),
         (("a man", "--out", "OUT/sheet.png", "--views", 0), 2, "'--views': 0 is not in the range"),
         (("a man", "--out", "OUT/sheet.png", "--seed", -1), 2, "'--seed': -1 is not in the range"),
         (("a man", "--out", "OUT/sheet.png", "--truncation", 1.5), 2, "'--truncation': 1.5 is not in the range"),
@@ -73,3 +86,32 @@ def test_wrong_commands(tmp_path: Path, words: tuple, code: int, message: str) -
     done = sample(*(str(word).replace("OUT", str(tmp_path)) for word in words))
     assert done.exit_code == code and message in done.output and "Traceback" not in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_word_and_quoted_prompts_are_prompts(model: Path, tmp_path: Path) -> None:
+    for number, prompts in enumerate((["man"], ["a man", "an old man"], ["", "a man"])):
+        done = sample(*prompts, "--model", model, "--views", 1, "--out", tmp_path / f"{number}.png")
+        assert done.exit_code == 0, done.output
+
+
+def test_a_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = sample("a man", "--model", "/no/such/model", "--out", tmp_path / "file" / "new" / "sheet.png")
+    assert done.exit_code == 1 and "file is no folder; name another file" in done.output
+
+
+def test_a_sheet_without_a_name_and_json(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = sample("a man", "--model", model, "--seed", 2, "--views", 1, "--strength", 0.5, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == {
+        "out": "a-man-2.png",
+        "prompts": ["a man"],
+        "seed": 2,
+        "views": 1,
+        "model": str(model),
+        "notes": {},
+    }
+    expected = DreamPortraitPipeline.from_pretrained(model)(["a man"], 2, strength=0.5).sheet()
+    assert np.array_equal(read(tmp_path / "a-man-2.png"), np.asarray(expected))
+    assert "--strength" in sample("--help").output and "Examples:" in sample("--help").output

@@ -20,11 +20,11 @@ from dreamportrait.metrics.extractors import (
     default_extractor,
     default_judge,
     load_extractor,
-    weights_hash,
 )
 from dreamportrait.metrics.frechet import Moments
 from dreamportrait.metrics.statistics import Fingerprints, RealStatistics
 from dreamportrait.metrics.world_oracle import make_oracle
+from dreamportrait.weights.hashing import weights_hash
 
 
 @pytest.fixture(scope="module")

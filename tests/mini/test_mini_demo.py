@@ -17,7 +17,7 @@ from tiny_pipeline import write_portrait
 from toy_run import arguments, write_sources
 
 import train
-from dreamportrait.metrics.extractors import weights_hash
+from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.mini import demo, demo_report
 from dreamportrait.mini.demo_report import PROMPTS, SEED, VIEWS
 from dreamportrait.miniworld import world

@@ -9,7 +9,7 @@ from places import ROOT
 from tiny_pipeline import write_portrait
 
 from dreamportrait.core.errors import WeightsError
-from dreamportrait.metrics.extractors import weights_hash
+from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.mini.publish import publish, read_measured
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait

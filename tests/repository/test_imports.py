@@ -11,9 +11,10 @@ SCRIPTS = (
     *("train.py", "datasets/miniworld.py", "datasets/encode_captions.py", "tools/check_cuda.py"),
     *("eval/ablations.py", "eval/efficiency.py", "eval/fid_msc_rp.py"),
     *("-m dreamportrait", "-m dreamportrait sample", "-m dreamportrait evaluate", "-m dreamportrait convert eg3d"),
+    *("-m dreamportrait video", "-m dreamportrait mix", "-m dreamportrait mesh", "-m dreamportrait verify"),
     *("-m dreamportrait.mini.demo", "-m dreamportrait.mini.train", "-m dreamportrait.mini.publish"),
     *("-m dreamportrait.mini.ideal", "-m benchmarks", "-m benchmarks.ops", "-m benchmarks.generator"),
-    *("-m benchmarks.training", "-m benchmarks.sharpness", "-m dreamportrait.mini.ceilings"),
+    *("-m benchmarks.training", "-m benchmarks.mesh", "-m benchmarks.sharpness", "-m dreamportrait.mini.ceilings"),
 )
 
 
@@ -57,6 +58,9 @@ def test_a_portrait_needs_neither_open_clip_nor_the_compiler() -> None:
     [
         ("sample x --out x.png --model nowhere", "no text-to-3D model 'nowhere'"),
         ("sample x --out x.doc", "must end in one of .png"),
+        ("video x --out x.avi", "must end in one of .mp4"),
+        ("video x --path nowhere", "must be orbit, ellipse or a file"),
+        ("mesh x --out x.stl", "must end in one of .glb"),
         ("evaluate --checkpoint nowhere --dataset miniworld:test --out x", "checkpoint nowhere is not there"),
         ("evaluate --checkpoint mini --dataset miniworld:best --out x", "no split 'best'"),
         ("train --config nowhere.yaml", "nowhere.yaml is not there"),

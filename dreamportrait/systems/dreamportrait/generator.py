@@ -26,6 +26,7 @@ from dreamportrait.text.encoder import PromptEncoder, TextFeatures
 from eg3d_ops._checks import check_shape, check_tensor
 
 FLOW_SCALE = 2.0  # classifier-free guidance of a text prior's flow
+MAX_STRENGTH = 1.5  # of the text; by eye, faces of the shipped model fall apart from about 1.75 on
 
 
 class PortraitGenerator(nn.Module):
@@ -79,6 +80,7 @@ class PortraitGenerator(nn.Module):
         update_average: bool = False,  # in training: update the average w with this batch
         steps: int | None = None,  # of the text prior's flow, with its guidance. None = one pass
         scale: float = FLOW_SCALE,
+        strength: float = 1.0,  # of the text: 0 = the latent's own w, 1 = as trained, more = extrapolated
     ) -> Tensor:  # [N, num_ws, w_dim]
         """Map latents and text to ws.
 
@@ -94,11 +96,15 @@ class PortraitGenerator(nn.Module):
             w = self.mapper.follow(ws[:, 0], text.eot, steps, scale)
         else:
             raise ValueError(f"steps={steps}: this model holds no text prior, so it has no flow; leave steps out")
+        if strength != 1:
+            w = ws[:, 0].lerp(w, strength)
         return w[:, None].expand(-1, self.num_ws, -1)
 
-    def synthesize_planes(self, ws: Tensor, text: TextFeatures | None, noise: Noise = "const") -> Tensor:
+    def synthesize_planes(
+        self, ws: Tensor, text: TextFeatures | None, noise: Noise = "const", strength: float = 1.0
+    ) -> Tensor:
         """Return planes [N, 3, C, H, W] for ws [N, num_ws, w_dim] from map()."""
-        return self.generator.synthesize_planes(ws, noise, self._between(text, len(ws)))
+        return self.generator.synthesize_planes(ws, noise, self._between(text, len(ws), strength))
 
     def render(
         self,
@@ -135,12 +141,13 @@ class PortraitGenerator(nn.Module):
         truncation_psi: float = 1.0,
         steps: int | None = None,
         scale: float = FLOW_SCALE,
+        strength: float = 1.0,
     ) -> Planes:
         """Make a head from each latent and prompt. The frontal camera conditions the identity for all views."""
         device = next(self.parameters()).device
         features, front = text and text.to(device), self.config.around([0.0]).to(device).expand(len(z), -1)
-        ws = self.map(z.to(device), front, features, truncation_psi, steps=steps, scale=scale)
-        return Planes(self.generator, self.synthesize_planes(ws, features), ws)
+        ws = self.map(z.to(device), front, features, truncation_psi, steps=steps, scale=scale, strength=strength)
+        return Planes(self.generator, self.synthesize_planes(ws, features, strength=strength), ws)
 
     def moved(
         self, z: Tensor, camera: Tensor, text: TextFeatures, prior: PriorMapper | None = None
@@ -154,8 +161,8 @@ class PortraitGenerator(nn.Module):
         offset = self.mapper.offset(w, text.eot)
         return offset if prior is None else offset - prior.offset(w, text.eot)
 
-    def _between(self, text: TextFeatures | None, batch: int) -> Between | None:
-        if text is None or not len(self.adapters):
+    def _between(self, text: TextFeatures | None, batch: int, strength: float) -> Between | None:
+        if text is None or not len(self.adapters) or strength == 0:
             return None
         self._check_text(text, batch)
 
@@ -163,7 +170,7 @@ class PortraitGenerator(nn.Module):
             if str(resolution) not in self.adapters:
                 return x
             adapted: Tensor = self.adapters[str(resolution)](x, text.words, text.mask)
-            return adapted
+            return adapted if strength == 1 else x.lerp(adapted, strength)
 
         return adapt
 

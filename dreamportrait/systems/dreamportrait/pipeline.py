@@ -5,37 +5,58 @@
     portrait.images                                 # [5, R, R, 3] uint8
     portrait.view(yaw=40, pitch=10).pictures[0]     # rendered from its planes: the backbone does not run again
     pipe(["a man", "an old man"]).save_sheet("sheet.png")
+    portrait.save("head.safetensors")
+    pipe.load_portrait("head.safetensors")
+    pipe.mix(["a man", "an old man"]).steps(7)      # see mixing.py
 
 A prompt takes one pass through the networks and changes no weight. The same seed and prompt give the same portrait in
 any list, up to rounding: on some devices the batch size changes the order of sums.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from dreamportrait.core.files import new_folder
 from dreamportrait.eg3d.config import PRECISIONS
 from dreamportrait.export.portraits import Portrait, Portraits
+from dreamportrait.export.provenance import Claim, claim_for
 from dreamportrait.geometry.cameras import Cameras, camera_labels
-from dreamportrait.systems.dreamportrait.folder import TextSource, load_portrait, load_portrait_config, save_portrait
-from dreamportrait.systems.dreamportrait.generator import FLOW_SCALE, PortraitGenerator, in_precision
+from dreamportrait.systems.dreamportrait import hub
+from dreamportrait.systems.dreamportrait.folder import (
+    FILES,
+    TextSource,
+    load_portrait,
+    load_portrait_config,
+    save_portrait,
+)
+from dreamportrait.systems.dreamportrait.generator import FLOW_SCALE, MAX_STRENGTH, PortraitGenerator, in_precision
+from dreamportrait.systems.dreamportrait.identities import RandomNumbers, draw_identities, seeds_of_each
+from dreamportrait.systems.dreamportrait.mixing import Mix
 from dreamportrait.systems.dreamportrait.names import locate_portrait
-from dreamportrait.text.encoder import TextEncoder
+from dreamportrait.systems.dreamportrait.prompt_notes import check_prompts, prompt_notes, warn_of
+from dreamportrait.text.encoder import TextEncoder, TextFeatures
 from dreamportrait.text.loading import load_text_encoder
+from dreamportrait.weights.hashing import weights_hash
+from dreamportrait.weights.seals import seal
 from eg3d_ops._checks import check_int, check_number
 
 YAW_RANGE = (-25.0, 25.0)  # degrees; about as far as training cameras go
 BATCH = 8  # portraits made at once
+EMBEDDED = "(prompt_embeds)"  # the prompt of portraits that were made from text features
 
-RandomNumbers = torch.Generator | Sequence[torch.Generator]
+_log = logging.getLogger(__name__)
 
 
-class DreamPortraitPipeline:
+class DreamPortraitPipeline(ModelHubMixin):
     """A text-conditioned generator with the text encoder it was trained with."""
 
     def __init__(
@@ -46,6 +67,7 @@ class DreamPortraitPipeline:
         *,
         licence: str,  # of the generator's weights
         pretrained: str,  # the generator that the training started from
+        name: str | None = None,  # of the model, which files that it makes state as their origin
     ) -> None:
         wanted = generator.conditioning.text_width
         if encoder.tower.width != wanted:
@@ -54,36 +76,89 @@ class DreamPortraitPipeline:
                 f"for {wanted}; load the text encoder that it was trained with"
             )
         self.generator, self.encoder, self.text = generator, encoder, text
-        self.licence, self.pretrained = licence, pretrained
+        self.licence, self.pretrained, self.name = licence, pretrained, name
         self._progress: dict[str, Any] = {"disable": None, "leave": False}  # None: shown on terminals only
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # the base class reads arguments of __init__ from config.json
         cls,
         source: str | Path,
         *,
         precision: str = "float32",  # of the layers that tolerate "float16" or "bfloat16"
         device: torch.device | str = "cpu",
-        offline: bool = False,  # never use the network; a text encoder from the hub must be in the hub's cache
+        offline: bool = False,  # never use the network; what comes from the hub must be in the hub's cache
+        revision: str | None = None,  # of a model on the hub: branch, tag or commit. None = the newest
+        token: str | bool | None = None,  # for the hub. None = the one that `hf auth login` stored
+        cache_dir: str | Path | None = None,  # of the hub. None = its own
     ) -> "DreamPortraitPipeline":
-        """Load "mini", which comes with the package, or a folder written by training or by save_pretrained."""
-        folder = locate_portrait(source)
-        config, portrait = load_portrait_config(folder), load_portrait(folder, precision)
+        """Load "mini", which comes with the package, a folder that training or save_pretrained wrote, or owner/name.
+
+        The last is a model on the Hugging Face hub. A folder of that name goes first.
+        """
+        if hub.is_hub_id(source):
+            where: Any = {"revision": revision, "token": token, "cache_dir": cache_dir, "offline": offline}
+            place: AbstractContextManager[Path] = hub.fetched(str(source), FILES, **where)
+        else:
+            place = nullcontext(locate_portrait(source))
+        with place as folder:
+            config, portrait = load_portrait_config(folder), load_portrait(folder, precision)
         encoder = load_text_encoder(config.text.clip, offline, device)
         generator = portrait.generator.to(device).requires_grad_(False)
-        return cls(generator, encoder, config.text, licence=config.licence, pretrained=config.pretrained)
+        about = {"licence": config.licence, "pretrained": config.pretrained, "name": str(source)}
+        return cls(generator, encoder, config.text, **about)
 
-    def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> None:
-        """Save the generator and the name of its text encoder. There is no discriminator to save."""
-        save_portrait(
-            folder,
-            self.generator,
-            None,
-            self.text,
-            licence=self.licence,
-            pretrained=self.pretrained,
-            overwrite=overwrite,
-        )
+    def save_pretrained(  # type: ignore[override]  # the base class deletes an old config.json before it writes
+        self,
+        folder: str | Path,
+        overwrite: bool = False,
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,  # on the hub. None = the folder's name
+        **push: Any,  # arguments of push_to_hub
+    ) -> str | None:
+        """Save the generator, the name of its text encoder and a model card. There is no discriminator to save.
+
+        Return the address of the commit if it is pushed.
+        """
+        card = {"name": repo_id or Path(folder).name, **(push.pop("model_card_kwargs", None) or {})}
+        if not push_to_hub and (unused := [name for name, value in push.items() if value is not None]):
+            raise TypeError(f"{', '.join(unused)}: only with push_to_hub=True")
+        with new_folder(folder, overwrite, (*FILES, hub.CARD)) as staging:
+            save_portrait(staging, self.generator, None, self.text, licence=self.licence, pretrained=self.pretrained)
+            self.generate_model_card(**card).save(staging / hub.CARD)
+            seal(staging)
+        return self.push_to_hub(card["name"], **push) if push_to_hub else None
+
+    def push_to_hub(self, repo_id: str, **settings: Any) -> str:
+        """Upload the model to the Hugging Face hub and return the address of the commit.
+
+        Settings: private, token, branch, create_pr, commit_message and others of huggingface_hub's ModelHubMixin.
+        """
+        if Path(self.text.clip).exists():
+            _log.warning(
+                f"the text encoder is {self.text.clip}, a path on this machine; elsewhere the model cannot load"
+            )
+        return str(super().push_to_hub(repo_id, model_card_kwargs={"name": repo_id}, **settings))
+
+    def generate_model_card(self, name: str = "model") -> ModelCard:
+        """Return a card with licence, text encoder and use, for people and for the hub's search."""
+        g = self.generator
+        millions = sum(parameter.numel() for parameter in g.parameters()) / 1e6
+        facts = [
+            ("pictures", f"{g.config.image_resolution} x {g.config.image_resolution}"),
+            ("parameters", f"{millions:.2f} million"),
+            ("trained from", self.pretrained),
+            ("text encoder", self.text.clip),
+            ("licence of the weights", self.licence),
+        ]
+        text = hub.card_text(name, facts, self.licence)
+        return ModelCard(f"---\n{hub.card_data(self.licence).to_yaml()}\n---\n\n{text}")
+
+    @cached_property
+    def claim(self) -> Claim:
+        """What files of its portraits say about their origin, unless `provenance=False` is given."""
+        digest = weights_hash(self.generator.generator)
+        return Claim(model_sha256=digest) if self.name is None else claim_for(self.name, digest)
 
     @property
     def device(self) -> torch.device:
@@ -114,6 +189,46 @@ class DreamPortraitPipeline:
         """Change the progress bar by settings of tqdm; `disable=True` turns it off."""
         self._progress |= settings
 
+    def encode_prompt(self, prompt: str | list[str] | tuple[str, ...]) -> TextFeatures:
+        """Return the text features of one or several prompts, to be given as `prompt_embeds`."""
+        prompts = check_prompts(prompt)
+        warn_of(prompts, self.encoder)
+        return self.encoder.encode(prompts)
+
+    def prompt_notes(self, prompt: str) -> list[str]:
+        """Return what is to be said about a prompt: unknown words, what is cut, that it is empty. See the warnings."""
+        return prompt_notes(prompt, self.encoder)
+
+    def load_portrait(self, path: str | Path) -> Portrait:
+        """Load a portrait that Portrait.save wrote. It must have been made by this model."""
+        return Portrait.load(path, self.generator.generator, self.claim)
+
+    @torch.no_grad()
+    def mix(
+        self,
+        prompts: str | list[str] | tuple[str, ...],
+        seed: int | Sequence[int] = 0,  # of the identity: one for all prompts, or one for each
+        num_views: int = 1,
+        *,
+        cameras: Cameras | None = None,
+        truncation: float = 1.0,
+        strength: float = 1.0,
+        yaw_range: tuple[float, float] = YAW_RANGE,
+    ) -> Mix:
+        """Prepare a mix of several prompts, or of several seeds of one prompt. The Mix makes the portraits."""
+        texts = check_prompts(prompts)
+        count = len(seed) if isinstance(seed, Sequence) and len(texts) == 1 else len(texts)
+        if count < 2:
+            raise ValueError("a mix needs several prompts, or several seeds of one prompt")
+        texts = texts * count if len(texts) == 1 else texts
+        seeds, z = draw_identities(seed, None, count, self.generator.config.z_dim)
+        _check_shares(truncation, strength)
+        labels = self._cameras(num_views, cameras, yaw_range)
+        warn_of(texts, self.encoder)
+        text, front = self.encoder.encode(texts).to(self.device), self.generator.config.around([0.0]).to(self.device)
+        ws = self.generator.map(z.to(self.device), front.expand(count, -1), text, truncation, strength=strength)
+        return Mix(self.generator, tuple(texts), tuple(seeds), ws, text, labels, strength, self.claim)
+
     @overload
     def __call__(
         self,
@@ -124,6 +239,7 @@ class DreamPortraitPipeline:
         generator: RandomNumbers | None = ...,
         cameras: Cameras | None = ...,
         truncation: float = ...,
+        strength: float = ...,
         yaw_range: tuple[float, float] = ...,
         batch_size: int = ...,
         steps: int | None = ...,
@@ -133,13 +249,34 @@ class DreamPortraitPipeline:
     @overload
     def __call__(
         self,
-        prompt: list[str] | tuple[str, ...],
+        prompt: str,
         seed: int | Sequence[int] | None = ...,
         num_views: int = ...,
         *,
+        num_images_per_prompt: int,
         generator: RandomNumbers | None = ...,
         cameras: Cameras | None = ...,
         truncation: float = ...,
+        strength: float = ...,
+        yaw_range: tuple[float, float] = ...,
+        batch_size: int = ...,
+        steps: int | None = ...,
+        guidance_scale: float = ...,
+    ) -> Portraits: ...
+
+    @overload
+    def __call__(
+        self,
+        prompt: list[str] | tuple[str, ...] | None = ...,
+        seed: int | Sequence[int] | None = ...,
+        num_views: int = ...,
+        *,
+        num_images_per_prompt: int | None = ...,
+        prompt_embeds: TextFeatures | None = ...,
+        generator: RandomNumbers | None = ...,
+        cameras: Cameras | None = ...,
+        truncation: float = ...,
+        strength: float = ...,
         yaw_range: tuple[float, float] = ...,
         batch_size: int = ...,
         steps: int | None = ...,
@@ -149,39 +286,54 @@ class DreamPortraitPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str] | tuple[str, ...],
-        seed: int | Sequence[int] | None = None,  # of the identity: one for all prompts, or one for each. None = 0
+        prompt: str | list[str] | tuple[str, ...] | None = None,
+        # Of the identity: one for all prompts, or one for each. None = 0. With num_images_per_prompt it is the first.
+        seed: int | Sequence[int] | None = None,
         num_views: int = 1,  # evenly spaced over yaw_range; a single one is in its middle
         *,
-        generator: RandomNumbers | None = None,  # draws the identities, replaces seed: one, or one for each prompt
+        num_images_per_prompt: int | None = None,  # identities of each prompt. None = one
+        prompt_embeds: TextFeatures | None = None,  # from encode_prompt, replaces prompt
+        generator: RandomNumbers | None = None,  # draws the identities, replaces seed: one, or one for each portrait
         cameras: Cameras | None = None,  # labels of 25 numbers, replaces num_views
         truncation: float = 1.0,  # 0 .. 1: smaller is closer to the average face, before the text acts
+        strength: float = 1.0,  # of the text: 0 = the seed's own face, 1 = as trained, up to 1.5 = exaggerated
         yaw_range: tuple[float, float] = YAW_RANGE,  # degrees; see Portrait.view
         batch_size: int = BATCH,  # portraits made at once
         steps: int | None = None,  # of the text prior's flow. None = one pass, which is faster and nearly as exact
         guidance_scale: float = FLOW_SCALE,  # of these steps: larger values follow the text more closely
     ) -> Portrait | Portraits:
-        """Make a Portrait from a text, or Portraits from a list of texts."""
-        prompts = _prompts(prompt)
-        seeds, z = _identities(seed, generator, len(prompts), self.generator.config.z_dim)
-        if not 0 <= check_number("truncation", truncation) <= 1:
-            raise ValueError(f"truncation={truncation}: must be within 0 .. 1, from the average face to full variety")
+        """Make a Portrait from a text, or Portraits from a list of texts, or several of each text."""
+        if (prompt is None) == (prompt_embeds is None):
+            raise ValueError("give either prompt or prompt_embeds")
+        texts = None if prompt is None else check_prompts(prompt)
+        count = len(prompt_embeds.eot) if prompt_embeds is not None else len(texts or [])
+        each = 1 if num_images_per_prompt is None else check_int("num_images_per_prompt", num_images_per_prompt, 1)
+        if generator is None:
+            seed = seeds_of_each(0 if seed is None else seed, count, each)
+        seeds, z = draw_identities(seed, generator, count * each, self.generator.config.z_dim)
+        _check_shares(truncation, strength)
         labels = self._cameras(num_views, cameras, yaw_range)
         check_int("batch_size", batch_size, 1)
         if steps is not None:
             check_int("steps", steps, 1)
         if check_number("guidance_scale", guidance_scale) < 0:
             raise ValueError(f"guidance_scale={guidance_scale}: must be at least 0; 1 is no guidance")
+        names = [name for name in texts or [EMBEDDED] * count for _ in range(each)]
+        if texts:
+            warn_of(texts, self.encoder)
         found = []
-        with self._bar(len(prompts)) as bar:
-            for i in range(0, len(prompts), batch_size):
+        with self._bar(len(z)) as bar:
+            for i in range(0, len(z), batch_size):
                 part = slice(i, i + batch_size)
-                text = self.encoder.encode(prompts[part])
-                heads = self.generator.portray(z[part], text, truncation, steps, guidance_scale)
-                made = zip(prompts[part], seeds[part], heads, heads.views(labels), strict=True)
-                found += [Portrait(*parts) for parts in made]
+                if prompt_embeds is None:
+                    text = self.encoder.encode(names[part])
+                else:
+                    text = _rows(prompt_embeds, [k // each for k in range(len(z))[part]])
+                heads = self.generator.portray(z[part], text, truncation, steps, guidance_scale, strength)
+                made = zip(names[part], seeds[part], heads, heads.views(labels), strict=True)
+                found += [Portrait(*parts, self.claim) for parts in made]
                 bar.update(len(heads))
-        return found[0] if isinstance(prompt, str) else Portraits(found)
+        return found[0] if isinstance(prompt, str) and num_images_per_prompt is None else Portraits(found)
 
     def __repr__(self) -> str:
         c, g = self.generator.conditioning, self.generator
@@ -215,44 +367,15 @@ class DreamPortraitPipeline:
         return self.generator.config.around(angles)
 
 
-# ----- Arguments ------------------------------------------------------------------------------------------
+def _check_shares(truncation: float, strength: float) -> None:
+    if not 0 <= check_number("truncation", truncation) <= 1:
+        raise ValueError(f"truncation={truncation}: must be within 0 .. 1, from the average face to full variety")
+    if not 0 <= check_number("strength", strength) <= MAX_STRENGTH:
+        raise ValueError(
+            f"strength={strength}: must be within 0 .. {MAX_STRENGTH}; 0 ignores the text, 1 is as trained, and beyond "
+            f"{MAX_STRENGTH} faces fall apart"
+        )
 
 
-def _prompts(prompt: object) -> list[str]:
-    if isinstance(prompt, str):
-        return [prompt]
-    if not isinstance(prompt, list | tuple) or not all(isinstance(each, str) for each in prompt):
-        raise TypeError(f"prompt must be a text or a list of texts, got {prompt!r}")
-    if not prompt:
-        raise ValueError("prompt is an empty list; give at least one text")
-    return list(prompt)
-
-
-def _identities(
-    seed: int | Sequence[int] | None, generator: RandomNumbers | None, count: int, size: int
-) -> tuple[list[int | None], Tensor]:  # seeds (None where a generator drew), latents [count, size]
-    if generator is None:
-        seeds = _seeds(0 if seed is None else seed, count)
-        return [*seeds], torch.cat([_latent(each, size) for each in seeds])
-    if seed is not None:
-        raise ValueError(f"seed={seed} and generator are given; choose one of them")
-    generators = [generator] * count if isinstance(generator, torch.Generator) else list(generator)
-    if len(generators) != count or not all(isinstance(each, torch.Generator) for each in generators):
-        raise ValueError(f"generator: give one torch.Generator, or a list of {count}, one for each prompt")
-    draws = [torch.randn(1, size, generator=each, device=each.device).cpu() for each in generators]
-    return [None] * count, torch.cat(draws)
-
-
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * count
-    for each in seeds:
-        if check_int("seed", each, 0) >= 2**63:
-            raise ValueError(f"seed must be less than 2**63, got {each}")
-    if len(seeds) != count:
-        raise ValueError(f"{len(seeds)} seeds for {count} prompts; give one for all, or one for each")
-    return seeds
-
-
-def _latent(seed: int, size: int) -> Tensor:  # [1, size]
-    """Draw a latent on the CPU, so that it is the same on every device."""
-    return torch.randn(1, size, generator=torch.Generator().manual_seed(seed))
+def _rows(text: TextFeatures, rows: list[int]) -> TextFeatures:
+    return TextFeatures(text.words[rows], text.eot[rows], text.mask[rows])

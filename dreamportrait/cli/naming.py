@@ -1,0 +1,21 @@
+"""Names of files that a user did not name."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+LONGEST = 40  # letters of the prompt in a name
+
+
+def default_name(prompt: str, seed: int, suffix: str) -> Path:
+    """Return a file in the current folder named after the prompt: "A man, 70" with seed 3 gives a-man-70-3.png.
+
+    Letters lose their accents, and everything but a to z and digits becomes a hyphen, so the name is valid on every
+    system. A prompt without such letters gives "portrait". Long prompts are cut, where possible after a whole word.
+    """
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    if len(words) > LONGEST:
+        whole = words[: LONGEST + 1].rpartition("-")[0]
+        words = whole or words[:LONGEST]
+    return Path(f"{words or 'portrait'}-{seed}{suffix}")

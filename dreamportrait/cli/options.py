@@ -1,0 +1,84 @@
+"""Options that several commands share, and what these commands check before anything heavy is imported."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dreamportrait.systems.dreamportrait.hub import is_hub_id
+from dreamportrait.systems.dreamportrait.names import locate_portrait
+
+if TYPE_CHECKING:
+    from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+model = click.option(
+    "--model", default="mini", show_default=True, help="mini, a folder written by training, or owner/name on the hub."
+)
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the identity.")
+truncation = click.option(
+    "--truncation",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Smaller values are closer to the average face, before the text acts.",
+)
+strength = click.option(
+    "--strength",
+    type=click.FloatRange(0, 1.5),
+    default=1.0,
+    show_default=True,
+    help="Of the text: 0 is the seed's own face, more than 1 exaggerates.",
+)
+device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
+offline = click.option("--offline", is_flag=True, help="Never use the network.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+provenance = click.option(
+    "--no-provenance",
+    "provenance",
+    flag_value=False,
+    default=True,
+    help="Do not write into the file that it was made by AI.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+
+
+def makes_heads(command: Command) -> Command:
+    """Add the options of all commands that make heads from prompts and write a file."""
+    for option in reversed((model, truncation, strength, device, offline, overwrite, provenance, as_json)):
+        command = option(command)
+    return command
+
+
+def out(what: str, default: str) -> Callable[[Command], Command]:
+    """Return the option --out. what: the file that is written; default: how it is named if the option is left out."""
+    text = f"{what} Default: {default}."
+    option: Callable[[Command], Command] = click.option("--out", type=click.Path(path_type=Path), help=text)
+    return option
+
+
+def check_place(path: Path, source: str) -> None:
+    """Raise an error unless files can be written beside `path` and the model is there.
+
+    A hub's model is looked for later.
+    """
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path}: {folder} is no folder; name another file")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: nothing may be written to {folder}; name a file elsewhere")
+    if not is_hub_id(source):
+        locate_portrait(source)
+
+
+def load(source: str, device: str | None, offline: bool) -> "DreamPortraitPipeline":
+    """Load a pipeline on the given device, or on the GPU if there is one."""
+    from dreamportrait.core.machine import find_device
+    from dreamportrait.pipeline import DreamPortraitPipeline
+
+    return DreamPortraitPipeline.from_pretrained(source, device=find_device(device), offline=offline)
