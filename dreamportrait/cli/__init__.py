@@ -3,6 +3,8 @@
 import click
 
 from dreamportrait import __version__
+from dreamportrait.cli.doctor import doctor
+from dreamportrait.cli.invert import invert
 from dreamportrait.cli.mesh import mesh
 from dreamportrait.cli.mix import mix
 from dreamportrait.cli.portraits import sample
@@ -19,5 +21,5 @@ def main() -> None:
     """Text-to-3D portraits from a tri-plane GAN."""
 
 
-for command in (sample, video, mesh, mix, verify, train, evaluate, convert):
+for command in (sample, video, mesh, mix, invert, verify, train, evaluate, convert, doctor):
     main.add_command(command)

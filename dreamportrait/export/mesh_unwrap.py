@@ -77,7 +77,7 @@ def _patches(positions: Array, faces: Array, side: Array) -> Array:  # [F]
             front = left[~hidden]
             if layer == 0:
                 patch[front], count = count, count + 1
-            else:  # hidden faces are few and far apart, so each connected group is a patch
+            elif len(front):  # hidden faces are few and far apart, so each connected group is a patch
                 used, local = np.unique(faces[front], return_inverse=True)
                 local = local.reshape(-1, 3)
                 groups = parts(local, len(used))[local[:, 0]]

@@ -81,11 +81,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def publish(run: Path, out: Path, measured: Measured) -> None:
-    from dreamportrait.metrics.extractors import weights_hash
     from dreamportrait.systems.dreamportrait import folder as weights
     from dreamportrait.systems.dreamportrait.config import load_config
     from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
     from dreamportrait.training.run_folder import CONFIG, RESULT
+    from dreamportrait.weights.hashing import weights_hash
 
     if out.exists():
         raise WeightsError(f"{out} exists; name another folder, or remove it")
@@ -95,7 +95,8 @@ def publish(run: Path, out: Path, measured: Measured) -> None:
     unfinished = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         parts = found.generator, None, found.text
-        weights.save_portrait(unfinished, *parts, licence=cards.LICENCE, pretrained=config.pretrained, half=True)
+        about: dict[str, Any] = {"licence": cards.LICENCE, "pretrained": config.pretrained, "inverter": found.inverter}
+        weights.save_portrait(unfinished, *parts, **about, half=True)
         pipe = DreamPortraitPipeline.from_pretrained(unfinished)
         pipe(list(PROMPTS), seed=1, num_views=5).save_sheet(unfinished / cards.SHEET)
         cards.shrink(unfinished / cards.SHEET)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from dreamportrait.prior.flow import TextFlow, flow_loss, transport
-from dreamportrait.prior.inversion import Inverter
+from dreamportrait.prior.inversion import FeatureMap, Inverter
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema
 
 RATE, WEIGHT_DECAY, AVERAGE = 1e-3, 0.01, 0.998
 Net = TypeVar("Net", bound=nn.Module)
+NOISE = 0.5  # added to standardised picture features in training. Without it, ten thousand renders are learnt by heart
 HELD = 20  # one of so many samples is kept for testing
 
 
@@ -46,24 +47,28 @@ class Pairs:
 
 
 def fit_inverter(
-    features: Tensor, x: Tensor, folder: Path, *, steps: int, batch: int, seed: int, noise: float = 1.0
-) -> tuple[Inverter, float]:  # features [N, F], x [N, w_dim]
-    """Train the network from picture features to coordinates. Return it with its relative error on unseen renders.
-
-    noise: added to the standardised features in training. With a tenth of it, 10 000 renders are learnt by heart.
-    """
+    maps: tuple[FeatureMap, ...],
+    features: Tensor,  # [N, F] of these maps
+    x: Tensor,  # [N, w_dim]
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    noise: float = NOISE,
+) -> tuple[Inverter, float]:
+    """Train the network from picture features to coordinates. Return it with its relative error on unseen renders."""
     torch.manual_seed(seed)
     held = len(x) // HELD
-    inverter = Inverter(features.shape[1], x.shape[1])
+    inverter = Inverter(maps, x.shape[1])
     inverter.standard.fit(features[held:].float())
 
     def loss() -> Tensor:
         chosen = torch.randint(held, len(x), (batch,))
-        seen = inverter.standard(features[chosen].float())
-        out: Tensor = inverter.net(seen + noise * torch.randn_like(seen))
+        out: Tensor = inverter(features[chosen].float(), noise)
         return (out - x[chosen]).square().mean()
 
-    average = train(inverter, loss, folder, steps=steps, seed=seed, title="picture to w")
+    average = train(inverter, loss, folder, steps=steps, seed=seed, title="picture to w").eval()
     with torch.no_grad():
         error = (average(features[:held].float()) - x[:held]).square().mean() / x[:held].var(0).mean()
     return average, float(error)

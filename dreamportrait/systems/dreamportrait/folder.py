@@ -4,6 +4,7 @@ OUT/config.json                  architecture, text features, the generator it w
 OUT/generator.safetensors        the tri-plane generator, with the parameter names of a plain one
 OUT/conditioning.safetensors     mapper and adapters
 OUT/discriminator.safetensors    if there is one
+OUT/inverter.safetensors         from pictures to w, if the training fitted a text prior from pictures
 OUT/files.json                   sizes and checksums of the files above
 """
 
@@ -22,6 +23,7 @@ from dreamportrait.eg3d.discriminator import DiscriminatorConfig, DualDiscrimina
 from dreamportrait.eg3d.folder import DISCRIMINATOR, GENERATOR, OPTIONAL
 from dreamportrait.eg3d.folder import FILES as EG3D_FILES
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.prior.inversion import Inverter
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.weights.folder import (
@@ -36,8 +38,8 @@ from dreamportrait.weights.folder import (
 )
 from dreamportrait.weights.seals import SEAL, seal, verify
 
-CONDITIONING = "conditioning.safetensors"
-FILES = (*EG3D_FILES, CONDITIONING, SEAL)
+CONDITIONING, INVERTER = "conditioning.safetensors", "inverter.safetensors"
+FILES = (*EG3D_FILES, CONDITIONING, INVERTER, SEAL)
 _REMEDY = "copy the folder again, or write it again with save_portrait"
 
 
@@ -69,6 +71,7 @@ class PortraitNetworks(NamedTuple):
     generator: PortraitGenerator
     discriminator: DualDiscriminator | None
     text: TextSource
+    inverter: Inverter | None = None
 
 
 def save_portrait(
@@ -77,6 +80,7 @@ def save_portrait(
     discriminator: DualDiscriminator | None,
     text: TextSource,
     *,
+    inverter: Inverter | None = None,
     licence: str,  # of the weights
     pretrained: str,  # name or path of the generator that text conditioning was added to
     half: bool = False,  # store tensors of two dimensions or more as float16; reading gives float32 again
@@ -93,7 +97,9 @@ def save_portrait(
         generator=generator.config,
         discriminator=None if discriminator is None else discriminator.config,
     )
-    networks = {GENERATOR: generator.generator, CONDITIONING: generator.listeners()}
+    networks: dict[str, nn.Module] = {GENERATOR: generator.generator, CONDITIONING: generator.listeners()}
+    if inverter is not None:
+        networks[INVERTER] = inverter
     if discriminator is not None:
         networks[DISCRIMINATOR] = discriminator
     tensors = {
@@ -120,7 +126,22 @@ def load_portrait(folder: str | Path, precision: str = "float32") -> PortraitNet
     if config.discriminator is not None:
         settings = replace(config.discriminator, **lower)
         discriminator = load_network(DualDiscriminator, settings, folder / DISCRIMINATOR, OPTIONAL)
-    return PortraitNetworks(portrait, discriminator, config.text)
+    path = folder / INVERTER
+    inverter = _inverter(path, portrait) if path.exists() else None
+    return PortraitNetworks(portrait, discriminator, config.text, inverter)
+
+
+def _inverter(path: Path, portrait: PortraitGenerator) -> Inverter:
+    tensors = {name: value.float() for name, value in read_tensors(path).items()}
+    try:
+        inverter = Inverter.of(tensors)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise WeightsError(f"{path} holds no network from pictures to w: {error}; {_REMEDY}") from None
+    check_finite(tensors, str(path))
+    made = inverter.net[-1].out_features
+    if made != portrait.config.w_dim:
+        raise WeightsError(f"{path} makes w of {made} numbers, the generator takes {portrait.config.w_dim}; {_REMEDY}")
+    return inverter
 
 
 def _equipped(generator: TriPlaneGenerator, conditioning: ConditioningConfig, folder: Path) -> PortraitGenerator:

@@ -22,6 +22,7 @@ from typing import Any, overload
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -30,6 +31,7 @@ from dreamportrait.eg3d.config import PRECISIONS
 from dreamportrait.export.portraits import Portrait, Portraits
 from dreamportrait.export.provenance import Claim, claim_for
 from dreamportrait.geometry.cameras import Cameras, camera_labels
+from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.systems.dreamportrait import hub
 from dreamportrait.systems.dreamportrait.folder import (
     FILES,
@@ -42,9 +44,10 @@ from dreamportrait.systems.dreamportrait.generator import FLOW_SCALE, MAX_STRENG
 from dreamportrait.systems.dreamportrait.identities import RandomNumbers, draw_identities, seeds_of_each
 from dreamportrait.systems.dreamportrait.mixing import Mix
 from dreamportrait.systems.dreamportrait.names import locate_portrait
+from dreamportrait.systems.dreamportrait.photo import Inversion, invert, read_photo
 from dreamportrait.systems.dreamportrait.prompt_notes import check_prompts, prompt_notes, warn_of
 from dreamportrait.text.encoder import TextEncoder, TextFeatures
-from dreamportrait.text.loading import load_text_encoder
+from dreamportrait.text.loading import load_clip, load_text_encoder
 from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.weights.seals import seal
 from eg3d_ops._checks import check_int, check_number
@@ -68,6 +71,7 @@ class DreamPortraitPipeline(ModelHubMixin):
         licence: str,  # of the generator's weights
         pretrained: str,  # the generator that the training started from
         name: str | None = None,  # of the model, which files that it makes state as their origin
+        inverter: Inverter | None = None,  # from pictures to w; `invert` starts there
     ) -> None:
         wanted = generator.conditioning.text_width
         if encoder.tower.width != wanted:
@@ -76,7 +80,7 @@ class DreamPortraitPipeline(ModelHubMixin):
                 f"for {wanted}; load the text encoder that it was trained with"
             )
         self.generator, self.encoder, self.text = generator, encoder, text
-        self.licence, self.pretrained, self.name = licence, pretrained, name
+        self.licence, self.pretrained, self.name, self.inverter = licence, pretrained, name, inverter
         self._progress: dict[str, Any] = {"disable": None, "leave": False}  # None: shown on terminals only
 
     @classmethod
@@ -104,8 +108,8 @@ class DreamPortraitPipeline(ModelHubMixin):
             config, portrait = load_portrait_config(folder), load_portrait(folder, precision)
         encoder = load_text_encoder(config.text.clip, offline, device)
         generator = portrait.generator.to(device).requires_grad_(False)
-        about = {"licence": config.licence, "pretrained": config.pretrained, "name": str(source)}
-        return cls(generator, encoder, config.text, **about)
+        about: dict[str, Any] = {"licence": config.licence, "pretrained": config.pretrained, "name": str(source)}
+        return cls(generator, encoder, config.text, **about, inverter=portrait.inverter)
 
     def save_pretrained(  # type: ignore[override]  # the base class deletes an old config.json before it writes
         self,
@@ -124,7 +128,8 @@ class DreamPortraitPipeline(ModelHubMixin):
         if not push_to_hub and (unused := [name for name, value in push.items() if value is not None]):
             raise TypeError(f"{', '.join(unused)}: only with push_to_hub=True")
         with new_folder(folder, overwrite, (*FILES, hub.CARD)) as staging:
-            save_portrait(staging, self.generator, None, self.text, licence=self.licence, pretrained=self.pretrained)
+            about: dict[str, Any] = {"licence": self.licence, "pretrained": self.pretrained, "inverter": self.inverter}
+            save_portrait(staging, self.generator, None, self.text, **about)
             self.generate_model_card(**card).save(staging / hub.CARD)
             seal(staging)
         return self.push_to_hub(card["name"], **push) if push_to_hub else None
@@ -202,6 +207,30 @@ class DreamPortraitPipeline(ModelHubMixin):
     def load_portrait(self, path: str | Path) -> Portrait:
         """Load a portrait that Portrait.save wrote. It must have been made by this model."""
         return Portrait.load(path, self.generator.generator, self.claim)
+
+    def invert(
+        self,
+        photo: str | Path | Image.Image,  # square, cropped as the training pictures are
+        *,
+        cameras: Cameras | None = None,  # one, that the photo was taken with. None = found by trial
+        steps: int = 100,
+        tuning_steps: int = 60,
+        num_views: int = 5,
+        offline: bool = False,  # never use the network for the CLIP that looks at the photo
+    ) -> Inversion:
+        """Find the portrait that looks like a photo. It can be turned, exported, and edited by text."""
+        image = read_photo(photo, self.generator.config.image_resolution).to(self.device)
+        camera = None if cameras is None else camera_labels(cameras)
+        if camera is not None and len(camera) != 1:
+            raise ValueError(f"{len(camera)} cameras for one photo; give the one that it was taken with")
+        check_int("steps", steps, 0)
+        check_int("tuning_steps", tuning_steps, 0)
+        see = None
+        if self.inverter is not None:
+            see = PictureFeatures(load_clip(self.text.clip, offline, self.device).model)
+        labels = self._cameras(num_views, None, YAW_RANGE)
+        rest: dict[str, Any] = {"steps": steps, "tuning_steps": tuning_steps, "progress": self._progress}
+        return invert(self, image, see, camera=camera, cameras=labels, **rest)
 
     @torch.no_grad()
     def mix(

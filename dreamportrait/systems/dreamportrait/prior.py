@@ -43,7 +43,7 @@ from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.encoder import PromptEncoder
 from dreamportrait.text.loading import Clip
 
-FOLDER, MAPPER = "prior", "mapper.safetensors"
+FOLDER, MAPPER, INVERTER = "prior", "mapper.safetensors", "inverter.safetensors"
 # Prompts that say nothing. The mapper learns to leave w as it is.
 SILENT = ("", "a face", "a person", "a photo of a person", "portrait of a person", "a 3D head of a person")
 _CAPTIONS = 512  # encoded at once
@@ -72,6 +72,12 @@ def fit_prior(
             portrait.generator.to("cpu")
             stored(path, mapper.state_dict)
     mapper.load_state_dict(load_file(path))
+
+
+def fitted_inverter(folder: Path) -> Inverter | None:
+    """Return the network from pictures to w that a stage left in its folder, if it made one."""
+    path = folder / INVERTER
+    return Inverter.of(load_file(path)) if path.exists() else None
 
 
 class _Fitting:
@@ -116,8 +122,9 @@ class _Fitting:
         """Return the coordinates of the data set's pictures with the features of their captions."""
         s, place = self.settings, self.folder / "inverter"
         inverter, error = fit_inverter(
-            known.features, starts, place, steps=s.inverter_steps, batch=s.batch, seed=self.seed
+            self.see.maps(), known.features, starts, place, steps=s.inverter_steps, batch=s.batch, seed=self.seed
         )
+        stored(self.folder / INVERTER, inverter.state_dict)
         print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
         return _pairs(stored(self.folder / "pairs.safetensors", partial(self._invert, inverter)))
 

@@ -17,7 +17,7 @@ from dreamportrait.systems.dreamportrait.folder import TextSource, save_portrait
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.preflight import check_pictures, missing
 from dreamportrait.systems.dreamportrait.prior import FOLDER as PRIOR
-from dreamportrait.systems.dreamportrait.prior import fit_prior
+from dreamportrait.systems.dreamportrait.prior import fit_prior, fitted_inverter
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.systems.dreamportrait.summary import summarize
 from dreamportrait.text.loading import load_clip
@@ -102,6 +102,7 @@ def save(config: Config, folder: Path, generator: PortraitGenerator, discriminat
         generator,
         discriminator,
         TextSource(config.text.clip),
+        inverter=fitted_inverter(config.folder / PRIOR),
         licence=load_eg3d_config(build.pretrained_folder(config.model.pretrained)).licence,
         pretrained=config.model.pretrained,
         overwrite=True,

@@ -1,0 +1,248 @@
+"""A photo becomes a portrait: which w draws it, then a backbone that is tuned to it.
+
+    found = pipe.invert("photo.png")
+    found.portrait                               a head like that of any prompt
+    found.errors                                 how well each step draws the photo
+    found.edit("a man with a beard")             the same person, changed by a text
+
+    1. guess      w by the network from pictures to w, or the average w where the model has none; the camera by trial
+    2. search     w changes until the render looks like the photo
+    3. tuning     the backbone changes at this w, for what no w of the model draws (pivotal tuning)
+
+Only the backbone is tuned. The planes that it makes are rendered by the model's own decoder, so portraits of photos
+can be exported and stored like all others.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from dreamportrait.eg3d.planes import Planes
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.export.portraits import Portrait
+from dreamportrait.geometry.images import antialiased, as_saved
+from dreamportrait.prior.inversion import PictureFeatures
+from dreamportrait.prior.space import WSpace
+from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.systems.dreamportrait.mapper import PriorMapper
+
+if TYPE_CHECKING:
+    from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+
+YAWS, PITCHES = (-24.0, -16.0, -8.0, 0.0, 8.0, 16.0, 24.0), (-8.0, 0.0, 8.0)  # degrees that are tried
+SEARCH_RATE, TUNING_RATE = 0.05, 1e-3  # Adam's, in standard deviations of w and of the weights
+LEASH = 0.01  # weight of the squared distance from the guess, in standard deviations of w
+FEATURES = 0.1  # weight of the difference of picture features, in their standard deviations
+SAMPLES = 2000  # w that show how w varies, where the model has no text prior
+UNUSUAL = 22.0  # dB; photos that even the tuned backbone draws worse are outside of the model's world
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A photo as a portrait."""
+
+    photo: Tensor  # [1, 3, R, R] in -1 .. 1, as the generator was asked to draw it
+    camera: Tensor  # [1, 25] it is seen from
+    portrait: Portrait
+    errors: dict[str, float]  # PSNR of the render in dB after each step: guess, search, tuning
+    notes: tuple[str, ...]  # what is to be said about the result
+    pipe: "DreamPortraitPipeline"
+    tuned: PortraitGenerator  # with the tuned backbone
+
+    @torch.no_grad()
+    def edit(self, prompt: str, strength: float = 1.0) -> Portrait:
+        """Change the portrait by a text. strength: 0 leaves it as it is, 1 is that of prompts."""
+        text = self.pipe.encode_prompt(prompt).to(self.pipe.device)
+        ws = self.portrait.head.ws
+        if self.tuned.mapper is not None:
+            moved = self.tuned.mapper(ws[:, 0], text.eot)
+            ws = ws.lerp(moved[:, None].expand_as(ws), strength)
+        planes = self.tuned.synthesize_planes(ws, text, strength=strength)
+        return _portrait(self.pipe, prompt, planes, ws, self.portrait.views.cameras)
+
+
+def invert(
+    pipe: "DreamPortraitPipeline",
+    photo: Tensor,  # [1, 3, R, R] in -1 .. 1
+    see: PictureFeatures | None,  # of the CLIP that the model's inverter was trained with
+    *,
+    camera: Tensor | None,  # [1, 25] that the photo was taken with. None = found by trial
+    steps: int,
+    tuning_steps: int,
+    cameras: Tensor,  # [V, 25] of the views of the portrait
+    progress: dict[str, Any],  # settings of the progress bar
+) -> Inversion:
+    """Find the portrait of a photo."""
+    made = _Search(pipe, photo, see)
+    x = made.guess()
+    camera = made.find_camera(x) if camera is None else camera.to(photo.device)
+    errors = {"guess": made.psnr(x, camera)}
+    with tqdm(total=steps + tuning_steps, desc="photo", **progress) as bar:
+        x = made.search(x, camera, steps, bar.update)
+        errors["search"] = made.psnr(x, camera)
+        tuned = made.tune(x, camera, tuning_steps, bar.update)
+    ws = made.ws(x)
+    with torch.no_grad():
+        planes = tuned.synthesize_planes(ws, None)
+        errors["tuning"] = made.psnr_of(planes, ws, camera)
+    notes = _notes(errors)
+    for note in notes:
+        _log.warning(note)
+    portrait = _portrait(pipe, "", planes, ws, cameras)
+    return Inversion(photo, camera, portrait, errors, notes, pipe, tuned)
+
+
+def _portrait(pipe: "DreamPortraitPipeline", prompt: str, planes: Tensor, ws: Tensor, cameras: Tensor) -> Portrait:
+    head = Planes(pipe.generator.generator, planes, ws)
+    (views,) = head.views(cameras)
+    return Portrait(prompt, None, head, views, pipe.claim)
+
+
+def _notes(errors: dict[str, float]) -> tuple[str, ...]:
+    best = max(errors.values())
+    if best >= UNUSUAL:
+        return ()
+    return (
+        f"the portrait is only similar to the photo ({best:.1f} dB; {UNUSUAL:.0f} and more are close). The photo is "
+        "outside of what this model was trained on, or it is not cropped as the training pictures are",
+    )
+
+
+class _Search:
+    """The steps from a photo to a portrait."""
+
+    def __init__(self, pipe: "DreamPortraitPipeline", photo: Tensor, see: PictureFeatures | None) -> None:
+        self.portrait, self.inverter, self.photo, self.see = pipe.generator, pipe.inverter, photo, see
+        self.generator: TriPlaneGenerator = pipe.generator.generator
+        self.space = self._space()
+        self.raw = antialiased(photo, self.generator.config.render_resolution)
+        self.seen = None if see is None else see(photo).detach()
+
+    def _space(self) -> WSpace:
+        mapper, c = self.portrait.mapper, self.generator.config
+        if isinstance(mapper, PriorMapper):
+            return mapper.space
+        draw = torch.Generator().manual_seed(0)
+        z = torch.randn(SAMPLES, c.z_dim, generator=draw).to(self.photo.device)
+        with torch.no_grad():
+            w = self.generator.map(z, c.around([0.0]).to(z.device).expand(SAMPLES, -1))[:, 0]
+        return WSpace(c.w_dim).to(z.device).fit(w)
+
+    def guess(self) -> Tensor:  # [1, w_dim] coordinates of w
+        if self.inverter is None or self.seen is None:
+            return torch.zeros(1, self.generator.config.w_dim, device=self.photo.device)
+        with torch.no_grad():
+            out: Tensor = self.inverter.to(self.photo.device)(self.seen)
+        return out
+
+    def ws(self, x: Tensor) -> Tensor:  # [1, w_dim] -> [1, num_ws, w_dim]
+        return self.space.leave(x)[:, None].expand(-1, self.generator.num_ws, -1)
+
+    @torch.no_grad()
+    def find_camera(self, x: Tensor) -> Tensor:  # [1, 25]
+        """Return the camera from which the guess looks most like the photo."""
+        ws, config = self.ws(x), self.generator.config
+        head = Planes(self.generator, self.generator.synthesize_planes(ws), ws)
+        labels = torch.cat([config.around(YAWS, pitch) for pitch in PITCHES]).to(x.device)
+        errors = [(head.view(label[None]).image_raw - self.raw).abs().mean() for label in labels]
+        return labels[int(torch.stack(errors).argmin())][None]
+
+    def search(self, start: Tensor, camera: Tensor, steps: int, report: Callable[[int], object]) -> Tensor:
+        """Change w until the render looks like the photo."""
+        x = start.clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([x], SEARCH_RATE)
+
+        def loss() -> Tensor:
+            ws = self.ws(x)
+            leash = LEASH * (x - start).square().mean()
+            return self._difference(self.generator.synthesize_planes(ws), ws, camera) + leash
+
+        _minimise(loss, optimizer, SEARCH_RATE, steps, report)
+        return x.detach()
+
+    def tune(self, x: Tensor, camera: Tensor, steps: int, report: Callable[[int], object]) -> PortraitGenerator:
+        """Return a copy of the generator whose backbone draws the photo at this w."""
+        tuned = copy.deepcopy(self.portrait)
+        weights = list(tuned.generator.backbone.synthesis.parameters())
+        for weight in weights:
+            weight.requires_grad_(True)
+        optimizer, ws = torch.optim.Adam(weights, TUNING_RATE), self.ws(x)
+
+        def loss() -> Tensor:
+            return self._difference(tuned.generator.synthesize_planes(ws), ws, camera)
+
+        _minimise(loss, optimizer, TUNING_RATE, steps, report)
+        return tuned.requires_grad_(False)
+
+    def _difference(self, planes: Tensor, ws: Tensor, camera: Tensor) -> Tensor:  # -> []
+        """Return how much the render differs from the photo, in pixels and in features."""
+        made = self.generator.render(planes, camera, w=ws)
+        loss = (made.image - self.photo).abs().mean() + (made.image_raw - self.raw).abs().mean()
+        if self.see is not None and self.seen is not None and self.inverter is not None:
+            standard = self.inverter.standard
+            loss = loss + FEATURES * (standard(self.see(made.image)) - standard(self.seen)).abs().mean()
+        return loss
+
+    @torch.no_grad()
+    def psnr(self, x: Tensor, camera: Tensor) -> float:
+        ws = self.ws(x)
+        return self.psnr_of(self.generator.synthesize_planes(ws), ws, camera)
+
+    @torch.no_grad()
+    def psnr_of(self, planes: Tensor, ws: Tensor, camera: Tensor) -> float:
+        """Return the peak signal-to-noise ratio of the render in dB."""
+        error = F.mse_loss(as_saved(self.generator.render(planes, camera, w=ws).image), self.photo)
+        return round(10 * math.log10(4 / max(float(error), 1e-10)), 2)
+
+
+def _minimise(
+    loss: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    steps: int,
+    report: Callable[[int], object],
+) -> None:
+    for index in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * index / steps))
+        value = loss()
+        if not value.isfinite():
+            raise ValueError(
+                f"step {index} of the inversion gave a loss of {float(value)}; the photo or weights are bad"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        report(1)
+
+
+def read_photo(photo: str | Path | Image.Image, size: int) -> Tensor:  # [1, 3, size, size] in -1 .. 1
+    """Read a photo that is cropped as the training pictures are: square, the face in the middle."""
+    if isinstance(photo, str | Path):
+        if not Path(photo).is_file():
+            raise FileNotFoundError(f"{photo} is not there; name a picture")
+        try:
+            photo = Image.open(photo)
+            photo.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{photo} is no picture that can be read: {error}") from None
+    width, height = photo.size
+    if width != height:
+        raise ValueError(
+            f"the photo has {width} x {height} pixels: it must be square and cropped as the training pictures are"
+        )
+    pixels = np.array(photo.convert("RGB"), np.float32)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    return image if width == size else antialiased(image, size).clamp(-1, 1)

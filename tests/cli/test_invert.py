@@ -1,0 +1,43 @@
+"""Tests of the command `invert`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from dreamportrait.cli.invert import invert
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(invert, [str(argument) for argument in arguments])
+
+
+@pytest.mark.lengthy
+def test_a_photo_becomes_a_sheet_and_a_portrait(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "tan").save(tmp_path / "photo.png")
+    rest = ("--steps", 1, "--tuning-steps", 1, "--edit", "an old man", "--json")
+    done = run(tmp_path / "photo.png", "--out", tmp_path / "o.png", "--save", tmp_path / "h.safetensors", *rest)
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.output[done.output.index("{") :])
+    assert set(facts["psnr"]) == {"guess", "search", "tuning"} and facts["edits"] == ["an old man"]
+    assert "only similar to the photo" in facts["notes"][0]  # a plain surface is no face
+    assert (tmp_path / "o.png").exists() and (tmp_path / "h.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.png",), "none.png is not there; name a picture"),
+        (("none.png", "--out", "x.doc"), "must end in one of .png"),
+        (("here.png", "--save", "head.stl"), "must end in .safetensors, .glb, .ply, .obj, .mp4"),
+    ],
+)
+def test_wrong_names_are_refused_at_once(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("here.png")
+    done = run(*arguments)
+    assert done.exit_code == 1 and message in done.output
