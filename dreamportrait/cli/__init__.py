@@ -12,6 +12,7 @@ from dreamportrait.cli.scores import evaluate
 from dreamportrait.cli.training import train
 from dreamportrait.cli.verify import verify
 from dreamportrait.cli.video import video
+from dreamportrait.cli.view import view
 from dreamportrait.cli.weights import convert
 
 
@@ -21,5 +22,5 @@ def main() -> None:
     """Text-to-3D portraits from a tri-plane GAN."""
 
 
-for command in (sample, video, mesh, mix, invert, verify, train, evaluate, convert, doctor):
+for command in (sample, view, video, mesh, mix, invert, verify, train, evaluate, convert, doctor):
     main.add_command(command)

@@ -24,6 +24,7 @@ from dreamportrait.geometry.views import Views
 
 if TYPE_CHECKING:
     from dreamportrait.export.mesh_files import Mesh
+    from dreamportrait.export.page import Page
 
 NOBODY = Claim()  # names the program and no model
 
@@ -142,6 +143,20 @@ class Portrait:
         claim = self.claim if provenance else None
         rest: dict[str, Any] = {"fps": fps, "resolution": resolution, "progress": progress, "overwrite": overwrite}
         return save_video(self.head, path, cameras=cameras, claim=claim, **rest)
+
+    def save_page(
+        self,
+        path: str | Path,  # .html
+        *,
+        size: int | None = None,  # of a picture in the page, in pixels
+        overwrite: bool = False,
+        provenance: bool = True,
+    ) -> "Page":
+        """Save a page that turns the head in any browser, without a server or the network."""
+        from dreamportrait.export.page import save_page
+
+        claim = self.claim if provenance else None
+        return save_page(self.head, path, title=self.prompt, claim=claim, size=size, overwrite=overwrite)
 
     def mesh(self, resolution: int | None = None, texture: bool = True) -> "Mesh":
         """Return the surface of the head as triangles. See export/mesh.py."""

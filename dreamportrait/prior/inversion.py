@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dreamportrait.prior.network import Standard
 
 GRIDS = (8, 4, 2)  # areas per side that the maps of the last three stages are averaged to
-KEPT = (32, 64, 256)  # channels of these maps that the network from pictures to w makes of them
+KEPT = (32, 64, 64)  # channels of these maps that the network from pictures to w makes of them
 
 
 class FeatureMap(NamedTuple):
@@ -59,7 +59,7 @@ class PictureFeatures:
 class Inverter(nn.Module):
     """Map picture features to coordinates of W."""
 
-    def __init__(self, maps: tuple[FeatureMap, ...], w_dim: int, width: int = 512, dropout: float = 0.1) -> None:
+    def __init__(self, maps: tuple[FeatureMap, ...], w_dim: int, width: int = 384, dropout: float = 0.1) -> None:
         super().__init__()
         self.maps = maps
         self.standard = Standard(sum(c * side**2 for c, side in maps))

@@ -16,11 +16,11 @@ from dreamportrait.core.errors import WeightsError
 from dreamportrait.eg3d import planes as planes_module
 from dreamportrait.eg3d.planes import camera_angles, fields_of_view, trained_angles, view_notes
 from dreamportrait.export.portrait_file import KEY
-from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.export.portraits import Portrait
 from dreamportrait.geometry.cameras import camera_label, intrinsics_from_fov, official_pose, orbit
 from dreamportrait.systems.dreamportrait.generator import in_precision
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+from dreamportrait.weights.hashing import weights_hash
 
 
 @pytest.fixture(scope="module")

@@ -1,78 +1,106 @@
-"""Where small attributes of a face show: the pixels that change if one attribute is given another value.
+"""Further regression for small attributes: each face is learnt together with its double, which differs in one of them.
 
-Regression over whole pictures hardly learns an iris, lips or an earring, because they cover few pixels. For each face,
-one small attribute is changed and the face is rendered again. The difference of both pictures weighs the pixels of an
-additional loss, which gives lips as much influence as a beard.
+Regression over whole pictures hardly learns an iris, a moustache or an earring, because they cover few pixels and few
+faces have them. A double is the same face, seen by the same camera, with another value of one small attribute. The
+difference between both pictures shows nothing but this attribute, and it is learnt relative to its own size, so a
+moustache counts as much as a hat.
 """
 
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy import ndarray as Array
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dreamportrait.eg3d.triplane import Rendering
+from dreamportrait.geometry.images import from_bytes
 from dreamportrait.mini.eg3d.warm import Batch, Student, depth_error, detail_weight, regression_losses
-from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, is_visible, read_code
+from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, is_held_out, is_visible, read_code, to_vector
 from dreamportrait.miniworld.rendering import rendered
 from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema, half_life
 
-SMALL = ("eye_color", "lipstick", "facial_hair", "earrings", "age", "expression", "eyewear")
+# How often an attribute is chosen, relative to others. Those that are hardest to learn are chosen most.
+SMALL = {
+    "facial_hair": 6.0,
+    "eye_color": 3.0,
+    "lipstick": 1.0,
+    "earrings": 1.0,
+    "age": 1.0,
+    "expression": 1.0,
+    "eyewear": 1.0,
+    "hat": 1.0,
+}
 SEED, LEARNING_RATE = 6, 1.5e-3
-RAYS, WHOLE_EVERY = 512, 8
+RAYS, WHOLE_EVERY = 512, 6
+CHANGE = 0.2  # weight of the differences. With 0.5, small attributes are learnt as well, but pictures blur
+LEAST_WANTED = 0.1  # smaller differences than this, as a mean over the rays, count less
 LARGEST = 20.0  # larger than any number of a code plus its bias
-LEAST_CHANGE = 40.0  # sum of differences over a picture, of colours from 0 to 1. Smaller changes cannot be learnt
+VISIBLE = 0.04  # difference of colours, in -1 .. 1, that counts as a change
+LEAST_CHANGE = 20.0  # sum of the differences over a picture, in 0 .. 255. Smaller ones cannot be learnt
 
 
-def detail_masks(world: World, count: int, cache: Path, workers: int | None = None) -> Array:  # [count, R, R] uint8
-    """Return, for the first faces of a world, where a random small attribute shows. Computed once, then memory-mapped.
+@dataclass(frozen=True)
+class Doubles:
+    """For each of the first faces of a world: the same face with one small attribute changed."""
 
-    A face whose changed attribute hardly shows has a mask of zeros.
-    """
-    path = cache / f"details-{count}.npy"
+    images: Tensor  # [N, 3, R, R] uint8
+    vectors: Tensor  # [N, V]
+    kinds: Tensor  # [N] number of the attribute in SMALL, -1 where nothing could be changed visibly
+
+
+def doubles(world: World, count: int, cache: Path, workers: int | None = None) -> Doubles:
+    """Render the doubles of the first faces of a world, or read them from the cache."""
+    path = cache / f"doubles-{count}.safetensors"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.npy")
-        np.save(unfinished, _rendered_masks(world, count, workers or os.cpu_count() or 1))
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        save_file(_rendered(world, count, workers or os.cpu_count() or 1), unfinished)
         os.replace(unfinished, path)
-    return np.load(path, mmap_mode="r")
+    return Doubles(**load_file(path))
 
 
-def _rendered_masks(world: World, count: int, workers: int) -> Array:
+def _rendered(world: World, count: int, workers: int) -> dict[str, Tensor]:
     rng = np.random.Generator(np.random.PCG64(SEED))
-    codes = np.stack([changed(z, rng) for z in world.codes[:count]])
-    size = world.images.shape[-1]
-    found = np.empty((count, size, size), np.uint8)
-    done = 0
-    for images, _ in rendered(codes, world.cameras[:count], size, workers):
-        before = world.images[done : done + len(images)].astype(np.int16)
-        found[done : done + len(images)] = np.abs(images - before).mean(1)
-        done += len(images)
-    found[found.sum((1, 2)) < LEAST_CHANGE] = 0
-    return found
+    names = list(SMALL)
+    found = [changed(z, rng) for z in world.codes[:count]]
+    codes = np.stack([code for code, _ in found])
+    kinds = np.array([names.index(name) if name else -1 for _, name in found])
+    chunks = rendered(codes, world.cameras[:count], world.images.shape[-1], workers)
+    images = np.concatenate([images for images, _ in chunks])
+    for i in range(count):  # one by one, so that no large array is made
+        if np.abs(images[i].astype(np.int16) - world.images[i]).mean(0).sum() < LEAST_CHANGE:
+            kinds[i] = -1
+    vectors = np.stack([to_vector(*read_code(z)) for z in codes])
+    return {name: torch.from_numpy(x) for name, x in (("images", images), ("vectors", vectors), ("kinds", kinds))}
 
 
-def changed(z: Array, rng: np.random.Generator) -> Array:  # [Z_DIM] -> [Z_DIM]
-    """Return the code of the same face with another value of one small attribute that the face can show."""
+def changed(z: Array, rng: np.random.Generator) -> tuple[Array, str | None]:  # [Z_DIM] -> [Z_DIM], attribute
+    """Return the code of the same face with another value of one small attribute, and the name of the attribute.
+
+    If no value of any small attribute can be seen at this face, return the code as it is and None.
+    """
     attributes, _ = read_code(z)
-    options = []
+    options: dict[str, list[Array]] = {}
     for name in SMALL:
         for value in ATTRIBUTES[name]:
             other = with_value(z, name, value)
             now = read_code(other)[0]
-            if now[name] != attributes[name] and is_visible(now, name) and is_visible(attributes, name):
-                options.append((name, other))
-    names = sorted({name for name, _ in options})
-    if not names:
-        return z
-    name = names[rng.integers(len(names))]
-    codes = [code for option, code in options if option == name]
-    return codes[rng.integers(len(codes))]
+            differs = now[name] != attributes[name] and is_visible(now, name) and is_visible(attributes, name)
+            if differs and not is_held_out(now):
+                options.setdefault(name, []).append(other)
+    if not options:
+        return z, None
+    odds = np.array([SMALL[name] for name in options])
+    name = list(options)[rng.choice(len(options), p=odds / odds.sum())]
+    return options[name][rng.integers(len(options[name]))], name
 
 
 def with_value(z: Array, name: str, value: str) -> Array:  # [Z_DIM] -> [Z_DIM]
@@ -84,22 +112,34 @@ def with_value(z: Array, name: str, value: str) -> Array:  # [Z_DIM] -> [Z_DIM]
     return out
 
 
-def train(work: Path, world: World, student: Student, masks: Array, *, steps: int, batch: int = 16) -> Student:
-    """Continue the regression of stage 1 with more weight on small attributes. Return the running average.
+class Twins:
+    """A batch of N faces followed by their N doubles, with the places where the two differ."""
 
-    Most steps render only some rays of each picture, half of them where the masks are. This costs a quarter of whole
-    pictures. Every eighth step renders whole pictures, because super-resolution needs them.
+    def __init__(self, world: World, others: Doubles, chosen: Tensor, device: torch.device) -> None:
+        real = Batch(world, chosen, device)
+        self.first = real
+        self.image = torch.cat([real.image, from_bytes(others.images[chosen]).to(device)])  # [2N, 3, R, R]
+        self.vector = torch.cat([real.vector, others.vectors[chosen].to(device)])  # [2N, V]
+        self.camera = real.camera.repeat(2, 1)  # [2N, 25]
+        before, after = self.image.chunk(2)
+        self.where = (after - before).abs().mean(1, keepdim=True)  # [N, 1, R, R]
+
+
+def train(work: Path, world: World, student: Student, others: Doubles, *, steps: int, batch: int = 16) -> Student:
+    """Continue the regression of stage 1 on pairs of faces and doubles. Return the running average.
+
+    Most steps render only some rays of each picture, half of them where the two pictures of a pair differ. This costs a
+    quarter of whole pictures. Every sixth step renders whole pictures, because super-resolution needs them.
     """
     average, device = Ema(student), student.mapper.out.weight.device
     optimizer = torch.optim.Adam(student.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
-    rare = torch.tensor([rarity(face) for face in world.attributes[: len(masks)]])
+    odds = torch.tensor([rarity(face) for face in world.attributes[: len(others.kinds)]])
+    odds[others.kinds < 0] = 0
 
     def step(index: int) -> dict[str, Tensor]:
         whole = index % WHOLE_EVERY == WHOLE_EVERY - 1
-        chosen = torch.multinomial(rare, batch // 2 if whole else batch)
-        real = Batch(world, chosen, device)
-        where = torch.from_numpy(masks[chosen.numpy()]).to(device).float()[:, None] / 255  # [N, 1, R, R]
-        losses = _whole(student, real, where) if whole else _rays(student, real, where)
+        chosen = torch.multinomial(odds, batch // 4 if whole else batch // 2)
+        losses = (_whole if whole else _rays)(student, Twins(world, others, chosen, device))
         set_lr(optimizer, cosine(index, steps, LEARNING_RATE, warmup=50))
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -113,30 +153,48 @@ def train(work: Path, world: World, student: Student, masks: Array, *, steps: in
     return average.module
 
 
-def _whole(student: Student, real: Batch, where: Tensor) -> dict[str, Tensor]:
-    """Return the losses of whole pictures: those of stage 1, and the colours where the masks are."""
-    fake = student(real.vector, real.camera)
-    losses = regression_losses(fake, real)
-    detail = 0.5 * masked_difference(fake.image, real.image, where)
-    return {"image": losses["image"], "raw": 0.5 * losses["raw"], "depth": losses["depth"], "whole_detail": detail}
+def _whole(student: Student, twins: Twins) -> dict[str, Tensor]:
+    """Return the losses of whole pictures: those of stage 1, and the differences."""
+    fake, real, n = student(twins.vector, twins.camera), twins.first, len(twins.where)
+    known = regression_losses(Rendering(*(part[:n] for part in fake)), real)
+    shown = (twins.where > VISIBLE).repeat(2, 1, 1, 1)
+    pixels = ((shown * images).flatten(2).transpose(1, 2) for images in (fake.image, twins.image))  # [2N, R * R, 3]
+    double = detail_weight(twins.image[n:]) * (fake.image - twins.image)[n:].abs()
+    return {
+        "image": known["image"],
+        "raw": 0.5 * known["raw"],
+        "depth": known["depth"],
+        "double": double.mean(),
+        "whole_change": CHANGE * relative_difference(*pixels),
+    }
 
 
-def _rays(student: Student, real: Batch, where: Tensor) -> dict[str, Tensor]:
-    """Return the losses of some rays of each picture: RAYS anywhere, and RAYS where the masks are."""
-    count, size = len(real.image), student.generator.config.render_resolution
-    image, where = (F.interpolate(x, (size, size), mode="area") for x in (real.image, where))
-    anywhere = torch.randint(size * size, (count, RAYS), device=where.device)
+def _rays(student: Student, twins: Twins) -> dict[str, Tensor]:
+    """Return the losses of some rays of each picture: RAYS anywhere, and RAYS where the pictures of a pair differ."""
+    n, size = len(twins.where), student.generator.config.render_resolution
+    image, where = (F.interpolate(x, (size, size), mode="area") for x in (twins.image, twins.where))
+    anywhere = torch.randint(size * size, (n, RAYS), device=where.device)
     masked = torch.multinomial(where.flatten(1) + 1e-5, RAYS, replacement=True)
-    chosen = torch.cat([anywhere, masked], 1)  # [N, M]
-    color, depth = student.along_rays(real.vector, real.camera, chosen)
-    error = (color - _at(image, chosen)).abs()  # [N, M, 3]
-    weight = _at(detail_weight(image), chosen)[:, :RAYS]  # [N, RAYS, 1]
-    surface = F.interpolate(real.depth, (size, size), mode="nearest-exact")
+    chosen = torch.cat([anywhere, masked], 1).repeat(2, 1)  # [2N, 2 RAYS], the same for both pictures of a pair
+    color, depth = student.along_rays(twins.vector, twins.camera, chosen)
+    real = _at(image, chosen)
+    error = (color - real).abs()  # [2N, 2 RAYS, 3]
+    weight = _at(detail_weight(image), chosen)[:, :RAYS]  # [2N, RAYS, 1]
+    surface = F.interpolate(twins.first.depth, (size, size), mode="nearest-exact")
     return {
         "color": 1.5 * (weight * error[:, :RAYS]).mean(),
         "detail": error[:, RAYS:].mean(),
-        "surface": depth_error(depth, _at(surface, chosen))[:, :RAYS].mean(),
+        "change": CHANGE * relative_difference(color[:, RAYS:], real[:, RAYS:]),
+        "surface": depth_error(depth[:n], _at(surface, chosen[:n]))[:, :RAYS].mean(),
     }
+
+
+def relative_difference(fake: Tensor, real: Tensor) -> Tensor:  # [2N, M, 3] twice -> []
+    """Return the error of the changes from faces to their doubles, relative to the size of the real changes."""
+    (fake_before, fake_after), (before, after) = fake.chunk(2), real.chunk(2)
+    wanted = after - before
+    error = (fake_after - fake_before - wanted).abs().mean((1, 2))
+    return (error / wanted.abs().mean((1, 2)).clamp(min=LEAST_WANTED)).mean()
 
 
 def _at(images: Tensor, chosen: Tensor) -> Tensor:  # [N, C, R, R], [N, M] numbers of pixels -> [N, M, C]
@@ -144,12 +202,6 @@ def _at(images: Tensor, chosen: Tensor) -> Tensor:  # [N, C, R, R], [N, M] numbe
     return pixels.gather(1, chosen[..., None].expand(-1, -1, pixels.shape[2]))
 
 
-def masked_difference(fake: Tensor, real: Tensor, mask: Tensor) -> Tensor:  # [N, 3, R, R] twice, [N, 1, R, R] -> []
-    """Return the absolute difference of colours where the masks are, as a mean over pictures."""
-    error = (mask * (fake - real).abs()).mean((1, 2, 3))
-    return (error / mask.mean((1, 2, 3)).clamp(min=1e-6)).mean()
-
-
 def rarity(face: Attributes) -> float:
     """Return how often a face is drawn, relative to others. Faces with small, rare things are drawn more often."""
-    return 1.0 + 2 * (face["earrings"] == "gold") + (face["lipstick"] == "red") + (face["facial_hair"] != "none")
+    return 1.0 + (face["earrings"] == "gold") + 2 * (face["facial_hair"] != "none")

@@ -20,7 +20,7 @@ from dreamportrait.training.states import load_state
 
 LICENCE = "Apache-2.0"
 COARSE_STEPS, FINE_STEPS = 9_000, 10_000
-DETAIL_STEPS, DETAIL_FACES = 2500, 20_000
+DETAIL_STEPS, DETAIL_FACES = 6000, 24_000
 MAPPING_STEPS = 40_000
 GAN = gan.GanPlan(alone=800, steps=1200)
 
@@ -46,8 +46,8 @@ def train_details(
 ) -> None:
     student = _student(work / "warm-fine").to(device)
     student.requires_grad_(True).train()
-    where = details.detail_masks(world, min(faces, len(world)), work / "details")
-    details.train(work / "details", world, student, where, steps=steps)
+    others = details.doubles(world, min(faces, len(world)), work / "details")
+    details.train(work / "details", world, student, others, steps=steps)
 
 
 def train_mapping(work: Path, steps: int = MAPPING_STEPS) -> float:

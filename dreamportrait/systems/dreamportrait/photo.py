@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,14 +31,13 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.export.portraits import Portrait
+from dreamportrait.export.provenance import Claim
 from dreamportrait.geometry.images import antialiased, as_saved
-from dreamportrait.prior.inversion import PictureFeatures
+from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.prior.space import WSpace
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
-
-if TYPE_CHECKING:
-    from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+from dreamportrait.text.encoder import TextFeatures
 
 YAWS, PITCHES = (-24.0, -16.0, -8.0, 0.0, 8.0, 16.0, 24.0), (-8.0, 0.0, 8.0)  # degrees that are tried
 SEARCH_RATE, TUNING_RATE = 0.05, 1e-3  # Adam's, in standard deviations of w and of the weights
@@ -50,6 +49,21 @@ UNUSUAL = 22.0  # dB; photos that even the tuned backbone draws worse are outsid
 _log = logging.getLogger(__name__)
 
 
+class Model(Protocol):
+    """What of a pipeline is used here."""
+
+    generator: PortraitGenerator
+    inverter: Inverter | None
+
+    @property
+    def claim(self) -> Claim: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode_prompt(self, prompt: str) -> TextFeatures: ...
+
+
 @dataclass(frozen=True)
 class Inversion:
     """A photo as a portrait."""
@@ -59,7 +73,7 @@ class Inversion:
     portrait: Portrait
     errors: dict[str, float]  # PSNR of the render in dB after each step: guess, search, tuning
     notes: tuple[str, ...]  # what is to be said about the result
-    pipe: "DreamPortraitPipeline"
+    pipe: Model
     tuned: PortraitGenerator  # with the tuned backbone
 
     @torch.no_grad()
@@ -75,7 +89,7 @@ class Inversion:
 
 
 def invert(
-    pipe: "DreamPortraitPipeline",
+    pipe: Model,
     photo: Tensor,  # [1, 3, R, R] in -1 .. 1
     see: PictureFeatures | None,  # of the CLIP that the model's inverter was trained with
     *,
@@ -105,7 +119,7 @@ def invert(
     return Inversion(photo, camera, portrait, errors, notes, pipe, tuned)
 
 
-def _portrait(pipe: "DreamPortraitPipeline", prompt: str, planes: Tensor, ws: Tensor, cameras: Tensor) -> Portrait:
+def _portrait(pipe: Model, prompt: str, planes: Tensor, ws: Tensor, cameras: Tensor) -> Portrait:
     head = Planes(pipe.generator.generator, planes, ws)
     (views,) = head.views(cameras)
     return Portrait(prompt, None, head, views, pipe.claim)
@@ -124,7 +138,7 @@ def _notes(errors: dict[str, float]) -> tuple[str, ...]:
 class _Search:
     """The steps from a photo to a portrait."""
 
-    def __init__(self, pipe: "DreamPortraitPipeline", photo: Tensor, see: PictureFeatures | None) -> None:
+    def __init__(self, pipe: Model, photo: Tensor, see: PictureFeatures | None) -> None:
         self.portrait, self.inverter, self.photo, self.see = pipe.generator, pipe.inverter, photo, see
         self.generator: TriPlaneGenerator = pipe.generator.generator
         self.space = self._space()

@@ -1,0 +1,52 @@
+"""The command `view`, which opens the viewer for a browser."""
+
+from importlib import util
+
+import click
+
+from dreamportrait.cli import options
+from dreamportrait.core.errors import one_message
+from dreamportrait.systems.dreamportrait.hub import is_hub_id
+from dreamportrait.systems.dreamportrait.names import locate_portrait
+
+
+@click.command()
+@options.model
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="If taken: the next free.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Only addresses of this machine are allowed.")
+@click.option("--open", "browse", is_flag=True, help="Also open a browser here.")
+@options.device
+@options.offline
+@options.provenance
+def view(model: str, port: int, host: str, browse: bool, device: str | None, offline: bool, provenance: bool) -> None:
+    """Make portraits and turn them in a browser. Ctrl-C ends the viewer.
+
+    The viewer has no password, so it only listens on this machine. If it runs on a machine without a screen, forward
+    the port: ssh -N -L 8080:127.0.0.1:8080 HOST
+
+    \b
+    Examples:
+        dreamportrait view --open
+        dreamportrait view --model runs/mini/portrait --port 9000
+    """
+    with one_message():
+        if util.find_spec("viser") is None:
+            raise ValueError("the viewer needs viser, which is not installed: pip install 'dreamportrait[view]'")
+        from dreamportrait.viewer.access import check_host
+
+        check_host(host, port)
+        if not is_hub_id(model):
+            locate_portrait(model)  # before anything heavy is imported
+        from dreamportrait.viewer.server import Viewer
+
+        pipe = options.load(model, device, offline)
+        pipe.set_progress_bar_config(disable=True)
+        viewer = Viewer(pipe, host=host, port=port, provenance=provenance)
+    click.echo(f"open {viewer.address} in a browser; Ctrl-C ends the viewer")
+    if browse:
+        click.launch(viewer.address)
+    with viewer:
+        try:
+            viewer.wait()
+        except KeyboardInterrupt:
+            click.echo("the viewer has ended")

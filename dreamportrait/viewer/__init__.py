@@ -1,0 +1,1 @@
+"""The browser viewer, `dreamportrait view`. It needs viser, which `dreamportrait[view]` installs."""
