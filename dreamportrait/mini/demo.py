@@ -45,7 +45,8 @@ SECONDS = {
     "picture": 0.001,  # of the data set, inverted
     "caption": 0.0008,
     "answer": 0.0001,  # of the prior, per step of its flow
-    "step": 0.055,  # of the three trainings of the prior
+    "inverting": 0.15,  # step of the network from pictures to w
+    "step": 0.055,  # of the other two trainings of the prior
     "image": 0.042,  # trained adversarially
     "sample": 0.14,  # measured
 }
@@ -239,7 +240,8 @@ def seconds_of(config: "Config", done: int) -> float:
     if (p := config.prior) is not None and not done:
         pictures = min(p.pictures or sys.maxsize, config.data.count or MINIWORLD_FACES)
         work |= {"face": p.faces, "picture": pictures, "caption": pictures * p.captions}
-        work |= {"answer": p.answers * p.steps, "step": p.inverter_steps + p.flow_steps + p.one_pass_steps}
+        work |= {"answer": p.answers * p.steps, "step": p.flow_steps + p.one_pass_steps}
+        work |= {"inverting": p.inverter_steps}
     return sum(count * SECONDS[name] for name, count in work.items())
 
 

@@ -17,7 +17,6 @@ from tiny_pipeline import write_portrait
 from toy_run import arguments, write_sources
 
 import train
-from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.mini import demo, demo_report
 from dreamportrait.mini.demo_report import PROMPTS, SEED, VIEWS
 from dreamportrait.miniworld import world
@@ -27,6 +26,7 @@ from dreamportrait.miniworld.grammar import split_words, vocabulary
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+from dreamportrait.weights.hashing import weights_hash
 
 pytestmark = pytest.mark.lengthy
 

@@ -11,7 +11,15 @@ from dreamportrait.eg3d.discriminator import DualDiscriminator
 from dreamportrait.eg3d.superresolution import SuperResolutionSpec
 from dreamportrait.mini.eg3d import details, gan, mapping, warm
 from dreamportrait.mini.eg3d.config import DISCRIMINATOR, GENERATOR
-from dreamportrait.miniworld.attributes import ATTRIBUTES, Z_DIM, is_visible, read_code, sample_codes
+from dreamportrait.miniworld.attributes import (
+    ATTRIBUTES,
+    Z_DIM,
+    is_held_out,
+    is_visible,
+    read_code,
+    sample_codes,
+    to_vector,
+)
 from dreamportrait.miniworld.faces import render
 from dreamportrait.miniworld.world import World, random_cameras
 from dreamportrait.training.checkpoints import load_state
@@ -82,10 +90,13 @@ def test_one_small_attribute_is_changed() -> None:
     rng = np.random.Generator(np.random.PCG64(0))
     for z in sample_codes(60, 1):
         before, traits = read_code(z)
-        after, same = read_code(details.changed(z, rng))
+        code, name = details.changed(z, rng)
+        after, same = read_code(code)
         assert np.array_equal(traits, same)
-        different = [name for name in details.SMALL if before[name] != after[name]]
-        assert different and all(is_visible(after, name) for name in different)
+        if name is None:  # every change would give a pair of attributes that training must not show
+            assert is_held_out(before) and before == after
+        else:
+            assert before[name] != after[name] and is_visible(after, name) and not is_held_out(after)
 
 
 def test_a_value_can_be_put_into_a_code() -> None:
@@ -94,23 +105,29 @@ def test_a_value_can_be_put_into_a_code() -> None:
         assert read_code(details.with_value(z, "background", value))[0]["background"] == value
 
 
-def test_masks_show_where_pictures_change(world: World, tmp_path: Path) -> None:
-    found = details.detail_masks(world, 12, tmp_path, workers=1)
+def test_doubles_are_the_same_faces_with_one_thing_changed(world: World, tmp_path: Path) -> None:
+    found = details.doubles(world, 12, tmp_path, workers=1)
     rng = np.random.Generator(np.random.PCG64(details.SEED))
     for i, z in enumerate(world.codes):
-        other = render(*read_code(details.changed(z, rng)), world.cameras[i], SIZE).image.transpose(2, 0, 1)
-        expected = np.abs(other.astype(int) - world.images[i]).mean(0).astype(np.uint8)
-        expected = expected if expected.sum() >= details.LEAST_CHANGE else np.zeros_like(expected)
-        assert np.array_equal(found[i], expected)
-    assert found.any()
-    assert details.detail_masks(world, 12, tmp_path) is not None  # read from the file
+        code, name = details.changed(z, rng)
+        other = render(*read_code(code), world.cameras[i], SIZE).image.transpose(2, 0, 1)
+        assert np.array_equal(found.images[i], other)
+        assert np.array_equal(found.vectors[i], to_vector(*read_code(code)))
+        seen = np.abs(other.astype(int) - world.images[i]).mean(0).sum() >= details.LEAST_CHANGE
+        assert found.kinds[i] == (list(details.SMALL).index(name) if seen else -1)
+    again = details.doubles(world, 12, tmp_path)  # read from the file
+    assert torch.equal(again.images, found.images) and (found.kinds >= 0).any()
 
 
-def test_the_loss_counts_only_where_the_mask_is_and_each_picture_alike() -> None:
-    real, fake, mask = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
-    mask[0, 0, 0, 0], mask[1] = 0.5, 1.0  # one pixel of the first picture, all of the second
-    fake[0, :, 0, 0], fake[0, :, 1, 1], fake[1] = 0.4, 9.0, 0.2
-    assert float(details.masked_difference(fake, real, mask)) == pytest.approx((0.4 + 0.2) / 2, abs=1e-6)
+def test_changes_count_relative_to_their_size() -> None:
+    real, fake = torch.zeros(4, 5, 3), torch.zeros(4, 5, 3)  # two faces, then their doubles
+    real[2], real[3] = 0.5, 1.0
+    fake[2], fake[3] = 0.25, 0.5  # half of each change
+    fake[0:4] += 0.3  # what both pictures of a pair share does not count
+    assert float(details.relative_difference(fake, real)) == pytest.approx(0.5, abs=1e-6)
+    real[2] = details.LEAST_WANTED / 2  # a change that can hardly be seen counts less
+    fake[2] = fake[0]
+    assert float(details.relative_difference(fake, real)) == pytest.approx((0.5 + 0.5) / 2, abs=1e-6)
 
 
 def test_rays_are_the_pixels_of_the_picture(world: World) -> None:
@@ -130,9 +147,9 @@ def test_rays_are_the_pixels_of_the_picture(world: World) -> None:
 def test_details_continue_exactly(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(details, "WHOLE_EVERY", 2)
     monkeypatch.setattr(details, "RAYS", 16)
-    masks = details.detail_masks(world, 12, tmp_path / "masks", workers=1)
-    details.train(tmp_path / "whole", world, student(), masks, steps=4, batch=2)
-    _interrupted(lambda steps: details.train(tmp_path / "parts", world, student(), masks, steps=4, batch=2), tmp_path)
+    others = details.doubles(world, 12, tmp_path / "doubles", workers=1)
+    details.train(tmp_path / "whole", world, student(), others, steps=4, batch=4)
+    _interrupted(lambda steps: details.train(tmp_path / "parts", world, student(), others, steps=4, batch=4), tmp_path)
     assert_same(tmp_path / "whole/state.pt", tmp_path / "parts/state.pt")
 
 

@@ -9,11 +9,11 @@ from places import ROOT
 from tiny_pipeline import write_portrait
 
 from dreamportrait.core.errors import WeightsError
-from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.mini.publish import publish, read_measured
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.weights.seals import verify
 
 SCORES: dict[str, Any] = {
