@@ -9,6 +9,7 @@ from dreamportrait.cli.mesh import mesh
 from dreamportrait.cli.mix import mix
 from dreamportrait.cli.portraits import sample
 from dreamportrait.cli.scores import evaluate
+from dreamportrait.cli.splats import splats
 from dreamportrait.cli.training import train
 from dreamportrait.cli.verify import verify
 from dreamportrait.cli.video import video
@@ -22,5 +23,5 @@ def main() -> None:
     """Text-to-3D portraits from a tri-plane GAN."""
 
 
-for command in (sample, view, video, mesh, mix, invert, verify, train, evaluate, convert, doctor):
+for command in (sample, view, video, mesh, splats, mix, invert, verify, train, evaluate, convert, doctor):
     main.add_command(command)

@@ -8,7 +8,7 @@ from dreamportrait.export.encoding import VIDEO_SUFFIXES, check_video_target
 if TYPE_CHECKING:
     from dreamportrait.export.portraits import Portrait
 
-PORTRAIT, MESHES = ".safetensors", (".glb", ".ply", ".obj")
+PORTRAIT, MESHES, SPLATS = ".safetensors", (".glb", ".ply", ".obj"), ".spz"
 FPS = 30
 
 
@@ -17,17 +17,19 @@ def check_saved(path: Path, overwrite: bool) -> None:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         check_video_target(path, FPS, overwrite)
-    elif suffix not in (PORTRAIT, *MESHES):
-        raise ValueError(f"{path}: must end in {PORTRAIT}, {', '.join((*MESHES, *VIDEO_SUFFIXES))}")
+    elif suffix not in (PORTRAIT, *MESHES, SPLATS):
+        raise ValueError(f"{path}: must end in {PORTRAIT}, {', '.join((*MESHES, SPLATS, *VIDEO_SUFFIXES))}")
     elif path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
 
 
 def save_as(portrait: "Portrait", path: Path, overwrite: bool, provenance: bool) -> None:
-    """Save a portrait as a portrait's file, a mesh or a film, by the suffix of the path."""
+    """Save a portrait as a portrait's file, a mesh, splats or a film, by the suffix of the path."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         portrait.save_video(path, fps=FPS, overwrite=overwrite, provenance=provenance)
+    elif suffix == SPLATS:
+        portrait.save_splats(path, overwrite=overwrite, provenance=provenance)
     elif suffix in MESHES:
         portrait.save_mesh(path, overwrite=overwrite, provenance=provenance)
     else:

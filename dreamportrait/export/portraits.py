@@ -25,6 +25,7 @@ from dreamportrait.geometry.views import Views
 if TYPE_CHECKING:
     from dreamportrait.export.mesh_files import Mesh
     from dreamportrait.export.page import Page
+    from dreamportrait.export.splats import Splats
 
 NOBODY = Claim()  # names the program and no model
 
@@ -180,6 +181,31 @@ class Portrait:
         made = self.mesh(resolution, texture and path.suffix.lower() != ".ply")
         made.save(path, overwrite, self.claim.extras() if provenance else None)
         if provenance and path.suffix.lower() != ".glb":
+            write_sidecar(path, self.claim)
+        return made
+
+    def splats(self, count: int = 65_536, background: bool = True) -> "Splats":
+        """Return the head as Gaussian splats. See export/splats.py."""
+        from dreamportrait.export.splats import make_splats
+
+        return make_splats(self.head, count, background=background)
+
+    def save_splats(
+        self,
+        path: str | Path,  # .ply or .spz
+        count: int = 65_536,
+        background: bool = True,  # with the wall that the generator draws behind the head
+        *,
+        overwrite: bool = False,
+        provenance: bool = True,
+    ) -> "Splats":
+        """Save the head as Gaussian splats, and return them."""
+        from dreamportrait.export.splat_files import check_splats_target
+
+        path = check_splats_target(path, overwrite)
+        made = self.splats(count, background)
+        made.save(path, overwrite)
+        if provenance:
             write_sidecar(path, self.claim)
         return made
 

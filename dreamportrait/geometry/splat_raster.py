@@ -4,7 +4,6 @@ A splat covers the pixels where its opacity reaches 1/255. These pairs of splat 
 the nearest splat first, and composited. So memory and time grow with the covered area, not with splats times pixels.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -135,8 +134,3 @@ def _transmittance(alpha: Tensor, pixel: Tensor) -> Tensor:  # [P]
     first[1:] = pixel[1:] != pixel[:-1]
     start = torch.where(first, torch.arange(len(pixel), device=pixel.device), 0).cummax(0).values
     return torch.exp(before - before[start]).to(alpha.dtype)
-
-
-def picture_error(a: Tensor, b: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in decibels of two pictures with values in 0 .. 1."""
-    return -10 * math.log10(max(float((a - b).square().mean()), 1e-10))

@@ -31,7 +31,7 @@ def test_a_photo_becomes_a_sheet_and_a_portrait(tmp_path: Path) -> None:
     [
         (("none.png",), "none.png is not there; name a picture"),
         (("none.png", "--out", "x.doc"), "must end in one of .png"),
-        (("here.png", "--save", "head.stl"), "must end in .safetensors, .glb, .ply, .obj, .mp4"),
+        (("here.png", "--save", "head.stl"), "must end in .safetensors, .glb, .ply, .obj, .spz, .mp4"),
     ],
 )
 def test_wrong_names_are_refused_at_once(

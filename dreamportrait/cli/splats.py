@@ -1,0 +1,70 @@
+"""The command `splats`, which exports a portrait as Gaussian splats."""
+
+import json
+from pathlib import Path
+
+import click
+
+from dreamportrait.cli import options
+from dreamportrait.cli.naming import default_name
+from dreamportrait.core.errors import one_message
+
+
+@click.command()
+@click.argument("prompt")
+@options.out("The file to write: .ply or .spz.", "a .ply here, named after prompt and seed")
+@click.option(
+    "--count",
+    type=click.IntRange(1_000, 2_000_000),
+    default=65_536,
+    show_default=True,
+    help="Splats; more show finer detail and make larger files.",
+)
+@click.option(
+    "--background/--no-background",
+    default=True,
+    show_default=True,
+    help="Keep the wall that the generator draws behind the head, or leave it out.",
+)
+@options.seed
+@options.makes_heads
+def splats(
+    prompt: str,
+    out: Path | None,
+    count: int,
+    background: bool,
+    seed: int,
+    model: str,
+    truncation: float,
+    strength: float,
+    device: str | None,
+    offline: bool,
+    overwrite: bool,
+    provenance: bool,
+    as_json: bool,
+) -> None:
+    """Export a portrait of PROMPT as Gaussian splats, which browsers draw in real time.
+
+    Put the prompt in quotes. A .ply is read by all programs for splats, a .spz has a quarter of its size. Splats show
+    what the model's training cameras could see: there is no back of the head.
+
+    \b
+    Examples:
+        dreamportrait splats "a woman with red hair"
+        dreamportrait splats "an old man" --seed 3 --out man.spz
+        dreamportrait splats "a man" --no-background --count 30000 --json
+    """
+    with one_message():
+        from dreamportrait.export.splat_files import check_splats_target
+
+        out = out or default_name(prompt, seed, ".ply")
+        check_splats_target(out, overwrite)  # before anything heavy is imported
+        options.check_place(out, model)
+        portrait = options.load(model, device, offline)(prompt, seed, truncation=truncation, strength=strength)
+        made = portrait.save_splats(out, count, background, overwrite=overwrite, provenance=provenance)
+    facts = {"splats": len(made), "bytes": out.stat().st_size, "background": background}
+    if as_json:
+        known = {"out": str(out), "prompt": prompt, "seed": seed, "model": model}
+        click.echo(json.dumps(known | facts | {"provenance": portrait.claim.to_dict() if provenance else None}))
+    else:
+        click.echo(f"wrote {out}: {len(made)} splats, {facts['bytes'] / 1e6:.1f} MB, seed {seed}")
