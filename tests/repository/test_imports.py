@@ -11,10 +11,12 @@ SCRIPTS = (
     *("train.py", "datasets/miniworld.py", "datasets/encode_captions.py", "tools/check_cuda.py"),
     *("eval/ablations.py", "eval/efficiency.py", "eval/fid_msc_rp.py"),
     *("-m dreamportrait", "-m dreamportrait sample", "-m dreamportrait evaluate", "-m dreamportrait convert eg3d"),
-    *("-m dreamportrait video", "-m dreamportrait mix", "-m dreamportrait view", "-m dreamportrait invert", "-m dreamportrait mesh", "-m dreamportrait verify"),
+    *("-m dreamportrait video", "-m dreamportrait mix", "-m dreamportrait mesh", "-m dreamportrait splats"),
+    *("-m dreamportrait view", "-m dreamportrait invert", "-m dreamportrait verify", "-m dreamportrait doctor"),
     *("-m dreamportrait.mini.demo", "-m dreamportrait.mini.train", "-m dreamportrait.mini.publish"),
-    *("-m dreamportrait.mini.ideal", "-m benchmarks", "-m benchmarks.ops", "-m benchmarks.generator"),
-    *("-m benchmarks.training", "-m benchmarks.mesh", "-m benchmarks.viewer", "-m benchmarks.sharpness", "-m dreamportrait.mini.ceilings"),
+    *("-m dreamportrait.mini.ideal", "-m dreamportrait.mini.ceilings", "-m benchmarks", "-m benchmarks.ops"),
+    *("-m benchmarks.generator", "-m benchmarks.training", "-m benchmarks.sharpness"),
+    *("-m benchmarks.mesh", "-m benchmarks.viewer"),
 )
 
 

@@ -27,10 +27,13 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_example(block: str) -> None:
+def test_example(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(block, names)
-    if "pipe" in names:
+    for file in re.findall(r'save\w*\("([^"]+)"', block):
+        assert (tmp_path / file).stat().st_size > 0
+    if "portrait" in names:
         assert names["portrait"].images.shape == (5, 64, 64, 3)
     elif "views" in names:
         assert [list(part.shape) for part in names["views"][2]] == [
@@ -44,7 +47,7 @@ def test_example(block: str) -> None:
     elif "picture" in names:
         assert names["picture"].image.shape == (128, 128, 3)
         assert names["generator"].config.image_resolution == 64
-    else:
+    elif "x" in names:
         assert names["x"].shape == (1, 64, 64, 64)
 
 

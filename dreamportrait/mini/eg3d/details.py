@@ -79,7 +79,10 @@ def _rendered(world: World, count: int, workers: int) -> dict[str, Tensor]:
         if np.abs(images[i].astype(np.int16) - world.images[i]).mean(0).sum() < LEAST_CHANGE:
             kinds[i] = -1
     vectors = np.stack([to_vector(*read_code(z)) for z in codes])
-    return {name: torch.from_numpy(x).contiguous() for name, x in (("images", images), ("vectors", vectors), ("kinds", kinds))}
+    return {
+        name: torch.from_numpy(x).contiguous()
+        for name, x in (("images", images), ("vectors", vectors), ("kinds", kinds))
+    }
 
 
 def changed(z: Array, rng: np.random.Generator) -> tuple[Array, str | None]:  # [Z_DIM] -> [Z_DIM], attribute
