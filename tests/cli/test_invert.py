@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -16,13 +17,14 @@ def run(*arguments: object) -> Result:
 
 @pytest.mark.lengthy
 def test_a_photo_becomes_a_sheet_and_a_portrait(tmp_path: Path) -> None:
-    Image.new("RGB", (64, 64), "tan").save(tmp_path / "photo.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
     rest = ("--steps", 1, "--tuning-steps", 1, "--edit", "an old man", "--json")
     done = run(tmp_path / "photo.png", "--out", tmp_path / "o.png", "--save", tmp_path / "h.safetensors", *rest)
     assert done.exit_code == 0, done.output
     facts = json.loads(done.output[done.output.index("{") :])
     assert set(facts["psnr"]) == {"guess", "search", "tuning"} and facts["edits"] == ["an old man"]
-    assert "only similar to the photo" in facts["notes"][0]  # a plain surface is no face
+    assert "only similar to the photo" in facts["notes"][0]  # noise is no face
     assert (tmp_path / "o.png").exists() and (tmp_path / "h.safetensors").exists()
 
 
