@@ -190,7 +190,7 @@ def test_generator_phase(scene, moment):
     logits = scene.judge_fake(scene.fake())
     assert_reported(logits, expected, "Loss/scores/fake", LOGIT)
     # With AVX-512 a bias of 4 small gradients differs by 1.1e-3 of its norm: sums in another order round differently.
-    assert_gradients(scene.generator, generator_loss(logits), expected, rounding=1e-5)
+    assert_gradients(scene.generator, generator_loss(logits), expected, rounding=1e-4)
 
 
 @pytest.mark.parametrize("moment", [0, 1_200_000], indirect=True)  # the moments in the reference data
