@@ -144,7 +144,7 @@ def to_ply(splats: Splats) -> bytes:
     rows[:, 10:13] = np.log(splats.scales)
     rows[:, 13:] = splats.rotations * np.append(1, FLIP)
     lines = ["ply", "format binary_little_endian 1.0"]
-    lines += [f"comment made by AI with DreamPortrait {__version__}; x right, y down, z away from the viewer; metres"]
+    lines += [f"comment DreamPortrait {__version__}; x right, y down, z away from the viewer; metres"]
     lines += [f"element vertex {len(splats)}", *(f"property float {name}" for name in _PLY), "end_header"]
     return "".join(f"{line}\n" for line in lines).encode("ascii") + rows.tobytes()
 

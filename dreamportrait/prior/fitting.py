@@ -19,7 +19,7 @@ from dreamportrait.training.schedule import Ema
 
 RATE, WEIGHT_DECAY, AVERAGE = 1e-3, 0.01, 0.998
 Net = TypeVar("Net", bound=nn.Module)
-NOISE = 0.5  # added to standardised picture features in training. Without it, ten thousand renders are learnt by heart
+NOISE = 0.5  # added to standardised picture features in training, against learning renders by heart
 HELD = 20  # one of so many samples is kept for testing
 
 

@@ -40,7 +40,7 @@ SMALL = {
 }
 SEED, LEARNING_RATE = 6, 1.5e-3
 RAYS, WHOLE_EVERY = 512, 6
-CHANGE = 0.2  # weight of the differences. With 0.5, small attributes are learnt as well, but pictures blur
+CHANGE = 0.2  # weight of the differences. With 0.5, this loss outweighs all others at most pixels
 LEAST_WANTED = 0.1  # smaller differences than this, as a mean over the rays, count less
 LARGEST = 20.0  # larger than any number of a code plus its bias
 VISIBLE = 0.04  # difference of colours, in -1 .. 1, that counts as a change

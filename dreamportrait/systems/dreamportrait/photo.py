@@ -44,7 +44,7 @@ SEARCH_RATE, TUNING_RATE = 0.05, 1e-3  # Adam's, in standard deviations of w and
 LEASH = 0.01  # weight of the squared distance from the guess, in standard deviations of w
 FEATURES = 0.1  # weight of the difference of picture features, in their standard deviations
 SAMPLES = 2000  # w that show how w varies, where the model has no text prior
-UNUSUAL = 22.0  # dB; photos that even the tuned backbone draws worse are outside of the model's world
+UNUSUAL = 22.0  # dB, by eye; photos that even the tuned backbone draws worse are outside of the model's world
 
 _log = logging.getLogger(__name__)
 
