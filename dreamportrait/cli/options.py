@@ -1,12 +1,12 @@
 """Options that several commands share, and what these commands check before anything heavy is imported."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dreamportrait.core.files import check_writable
 from dreamportrait.systems.dreamportrait.hub import is_hub_id
 from dreamportrait.systems.dreamportrait.names import locate_portrait
 
@@ -65,13 +65,7 @@ def check_place(path: Path, source: str) -> None:
 
     A hub's model is looked for later.
     """
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{path}: {folder} is no folder; name another file")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: nothing may be written to {folder}; name a file elsewhere")
+    check_writable(path)
     if not is_hub_id(source):
         locate_portrait(source)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamportrait.core.files import check_free_file
 from dreamportrait.export.encoding import VIDEO_SUFFIXES, check_video_target
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ def check_saved(path: Path, overwrite: bool) -> None:
         check_video_target(path, FPS, overwrite)
     elif suffix not in (PORTRAIT, *MESHES, SPLATS):
         raise ValueError(f"{path}: must end in {PORTRAIT}, {', '.join((*MESHES, SPLATS, *VIDEO_SUFFIXES))}")
-    elif path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
+    else:
+        check_free_file(path, overwrite)
 
 
 def save_as(portrait: "Portrait", path: Path, overwrite: bool, provenance: bool) -> None:

@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,13 +80,43 @@ def _flush(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def check_target(path: str | Path, overwrite: bool = False) -> Path:
-    """Raise an error unless a picture may be written to `path`; return the path."""
+def check_target(path: str | Path, overwrite: bool = False, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Path:
+    """Raise an error unless a file with one of these suffixes may be written to `path`; return the path."""
     path = Path(path)
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise ValueError(f"{path}: must end in one of {', '.join(PICTURE_SUFFIXES)}")
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: must end in one of {', '.join(suffixes)}")
+    return check_free_file(path, overwrite)
+
+
+def check_free_file(path: Path, overwrite: bool) -> Path:
+    """Raise an error if `path` is a folder, or a file that must stay; return the path."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise an error unless files may be written to the folder of `path`, which may be missing as yet."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path}: {folder} is no folder; name another file")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: nothing may be written to {folder}; name a file elsewhere")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`. It replaces `path` at the end, or is removed if the block raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,9 +1,6 @@
 """Encodes frames as MP4 (H.264), WEBM (VP9) or GIF. MP4 and WEBM need PyAV, which `dreamportrait[video]` installs."""
 
-import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from importlib import import_module, util
 from itertools import chain
 from pathlib import Path
@@ -11,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from dreamportrait.core.files import check_target, check_writable, replacing
 from dreamportrait.export.credentials import find_identity
 from dreamportrait.export.extraction import WEBM_TAG
 from dreamportrait.export.provenance import Claim, claim_packet, mark
@@ -41,15 +39,9 @@ CODECS = {
 
 def check_video_target(path: str | Path, fps: int, overwrite: bool = False) -> Path:
     """Raise an error unless a video may and can be written to `path`; return the path."""
-    path = Path(path)
+    path = check_target(path, overwrite, VIDEO_SUFFIXES)
+    check_writable(path)
     suffix = path.suffix.lower()
-    if suffix not in VIDEO_SUFFIXES:
-        raise ValueError(f"{path}: must end in one of {', '.join(VIDEO_SUFFIXES)}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
-    _check_folder(path)
     most = FPS_GIF if suffix == ".gif" else FPS[1]
     if not FPS[0] <= fps <= most:
         raise ValueError(f"fps={fps}: must be within {FPS[0]} .. {most} for {suffix}")
@@ -59,17 +51,6 @@ def check_video_target(path: str | Path, fps: int, overwrite: bool = False) -> P
         )
     find_identity()
     return path
-
-
-def _check_folder(path: Path) -> None:
-    """Raise an error unless files may be written to the folder of `path`, which may be missing as yet."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{path}: {folder} is no folder; name another file")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{path}: nothing may be written to {folder}; name a file elsewhere")
 
 
 def encode(frames: Iterable["Array"], path: Path, fps: int, claim: Claim | None) -> None:
@@ -83,20 +64,6 @@ def encode(frames: Iterable["Array"], path: Path, fps: int, claim: Claim | None)
         write(frames, unfinished, fps, claim)
         if claim is not None and suffix != ".webm":
             unfinished.write_bytes(mark(unfinished.read_bytes(), claim))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`. It replaces `path` at the end, or is removed if the block raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _write_film(frames: Iterable["Array"], path: Path, fps: int, claim: Claim | None) -> None:

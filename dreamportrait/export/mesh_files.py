@@ -14,6 +14,7 @@ from numpy import ndarray as Array
 from PIL import Image
 
 from dreamportrait import __version__
+from dreamportrait.core.files import check_free_file
 from dreamportrait.export.glb import Glb
 
 SUFFIXES = (".glb", ".ply", ".obj")
@@ -59,10 +60,7 @@ def check_mesh_target(path: str | Path, overwrite: bool = False) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
     for each in companions(path):
-        if each.is_dir():
-            raise IsADirectoryError(f"{each} is a folder; name a file")
-        if each.exists() and not overwrite:
-            raise FileExistsError(f"{each} exists; name another file, or allow overwriting")
+        check_free_file(each, overwrite)
     return path
 
 

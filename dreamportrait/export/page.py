@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamportrait.core.files import write_text
+from dreamportrait.core.files import check_free_file, write_text
 from dreamportrait.eg3d.planes import Planes, trained_angles
 from dreamportrait.export.provenance import Claim, mark
 from dreamportrait.export.sheets import enlarged
@@ -48,11 +48,7 @@ def check_page_target(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path}: a page must end in .html")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
-    return path
+    return check_free_file(path, overwrite)
 
 
 def save_page(

@@ -9,8 +9,6 @@ A portrait can only be rendered by the generator that made its planes, so the ha
 """
 
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from dreamportrait import __version__
 from dreamportrait.core.errors import WeightsError, shown
-from dreamportrait.core.files import honour_umask
+from dreamportrait.core.files import check_free_file, honour_umask, replacing
 from dreamportrait.core.schema import from_dict
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.geometry.cameras import camera_labels
@@ -63,11 +61,7 @@ def check_portrait_target(path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path}: a portrait's file must end in {SUFFIX}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
-    return path
+    return check_free_file(path, overwrite)
 
 
 def write_portrait_file(
@@ -83,14 +77,9 @@ def write_portrait_file(
         "generator": weights_hash(generator),
     }
     tensors = {name: getattr(stored, name).detach().float().cpu().contiguous() for name in _TENSORS}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{SUFFIX}")
-    try:
+    with replacing(path) as unfinished:
         save_file(tensors, unfinished, metadata={"format": "pt", KEY: json.dumps(label)})
         honour_umask(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_portrait_file(path: str | Path, generator: TriPlaneGenerator) -> StoredPortrait:

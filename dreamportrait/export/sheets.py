@@ -1,8 +1,6 @@
 """Sheets of pictures: rows of portraits with their prompts, plain tables, and atomic writing of picture files."""
 
 import io
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dreamportrait.core.files import check_target
+from dreamportrait.core.files import check_target, replacing
 from dreamportrait.export.provenance import Claim, mark
 from dreamportrait.geometry.images import to_bytes
 
@@ -110,19 +108,11 @@ def save_picture(
     claim: what the file says about its origin. None = nothing.
     """
     path = check_target(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     picture.save(content, Image.registered_extensions()[path.suffix.lower()], optimize=True)
     data = content.getvalue() if claim is None else mark(content.getvalue(), claim)
-    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def save_sheet(rows: list[Tensor], path: Path, scale: int = 1, colors: int | None = None) -> None:

@@ -8,8 +8,6 @@ Positions and sizes are metres. Colours have no view dependence: only degree 0 o
 """
 
 import gzip
-import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from numpy import ndarray as Array
 from torch import Tensor
 
 from dreamportrait import __version__
+from dreamportrait.core.files import check_target, replacing
 from dreamportrait.export.mesh import METRES
 from dreamportrait.geometry.splat_raster import VIEWERS_BLUR, SplatPicture, draw_splats, rotation_matrices
 
@@ -93,30 +92,15 @@ class Splats:
 
 def check_splats_target(path: str | Path, overwrite: bool = False) -> Path:
     """Raise an error unless splats may be written to `path`; return the path."""
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; name another file, or allow overwriting")
-    return path
+    return check_target(path, overwrite, SUFFIXES)
 
 
 def save_splats(splats: Splats, path: str | Path, overwrite: bool = False) -> None:
     """Write splats in the format of the suffix, by way of a temporary file."""
     path = check_splats_target(path, overwrite)
     content = to_ply(splats) if path.suffix.lower() == ".ply" else to_spz(splats)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def load_splats(path: str | Path) -> Splats:
