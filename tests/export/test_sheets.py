@@ -9,8 +9,8 @@ from PIL import Image, ImageFont
 from tiny_pipeline import write_portrait
 from torch import Tensor
 
+from dreamportrait.core import files
 from dreamportrait.core.files import PICTURE_SUFFIXES
-from dreamportrait.export import sheets
 from dreamportrait.export.sheets import (
     Row,
     beside,
@@ -164,7 +164,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     def full(descriptor: int) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(sheets.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         save_picture(draw_sheet([Row("", plain(0))]), path, overwrite=True)
     assert path.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [path]
