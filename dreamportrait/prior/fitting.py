@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from dreamportrait.prior.coupling import assign
 from dreamportrait.prior.flow import TextFlow, flow_loss, transport
 from dreamportrait.prior.inversion import FeatureMap, Inverter
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
@@ -19,7 +20,7 @@ from dreamportrait.training.schedule import Ema
 
 RATE, WEIGHT_DECAY, AVERAGE = 1e-3, 0.01, 0.998
 Net = TypeVar("Net", bound=nn.Module)
-NOISE = 0.5  # added to standardised picture features in training, against learning renders by heart
+NOISE = 0.4  # added to standardised picture features in training, against learning renders by heart
 HELD = 20  # one of so many samples is kept for testing
 
 
@@ -30,6 +31,8 @@ class Pairs:
     x: Tensor  # [P, w_dim]
     text: Tensor  # [P, K, Ct]
     noise: float = 0.0  # added to the text features in training, in their standard deviations
+    errors: Tensor | None = None  # [N, w_dim] what guesses of x lack, see residuals.py. None = x are no guesses
+    alike: Tensor | None = None  # [P, K] numbers of the errors that each picture can get
 
     def __post_init__(self) -> None:
         if not (self.x.isfinite().all() and self.text.isfinite().all()):
@@ -39,7 +42,13 @@ class Pairs:
         """Draw pictures, each with one of its captions."""
         chosen, caption = torch.randint(len(self.x), (count,)), torch.randint(self.text.shape[1], (count,))
         text = self.text[chosen, caption].float()
-        return self.x[chosen], text + self.noise * self.deviation * torch.randn_like(text)
+        return self._coordinates(chosen), text + self.noise * self.deviation * torch.randn_like(text)
+
+    def _coordinates(self, chosen: Tensor) -> Tensor:  # [n] -> [n, w_dim]
+        if self.errors is None or self.alike is None:
+            return self.x[chosen]
+        error = self.alike[chosen, torch.randint(self.alike.shape[1], (len(chosen),))].long()
+        return self.x[chosen] + self.errors[error]
 
     @cached_property
     def deviation(self) -> Tensor:  # [Ct]
@@ -75,13 +84,22 @@ def fit_inverter(
 
 
 def fit_flow(
-    flow: TextFlow, starts: Tensor, pairs: Pairs, folder: Path, *, steps: int, batch: int, seed: int
-) -> TextFlow:  # starts [N, w_dim]: coordinates of the w of seeds
+    flow: TextFlow,
+    starts: Tensor,  # [N, w_dim] coordinates of the w of seeds
+    pairs: Pairs,
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    coupling: float,  # weight of texts where seeds are assigned to pictures
+) -> TextFlow:
     """Train the flow from the seeds' own coordinates to those of pictures, given their captions."""
     flow.standard.fit(pairs.text.flatten(0, 1).float())
 
     def loss() -> Tensor:
-        return flow_loss(flow, starts[torch.randint(len(starts), (batch,))], *pairs.draw(batch))
+        x0, (x1, text) = starts[torch.randint(len(starts), (batch,))], pairs.draw(batch)
+        return flow_loss(flow, x0[assign(x0, x1, flow.standard(text), coupling)], x1, text)
 
     return train(flow, loss, folder, steps=steps, seed=seed, title="prior")
 

@@ -56,7 +56,7 @@ def toy_pairs() -> Pairs:
 
 def test_the_flow_follows_the_text_and_its_one_pass_form_agrees(tmp_path) -> None:  # type: ignore[no-untyped-def]
     pairs, starts = toy_pairs(), torch.randn(2000, 2)
-    flow = fit_flow(TextFlow(2, 1, 32, 2), starts, pairs, tmp_path / "flow", steps=400, batch=128, seed=0)
+    flow = fit_flow(TextFlow(2, 1, 32, 2), starts, pairs, tmp_path / "flow", steps=400, batch=128, seed=0, coupling=1.0)
     x, text = torch.randn(200, 2), torch.ones(200, 1)
     ends = transport(flow, x, text, 8, 1.0)
     # The flow moves the first number to 2 (standard deviation 0.1) and leaves the second one's distribution alone.
@@ -78,7 +78,9 @@ def test_a_stopped_fit_continues_to_the_same_weights(tmp_path) -> None:  # type:
 
     def fit(folder: str) -> TextFlow:
         torch.manual_seed(3)
-        return fit_flow(TextFlow(2, 1, 8, 1), starts, pairs, tmp_path / folder, steps=12, batch=16, seed=0)
+        return fit_flow(
+            TextFlow(2, 1, 8, 1), starts, pairs, tmp_path / folder, steps=12, batch=16, seed=0, coupling=0.3
+        )
 
     whole = fit("a")
     (tmp_path / "a" / "state.pt").rename(tmp_path / "kept.pt")

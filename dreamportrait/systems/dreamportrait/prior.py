@@ -2,7 +2,7 @@
 
     1. renders     what the frozen generator draws for random seeds
     2. inverter    from pictures to w, learnt from the renders
-    3. pairs       w of the data set's pictures, with their captions
+    3. pairs       w of the data set's pictures, drawn around the network's guesses, with their captions
     4. flow        from the seed's own w to those of pictures with such a caption
     5. answers     ends of the guided flow for random seeds and captions
     6. mapper      learns the answers in one pass
@@ -33,10 +33,11 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from dreamportrait.core.config import Prior
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
-from dreamportrait.prior.fitting import Answers, Pairs, answers, fit_flow, fit_inverter, fit_one_pass
+from dreamportrait.prior.fitting import HELD, Answers, Pairs, answers, fit_flow, fit_inverter, fit_one_pass
 from dreamportrait.prior.flow import TextFlow, transport
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.prior.renders import Renders, render
+from dreamportrait.prior.residuals import Guesses
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
 from dreamportrait.text.clip_scorer import ClipScorer
@@ -114,7 +115,16 @@ class _Fitting:
     def _flow(self, flow: TextFlow, starts: Tensor, pairs: Pairs, name: str) -> TextFlow:
         s = self.settings
         flow = deepcopy(flow).requires_grad_(True)  # the mapper's own is frozen
-        return fit_flow(flow, starts, pairs, self.folder / name, steps=s.flow_steps, batch=s.batch, seed=self.seed)
+        return fit_flow(
+            flow,
+            starts,
+            pairs,
+            self.folder / name,
+            steps=s.flow_steps,
+            batch=s.batch,
+            seed=self.seed,
+            coupling=s.coupling,
+        )
 
     # Pairs of w and text.
 
@@ -126,10 +136,10 @@ class _Fitting:
         )
         stored(self.folder / INVERTER, inverter.state_dict)
         print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
-        return _pairs(stored(self.folder / "pairs.safetensors", partial(self._invert, inverter)))
+        return _pairs(stored(self.folder / "pairs.safetensors", partial(self._invert, inverter, known, starts)))
 
     @torch.no_grad()
-    def _invert(self, inverter: Inverter) -> dict[str, Tensor]:
+    def _invert(self, inverter: Inverter, known: Renders, starts: Tensor) -> dict[str, Tensor]:
         s, found, said = self.settings, [], []
         count = min(s.pictures or len(self.pictures), len(self.pictures))
         with bar("pictures of the data set", count) as report:
@@ -140,7 +150,8 @@ class _Fitting:
                 captions = [caption for i in chosen for caption in self._captions(i)]
                 said.append(self.text.encode(captions).eot.half().cpu().view(len(chosen), s.captions, -1))
                 report(len(chosen))
-        return {"x": torch.cat(found), "text": torch.cat(said)}
+        x, guesses = torch.cat(found), Guesses.of(inverter, known.features, starts, held=len(starts) // HELD)
+        return {"x": x, "text": torch.cat(said), "errors": guesses.error, "alike": guesses.like(x).int()}
 
     def _seen(self, images: Tensor) -> Tensor:  # uint8 [N, 3, R, R] -> [N, F]
         device = next(self.generator.parameters()).device
@@ -223,7 +234,7 @@ def _check_range(known: Answers) -> None:
 
 
 def _pairs(tensors: dict[str, Tensor]) -> Pairs:
-    return Pairs(tensors["x"], tensors["text"])
+    return Pairs(tensors["x"], tensors["text"], errors=tensors.get("errors"), alike=tensors.get("alike"))
 
 
 def stored(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
