@@ -15,6 +15,9 @@ from torch.utils.data import Dataset
 from dreamportrait.core.config import Data
 from dreamportrait.core.errors import DataError
 from dreamportrait.data.folder import ImageFolder
+from dreamportrait.data.index import is_prepared
+from dreamportrait.data.names import split_source
+from dreamportrait.data.shards import ShardPictures, check_prepared
 from dreamportrait.miniworld import world
 from dreamportrait.text.encoder import TextFeatures
 
@@ -169,10 +172,21 @@ class WorldPictures:
 def make_pictures(data: Data) -> Pictures:
     if data.kind == "folder":
         assert data.path is not None  # checked with the configuration
-        return FolderPictures(data.path, data.captions, data.count)
+        return open_folder(data.path, data.captions, data.count)
     if data.kind == "miniworld":
         return WorldPictures("train", data.count or MINIWORLD_FACES, data.path)
     raise ValueError(f"data.kind={data.kind!r}: must be miniworld or folder")
+
+
+def open_folder(source: str, captions: str | None = None, count: int | None = None) -> Pictures:
+    """Open a data set on disk: a prepared one, with its split after a colon, or one in the format of folder.py."""
+    path, split = split_source(source)
+    if not is_prepared(path):
+        if split is not None:
+            raise DataError(f"{source}: {path} has no splits; leave out :{split}, or prepare it first")
+        return FolderPictures(path, captions, count)
+    check_prepared(path, captions)
+    return ShardPictures(path, split or "train", count)
 
 
 class TrainingData(Dataset[Example]):

@@ -11,7 +11,6 @@ Training draws from all captions of an image; evaluation always uses "evaluation
 
 import io
 import json
-import math
 import os
 import zipfile
 from collections.abc import Callable
@@ -25,11 +24,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dreamportrait.core.errors import DataError, listed, shown
+from dreamportrait.core.files import MEBIBYTE, MOST_TEXT, read_text
 from dreamportrait.geometry.cameras import check_camera
+from dreamportrait.geometry.pictures import opened
 
 LABELS, CAPTIONS, ATTRIBUTES, WORLD = "dataset.json", "captions.jsonl", "attributes.jsonl", "world.json"
 LABEL_SIZE = 25
+MOST_IMAGE = 256 * MEBIBYTE  # of a file; a picture of the largest size has 192 without compression
 _IMAGES = (".png", ".jpg", ".jpeg")
+_MOST_SHRUNK, _SMALL = 100, 16 * MEBIBYTE  # text shrinks to a tenth; smaller files may shrink to anything
+_FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
 class Item(NamedTuple):
@@ -70,19 +74,24 @@ class ImageFolder(Dataset[Item]):
     def _read_image(self, index: int) -> Tensor:
         where = f"{self.path}: {self.files[index]}"
         try:
-            with Image.open(io.BytesIO(self._files.read(self.files[index]))) as file:
-                file.load()
-                mode, size, image = file.mode, file.size, np.array(file)
+            with opened(io.BytesIO(self._files.read(self.files[index], MOST_IMAGE))) as file:
+                self._check_header(file, where)
+                image = np.array(file)
+        except DataError:
+            raise
         except Exception as error:  # damaged files raise many kinds of errors
             raise DataError(f"{where} cannot be read: {error}. Restore the file, or write the data set again") from None
-        if mode != "RGB":
-            raise DataError(f"{where} has mode {mode}; images must be RGB with 8 bits: convert it")
-        expected = (self.resolution or size[0],) * 2
-        if size != expected:
-            raise DataError(
-                f"{where} is {size[0]} x {size[1]}; must be {expected[0]} x {expected[1]}: resize or crop it"
-            )
         return torch.from_numpy(image).permute(2, 0, 1).contiguous()  # [3, R, R]
+
+    def _check_header(self, file: Image.Image, where: str) -> None:
+        """Raise DataError if mode or size are wrong. The pixels are not decoded for it."""
+        if file.mode != "RGB":
+            raise DataError(f"{where} has mode {file.mode}; images must be RGB with 8 bits: convert it")
+        expected = (self.resolution or file.size[0],) * 2
+        if file.size != expected:
+            raise DataError(
+                f"{where} is {file.size[0]} x {file.size[1]}; must be {expected[0]} x {expected[1]}: resize or crop it"
+            )
 
     def _read_cameras(self) -> Tensor:
         where = f"{self.path}: {LABELS}"
@@ -102,9 +111,10 @@ class ImageFolder(Dataset[Item]):
         if place is True:
             return self._read_lines(self._read_text(CAPTIONS), f"{self.path}: {CAPTIONS}", _check_captions)
         try:
-            return self._read_lines(Path(place).read_text(encoding="utf-8"), str(place), _check_captions)
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(Path(place))
+        except (OSError, ValueError) as error:
             raise DataError(f"captions {place} cannot be read: {error}") from None
+        return self._read_lines(text, str(place), _check_captions)
 
     def _read_lines(self, content: str, where: str, check: Callable[[dict[str, Any]], str]) -> list[dict[str, Any]]:
         """Return the lines in the order of the images."""
@@ -124,7 +134,7 @@ class ImageFolder(Dataset[Item]):
         if name not in self._files.names():
             raise DataError(f"{self.path} has no {name}; datasets/miniworld.py writes a complete data set")
         try:
-            return self._files.read(name).decode()
+            return self._files.read(name, MOST_TEXT).decode()
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}: {name} is not UTF-8: {error}") from None
 
@@ -153,7 +163,7 @@ def _is_label(values: Any) -> bool:
     return (
         isinstance(values, list)
         and len(values) == LABEL_SIZE
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+        and all(type(value) in (int, float) and abs(value) <= _FLOAT_MAX for value in values)
     )
 
 
@@ -190,7 +200,7 @@ def _check_attributes(line: dict[str, Any]) -> str:
 
 class _Files(Protocol):
     def names(self) -> list[str]: ...
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str, limit: int) -> bytes: ...  # raises DataError if the file has more bytes
 
 
 def _open(path: Path) -> _Files:
@@ -198,8 +208,6 @@ def _open(path: Path) -> _Files:
         return _FolderFiles(path)
     if not path.exists():
         raise DataError(f"{path} is not there; datasets/miniworld.py writes a data set")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is neither a folder nor a zip file")
     return _ZipFiles(path)
 
 
@@ -211,8 +219,10 @@ class _FolderFiles:
     def names(self) -> list[str]:
         return self._names
 
-    def read(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
+    def read(self, name: str, limit: int) -> bytes:
+        path = self._path / name
+        _check_size(str(path), path.stat().st_size, limit)
+        return path.read_bytes()
 
 
 class _ZipFiles:
@@ -229,16 +239,41 @@ class _ZipFiles:
     def names(self) -> list[str]:
         return self._names
 
-    def read(self, name: str) -> bytes:
-        return self._zip().read(name)
+    def read(self, name: str, limit: int) -> bytes:
+        entry, where = self._zip().getinfo(name), f"{self._path}: {name}"
+        _check_size(where, entry.file_size, limit)
+        if entry.file_size > max(_SMALL, _MOST_SHRUNK * entry.compress_size):
+            raise DataError(
+                f"{where} has {entry.compress_size:,} bytes and would unpack to {entry.file_size:,}, more than "
+                f"{_MOST_SHRUNK} times as many; write the data set again"
+            )
+        try:
+            return self._zip().read(entry)
+        except Exception as error:  # zip files can be damaged, encrypted or packed by unknown methods
+            raise DataError(f"{where} cannot be read: {error}; write the data set again") from None
 
     def _zip(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), zipfile.ZipFile(self._path))
+            self._opened = (os.getpid(), open_zip(self._path))
         return self._opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip file. Raise DataError if it is none, or if its list of files is damaged."""
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is neither a folder nor a zip file")
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise DataError(f"{path} is a damaged zip file: {error}; write it again") from None
+
+
+def _check_size(where: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise DataError(f"{where} has {size:,} bytes; at most {limit:,} are read")
 
 
 def list_files(path: Path) -> list[str]:

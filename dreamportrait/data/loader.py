@@ -6,16 +6,17 @@ number of images handed out. Process r of W gets every W-th image of each batch,
 a batch are then computed over the same groups as in one process.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy import ndarray as Array
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from dreamportrait.data.dataset import Batch, Conditions, Draw, TrainingData, collate
+from dreamportrait.core.errors import DataError
+from dreamportrait.data.dataset import Batch, Conditions, Draw, Example, TrainingData, collate
 from dreamportrait.text.encoder import PromptEncoder
 
 
@@ -46,6 +47,66 @@ class Order:
         return _Epoch(rng.permutation(n), rng.random(n), rng.permutation(n), rng.random(n))
 
 
+class _Read(Dataset[Example | DataError]):
+    """Returns the error of a picture that cannot be read. Raised in a reader process, it would come as a traceback."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.data = data
+
+    def __getitem__(self, draw: Draw) -> Example | DataError:
+        try:
+            return self.data[draw]
+        except DataError as error:
+            return error
+
+
+def _collate(examples: Sequence[Example | DataError]) -> Batch | DataError:
+    read = [each for each in examples if not isinstance(each, DataError)]
+    failed = [each for each in examples if isinstance(each, DataError)]
+    return failed[0] if failed else collate(read)
+
+
+class ShardOrder(Order):
+    """An order in which every process reads shards of its own, the same ones in each epoch.
+
+    Shards are dealt out by size. A process whose shards hold fewer pictures than its share gets the pictures that are
+    left over from the others, so every picture still comes once per epoch. The order depends on the number of
+    processes, so a run must be continued with as many.
+    """
+
+    def __init__(self, shards: Sequence[int], seed: int, processes: int) -> None:
+        super().__init__(len(shards), seed)
+        self.owners = _dealt(shards, processes)  # the process of each picture
+        self.processes = processes
+
+    def _make_epoch(self, epoch: int) -> _Epoch:
+        plain = super()._make_epoch(epoch)
+        own = self.owners[plain.images]  # in the order of the permutation
+        places = np.arange(self.count) + epoch * self.count  # of the stream
+        wanted = places % self.processes
+        images = np.empty(self.count, plain.images.dtype)
+        left, free = [], []
+        for process in range(self.processes):
+            mine, slots = plain.images[own == process], np.flatnonzero(wanted == process)
+            both = min(len(mine), len(slots))
+            images[slots[:both]] = mine[:both]
+            left.append(mine[both:])
+            free.append(slots[both:])
+        images[np.concatenate(free)] = np.concatenate(left)
+        return plain._replace(images=images)
+
+
+def _dealt(shards: Sequence[int], processes: int) -> Array:
+    """Return the process of each picture: the largest shard goes to the process with the fewest pictures so far."""
+    numbers, counts = np.unique(np.asarray(shards), return_counts=True)
+    owner, load = {}, [0] * processes
+    for i in sorted(range(len(numbers)), key=lambda i: (-counts[i], i)):
+        process = load.index(min(load))
+        owner[int(numbers[i])] = process
+        load[process] += int(counts[i])
+    return np.array([owner[int(shard)] for shard in shards])
+
+
 class Loader:
     """Iterates over one process's batches, from image number `images` to `total`, and advances `images`."""
 
@@ -61,13 +122,14 @@ class Loader:
         processes: int = 1,
         workers: int = 0,  # processes that read pictures
         real_text: bool = False,  # whether to encode the pictures' own captions as well
+        shards: Sequence[int] | None = None,  # of the pictures: each process then reads its own. None = any picture
     ) -> None:
         if batch % processes:
             raise ValueError(f"batch={batch}: does not divide among {processes} processes; choose a multiple")
         if not 0 <= rank < processes:
             raise ValueError(f"rank={rank}: must be from 0 to {processes - 1}")
         self.data, self.text = data, text
-        self.order = Order(len(data), seed)
+        self.order = Order(len(data), seed) if shards is None else ShardOrder(shards, seed, processes)
         self.batch, self.total, self.rank, self.processes = batch, total, rank, processes
         self.workers, self.real_text = workers, real_text
         self.images = 0  # handed out, over all processes
@@ -81,15 +143,17 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         plain = DataLoader(
-            self.data,
+            _Read(self.data),
             batch_sampler=self._shares(range(self.images, len(self) * self.batch, self.batch)),
-            collate_fn=collate,
+            collate_fn=_collate,
             num_workers=self.workers,
             # Workers are not forked, because this process may hold threads and a CUDA context.
             multiprocessing_context="forkserver" if self.workers else None,
             generator=torch.Generator().manual_seed(0),  # the default would draw from training's global generator
         )
         for found in plain:
+            if isinstance(found, DataError):
+                raise found
             self.images += self.batch
             real = self._with_text(found.real) if self.real_text else found.real
             yield Batch(found.image, real, self._with_text(found.fake))

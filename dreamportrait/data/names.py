@@ -4,15 +4,19 @@ miniworld:validation      faces of the miniature world that no training sees, fo
 miniworld:test            other faces, measured once for each model that is shipped
 miniworld:combinations    faces with pairs of attributes that no training sees together
 /path/to/folder or .zip   a data set in the format of data/folder.py
+/path/to/prepared         the training split of a folder that `dreamportrait data prepare` wrote
+/path/to/prepared:test    another split of it: train, validation, test or all
 """
 
 from pathlib import Path
 
 from dreamportrait.core.errors import DataError
+from dreamportrait.data.index import SPLITS
 
 WORLD = "miniworld:"
 # By split: the smallest number of faces that is rendered, whatever count is needed.
 FACES = {"validation": 2000, "test": 2000, "combinations": 1000}
+ALL = "all"  # splits of a prepared data set together
 KNOWN = ", ".join(WORLD + split for split in FACES)
 
 
@@ -26,5 +30,11 @@ def check_source(source: str) -> None:
     if is_world(source):
         if (split := source.removeprefix(WORLD)) not in FACES:
             raise DataError(f"data set {source}: no split {split!r}; must be one of {KNOWN}, or a folder or zip file")
-    elif not Path(source).exists():
+    elif not split_source(source)[0].exists():
         raise DataError(f"data set {source} is not there; name a folder, a zip file, or one of {KNOWN}")
+
+
+def split_source(source: str | Path) -> tuple[Path, str | None]:
+    """Return the path and the split of a data set on disk. The split is None if the name gives none."""
+    whole, (name, _, split) = Path(source), str(source).rpartition(":")
+    return (Path(name), split) if name and split in (*SPLITS, ALL) and not whole.exists() else (whole, None)

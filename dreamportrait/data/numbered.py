@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dreamportrait.core.errors import DataError, listed
+from dreamportrait.geometry.pictures import opened
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 RULE = "name each file after the number of its caption, from 0: 0.png, 1.png or 00000.jpg, 00001.jpg"
@@ -39,7 +39,7 @@ class NumberedPictures:
 
     def image(self, index: int) -> Tensor:  # [3, R, R] uint8
         try:
-            with Image.open(self.paths[index]) as picture:
+            with opened(self.paths[index]) as picture:
                 pixels = np.array(picture.convert("RGB"))
         except Exception as error:  # damaged files raise many kinds of errors
             raise DataError(f"{self.paths[index]} cannot be read: {error}; write it again") from None
@@ -49,7 +49,7 @@ class NumberedPictures:
         size, wrong = (self.resolution, self.resolution), []
         for path in self.paths:
             try:
-                with Image.open(path) as picture:
+                with opened(path) as picture:
                     if picture.size != size or picture.mode != "RGB":
                         wrong.append(f"{path.name} is {picture.width} x {picture.height} {picture.mode}")
             except Exception as error:

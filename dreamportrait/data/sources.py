@@ -5,7 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dreamportrait.data.dataset import FolderPictures, Pictures, WorldPictures
+from dreamportrait.core.errors import brief
+from dreamportrait.core.files import read_text
+from dreamportrait.data.dataset import Pictures, WorldPictures, open_folder
 from dreamportrait.data.names import FACES, WORLD, DataError, check_source, is_world
 
 
@@ -22,7 +24,7 @@ def open_pictures(source: str, captions: Path | None = None, count: int | None =
         split = source.removeprefix(WORLD)
         found = WorldPictures(split, max(FACES[split], count or 0))
     else:
-        found = FolderPictures(source)
+        found = open_folder(source)
     return found if given is None else Recaptioned(found, given, str(captions))
 
 
@@ -52,11 +54,12 @@ class Recaptioned:
 def read_captions(path: Path) -> list[str]:
     """Read a JSON list of texts for the first pictures of a data set, in their order."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"captions {path} cannot be read: {error}") from None
     if not isinstance(values, list) or not values:
         raise DataError(f"captions {path}: must be a JSON list of texts, one for each picture")
     if wrong := [i for i, text in enumerate(values) if not isinstance(text, str) or not text.strip()]:
-        raise DataError(f"captions {path}: number {wrong[0]} (from 0) is {values[wrong[0]]!r}, no text; write one")
+        found = brief(values[wrong[0]])
+        raise DataError(f"captions {path}: number {wrong[0]} (from 0) is {found}, no text; write one")
     return values

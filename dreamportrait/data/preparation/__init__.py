@@ -1,0 +1,1 @@
+"""From photographs with captions to a training set: landmarks, crops, head poses, clean captions."""
