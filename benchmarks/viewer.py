@@ -80,7 +80,7 @@ class User:
         texts = [str(content.get("content", "")) for content in self.contents.values()]
         return re.sub("<.*?>", "\n", "\n".join(texts)).strip()
 
-    def wait(self, until: Callable[["User"], bool], seconds: float = 30.0) -> None:
+    def wait(self, until: Callable[["User"], bool], seconds: float = 120.0) -> None:
         """Wait until a condition on this user holds. Raise TimeoutError with what the page says."""
         with self._came:
             if not self._came.wait_for(lambda: until(self), seconds):

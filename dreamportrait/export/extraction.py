@@ -1,4 +1,4 @@
-"""Finds statements about origin in files of unknown origin: XMP packets, JSON in a GLB, and whether C2PA is there.
+"""Finds statements about origin in files of unknown origin: XMP packets, JSON in a GLB or a page, and C2PA.
 
 Each format is walked from part to part by the lengths that it states. Nothing is decoded, only parts of interest are
 read, and the number of parts and the size of what is read are limited.
@@ -27,6 +27,8 @@ from dreamportrait.export.xmp import ProvenanceError
 MAX_READ = 2**20  # bytes of a packet, or of the JSON in a GLB
 MAX_PARTS = 1_000_000  # a GIF of 200 megabytes has fewer
 WEBM_TAG = "XMP"
+HTML_HEAD = b'<script type="application/json" id="provenance">'  # before the statement in a page of ours
+_HTML = (b"<!doctype html", b"<html")
 _WEBM = b"\x1a\x45\xdf\xa3"
 _C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 # Elements of WEBM. Those that contain others of interest are entered, all others are skipped.
@@ -34,14 +36,14 @@ _SEGMENT, _TAGS, _TAG, _SIMPLE_TAG, _TAG_NAME, _TAG_STRING = 0x18538067, 0x1254C
 
 
 class Statement(NamedTuple):
-    kind: str  # "xmp", "json" (of a GLB) or "c2pa"
+    kind: str  # "xmp", "json" (of a GLB), "page" (JSON in HTML) or "c2pa"
     data: bytes  # empty for "c2pa"
 
 
 def find_statements(file: BinaryIO) -> list[Statement]:
     """Return all statements in an open file. Files of other formats have none."""
     source = _Source(file)
-    head = file.read(12)
+    head = file.read(14)
     file.seek(0)
     walkers = (
         (head.startswith(PNG), _in_png),
@@ -51,6 +53,7 @@ def find_statements(file: BinaryIO) -> list[Statement]:
         (is_mp4(head), _in_mp4),
         (head.startswith(_WEBM), _in_webm),
         (head.startswith(GLB), _in_glb),
+        (head.lower().startswith(_HTML), _in_html),
     )
     for fits, walk in walkers:
         if fits:
@@ -225,3 +228,26 @@ def _in_glb(source: _Source) -> Iterator[Statement]:
     if kind != b"JSON" or length > source.end:
         raise ProvenanceError("it is cut off or damaged: the first chunk of a GLB file must be JSON")
     yield Statement("json", source.read(size))
+
+
+def _in_html(source: _Source) -> Iterator[Statement]:
+    """Search a page of ours for its statement. Other pages have none."""
+    found, kept = None, b""
+    while data := source.file.read(MAX_READ):
+        window = kept + data
+        if (place := window.find(HTML_HEAD)) >= 0:
+            if found is not None:
+                raise ProvenanceError("it holds two statements about its origin")
+            source.file.seek(source.position - len(window) + place + len(HTML_HEAD))
+            text = source.file.read(MAX_READ)
+            found, end, _ = text.partition(b"</script>")
+            if not end:
+                raise ProvenanceError(f"it is cut off or damaged: its statement does not end within {MAX_READ} bytes")
+            source.file.seek(source.position - len(text) + len(found))
+            window = b""
+        kept = window[1 - len(HTML_HEAD) :]
+    if found is not None:
+        source.file.seek(max(source.end - 64, 0))
+        if not source.file.read().rstrip().endswith(b"</html>"):
+            raise ProvenanceError("it is cut off or damaged: the end of the page is missing")
+        yield Statement("page", found)

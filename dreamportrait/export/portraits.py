@@ -25,6 +25,7 @@ from dreamportrait.geometry.views import Views
 if TYPE_CHECKING:
     from dreamportrait.export.mesh_files import Mesh
     from dreamportrait.export.page import Page
+    from dreamportrait.export.splat_head import SplatHead
     from dreamportrait.export.splats import Splats
 
 NOBODY = Claim()  # names the program and no model
@@ -184,17 +185,18 @@ class Portrait:
             write_sidecar(path, self.claim)
         return made
 
-    def splats(self, count: int = 65_536, background: bool = True) -> "Splats":
+    def splats(self, count: int = 65_536, background: bool = True, corrections: "SplatHead | bool" = True) -> "Splats":
         """Return the head as Gaussian splats. See export/splats.py."""
         from dreamportrait.export.splats import make_splats
 
-        return make_splats(self.head, count, background=background)
+        return make_splats(self.head, count, background=background, corrections=corrections)
 
     def save_splats(
         self,
         path: str | Path,  # .ply or .spz
         count: int = 65_536,
         background: bool = True,  # with the wall that the generator draws behind the head
+        corrections: "SplatHead | bool" = True,  # a network for this model; see export/splats.py
         *,
         overwrite: bool = False,
         provenance: bool = True,
@@ -203,7 +205,7 @@ class Portrait:
         from dreamportrait.export.splat_files import check_splats_target
 
         path = check_splats_target(path, overwrite)
-        made = self.splats(count, background)
+        made = self.splats(count, background, corrections)
         made.save(path, overwrite)
         if provenance:
             write_sidecar(path, self.claim)

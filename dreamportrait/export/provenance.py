@@ -4,8 +4,9 @@
     save_picture(picture, "head.png", claim=claim)
     verify("head.png")                                       the Claim, or None
 
-PNG, JPEG, WEBP, GIF, MP4 and WEBM carry an XMP packet, GLB carries `asset.extras`, all others get a JSON file beside
-them. With a certificate of the user, files are also signed by C2PA. docs/provenance.md describes the fields.
+PNG, JPEG, WEBP, GIF, MP4 and WEBM carry an XMP packet, GLB carries `asset.extras`, pages carry JSON in a script, all
+others get a JSON file beside them. With a certificate of the user, files are also signed by C2PA. docs/provenance.md
+describes the fields.
 """
 
 import hashlib
@@ -171,6 +172,11 @@ def _read(statement: Statement) -> tuple[str, Claim] | None:
         for key in ("asset", "extras", EXTRAS):
             values = values.get(key) if isinstance(values, dict) else None
         return ("asset.extras", _from_dict(values)) if values is not None else None
+    if statement.kind == "page":
+        values = _json(statement.data, "the statement in the page")
+        if not isinstance(values, dict):
+            raise ProvenanceError("the statement in the page is damaged: it must be an object")
+        return ("script#provenance", _from_dict(values[EXTRAS])) if EXTRAS in values else None
     return None
 
 

@@ -15,6 +15,7 @@ from dreamportrait.export.provenance import Claim, mark
 from dreamportrait.geometry.images import to_bytes
 
 SMALLEST = 128  # pixels; smaller pictures are magnified to at least this
+LARGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # pixels on a side that these formats can hold
 
 
 class Row(NamedTuple):
@@ -28,10 +29,8 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
         raise ValueError(f"{len(rows)} rows of {[len(row.images) for row in rows]} pictures: give at least one of each")
     if len({len(row.images) for row in rows}) > 1:
         raise ValueError(f"rows of {[len(row.images) for row in rows]} pictures: a sheet has equally many in each row")
-    size = rows[0].images.shape[-1]
-    size *= -(-SMALLEST // size)
+    size, labels = _sizes(rows[0].images.shape[-1], any(row.text for row in rows))
     margin = size // 16
-    labels = 3 * size // 2 if any(row.text for row in rows) else 0  # width of the text column
     sheet = Image.new("RGB", (labels + size * len(rows[0].images), size * len(rows)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=size / 10)
     for i, row in enumerate(rows):
@@ -40,6 +39,23 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
         for j, pixels in enumerate(to_bytes(row.images)):
             sheet.paste(enlarged(Image.fromarray(pixels), size), (labels + j * size, i * size))
     return sheet
+
+
+def _sizes(size: int, texts: bool) -> tuple[int, int]:
+    """Return the sizes of pictures on a sheet, and of the column of texts."""
+    size *= -(-SMALLEST // size)
+    return size, 3 * size // 2 if texts else 0
+
+
+def check_room(path: Path, rows: int, columns: int, size: int) -> None:
+    """Raise ValueError if a file of this format cannot hold a sheet with texts. size: of the pictures, in pixels."""
+    size, labels = _sizes(size, texts=True)
+    width, height, most = labels + size * columns, size * rows, LARGEST.get(path.suffix.lower())
+    if most is not None and max(width, height) > most:
+        raise ValueError(
+            f"{path}: a sheet of {rows} x {columns} pictures has {width} x {height} pixels, a {path.suffix} at most "
+            f"{most} on a side; ask for less, or name a .png"
+        )
 
 
 def enlarged(picture: Image.Image, width: int) -> Image.Image:

@@ -6,6 +6,7 @@ about a point in units of pixels, so it also fits other generators of the same s
 """
 
 import copy
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamportrait.core.errors import WeightsError
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.export.splat_points import FEATURES, SurfacePoints
 from dreamportrait.weights import single
-from dreamportrait.weights.registry import shipped_folder
+from dreamportrait.weights.folder import check_tensors
+from dreamportrait.weights.hashing import weights_hash
+from dreamportrait.weights.registry import locate
+from dreamportrait.weights.seals import seal, verify
 
 SHIPPED = "mini/splats"
+RECIPE = "python -m dreamportrait.mini.splats --model MODEL --work WORK --out FOLDER"
 
 FLAT, THICK = 0.7, 0.3  # standard deviations along the surface and across it, in spacings
 OPACITY = 0.95
@@ -28,6 +34,8 @@ STRETCH = 1.5  # how much it may change the logarithm of a size
 TURN = 0.5  # radians, nearly: how far it may turn a splat around each axis
 TINT = 0.5  # how much it may change a colour
 OUTPUTS = 13
+
+_log = logging.getLogger(__name__)
 
 
 class Gaussians(NamedTuple):
@@ -48,6 +56,7 @@ class SplatHead(nn.Module):
 
     def __init__(self, hidden: int = 64) -> None:
         super().__init__()
+        self.made_for: str | None = None  # hash of the generator that it was trained for. None = unknown
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("deviation", torch.ones(FEATURES))
         self.first, self.second = nn.Linear(FEATURES, hidden), nn.Linear(hidden, hidden)
@@ -110,29 +119,67 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:  # [N, 4] twice -> [N, 4]
 
 
 def save_splat_head(head: SplatHead, folder: Path, generator: TriPlaneGenerator, **notes: Any) -> None:
-    """Write config.json and model.safetensors of a network that was trained for this generator."""
-    single.write(folder, head.state_dict(), {"generator": _shape(generator), **notes})
+    """Write and seal the folder of a network that was trained for this generator."""
+    about = {"generator": _shape(generator), "model_sha256": weights_hash(generator)}
+    single.write(folder, head.state_dict(), {**about, **notes})
+    seal(folder)
 
 
-def load_splat_head(folder: Path) -> SplatHead:
-    tensors, _ = single.read(folder)
-    head = SplatHead(len(tensors["first.bias"]))
-    head.load_state_dict(tensors)
-    return head.eval().requires_grad_(False)
+def load_splat_head(folder: str | Path) -> SplatHead:
+    """Load a network that save_splat_head wrote, after checking that the folder is as it was sealed."""
+    return _read(Path(folder))[0]
 
 
 def find_splat_head(generator: TriPlaneGenerator) -> SplatHead | None:
     """Return the network that comes with the package if the generator has the shape it was trained for, else None."""
-    folder = shipped_folder(SHIPPED)
-    if not folder.is_dir():
-        return None
-    head, shape = _shipped(folder)
-    return copy.deepcopy(head).to(next(generator.parameters()).device) if shape == _shape(generator) else None
+    head, shape = _shipped()
+    if shape == _shape(generator):
+        return copy.deepcopy(head).to(next(generator.parameters()).device)
+    _warn_once(
+        "no network corrects the splats of this model: the one that comes with the package was trained for other "
+        f"resolutions. Its splats follow a rule alone, which costs some decibels; {_remedy()}"
+    )
+    return None
+
+
+def check_made_for(head: SplatHead, generator: TriPlaneGenerator) -> None:
+    """Warn if a network was trained for another generator than this one."""
+    if head.made_for is None or head.made_for == (digest := weights_hash(generator)):
+        return
+    _warn_once(
+        f"the network that corrects splats was trained for the model {head.made_for[:8]}, not for this one "
+        f"({digest[:8]}), so splats may be less like its pictures; {_remedy()}"
+    )
+
+
+def _remedy() -> str:
+    return (
+        f"`{RECIPE}` trains one for it. Then use `dreamportrait splats --corrections FOLDER`, or "
+        "corrections=load_splat_head(FOLDER)"
+    )
 
 
 @cache
-def _shipped(folder: Path) -> tuple[SplatHead, dict[str, Any]]:
-    return load_splat_head(folder), single.read(folder)[1]["generator"]
+def _warn_once(text: str) -> None:
+    _log.warning(text)
+
+
+@cache
+def _shipped() -> tuple[SplatHead, dict[str, Any]]:
+    return _read(locate(SHIPPED))
+
+
+def _read(folder: Path) -> tuple[SplatHead, dict[str, Any]]:
+    """Return the network and the shape of the generator that it was trained for."""
+    verify(folder, f"copy the folder again, or train the network anew: `{RECIPE}`")
+    tensors, config = single.read(folder)
+    if "first.bias" not in tensors or not isinstance(shape := config.get("generator"), dict):
+        raise WeightsError(f"{folder} holds no network that corrects splats; name a folder that `{RECIPE}` wrote")
+    head = SplatHead(len(tensors["first.bias"]))
+    check_tensors(head, tensors, str(folder))
+    head.load_state_dict(tensors)
+    head.made_for = config.get("model_sha256")
+    return head.eval().requires_grad_(False), shape
 
 
 def _shape(generator: TriPlaneGenerator) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.export.mesh import METRES
 from dreamportrait.export.splat_files import Splats
-from dreamportrait.export.splat_head import Gaussians, SplatHead, find_splat_head, gaussians
+from dreamportrait.export.splat_head import Gaussians, SplatHead, check_made_for, find_splat_head, gaussians
 from dreamportrait.export.splat_points import surface_points
 from eg3d_ops._checks import check_int
 
@@ -38,6 +38,8 @@ def make_splats(
     if not COUNTS[0] <= check_int("count", count) <= COUNTS[1]:
         raise ValueError(f"count={count}: must lie between {COUNTS[0]} and {COUNTS[1]} splats")
     network = find_splat_head(head.generator) if corrections is True else corrections or None
+    if network is not None:
+        check_made_for(network, head.generator)
     # Without the network, splats are opaque, so none may lie in front of its surface.
     points = surface_points(head, count, background, spread=network is not None)
     return to_splats(gaussians(points, network))

@@ -17,7 +17,7 @@ import safetensors
 from PIL import Image
 
 from dreamportrait.core.errors import WeightsError
-from dreamportrait.weights.registry import MINI
+from dreamportrait.weights.registry import MINI, SPLATS
 from dreamportrait.weights.seals import seal
 
 LICENCE = "Apache-2.0"
@@ -64,6 +64,14 @@ trains the discriminator, then both networks adversarially, with a low learning 
         'oracle = from_pretrained("mini/oracle")',
         "Trained on rendered faces, with one output per attribute. Attributes that are not visible are not counted.",
     ),
+    SPLATS: (
+        "A small network that corrects the Gaussian splats of portraits by `mini`: position, size, rotation, colour, "
+        "opacity.",
+        'network = from_pretrained("mini/splats")  # make_splats(head) uses it by itself',
+        """Each step draws the splats of a random portrait from a random camera and compares them with the model's own
+picture. The network fits one model: `model_sha256` in config.json is the hash of its generator. Scores are in decibels,
+of portraits with prompts and seeds that nothing was trained on, over cameras of the trained range.""",
+    ),
 }
 
 
@@ -102,7 +110,9 @@ def card(folder: Path, name: str) -> str:
         f"```python\nfrom dreamportrait.mini import from_pretrained\n\n{use}\n```",
         "## Recipe",
         recipe,
-        "`make mini-weights` trains all models. This folder is the result of these stages:",
+        "`make mini-splats` trains it for the shipped `mini`. This folder is the result of this command:"
+        if name == SPLATS
+        else "`make mini-weights` trains all models. This folder is the result of these stages:",
         _table(("command", "time", "hardware"), _stages(folder)),
         *_notes(folder),
         "## Scores",

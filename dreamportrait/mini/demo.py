@@ -13,12 +13,9 @@ demo.png into the run's folder. To continue a stopped demo, give the same comman
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dreamportrait.core.errors import one_message
+from dreamportrait.core.signals import Interrupted, Signals
 from dreamportrait.metrics import report
 
 if TYPE_CHECKING:
@@ -51,6 +49,7 @@ SECONDS = {
     "sample": 0.14,  # measured
 }
 PACE = 1.1
+PATIENCE = 120  # seconds in which a training finishes its step and writes a checkpoint
 # Measured in 8.9 minutes on two slow cores, before the network from pictures to w saw three maps and before the
 # generator learnt doubles; to be measured again.
 EXPECTED = "Expected: R-Precision 88 %, attributes said and shown 80 %, all that was said 21 %, FID(mini-clip) 0.026."
@@ -74,29 +73,38 @@ class Column(NamedTuple):
 )
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, as for train.py.")
 def main(path: Path, changes: tuple[str, ...]) -> None:
-    started = time.monotonic()
-    with one_message():
-        if not TRAIN.is_file():
-            raise FileNotFoundError(f"{TRAIN} is not there: the demo needs the whole repository, not only the package")
-        from dreamportrait.core.settings import ConfigError
-        from dreamportrait.mini.demo_report import draw, table, write
-        from dreamportrait.systems.dreamportrait import build
-        from dreamportrait.systems.dreamportrait.run import plan
+    try:
+        with one_message(), Signals():
+            run_demo(path, changes)
+    except Interrupted as stopped:
+        click.echo(stopped.message, err=True)
+        raise SystemExit(stopped.code) from None
 
-        changes = (f"trainer.devices={devices(path, changes)}", *changes)
-        made = plan(path, changes, resume="auto", look_only=True)
-        if made.problems:
-            raise ConfigError(str(path), made.problems)
-        config = made.config
-        click.echo(announcement(config, path, images_of(made.checkpoint), show_shipped(config) / PACE))
-        with TemporaryDirectory() as scratch:
-            before, *later = columns(config, Path(scratch))
-            build.save_untrained(config, before.source)
-            found = {before.name: measured(before, config)}  # shows errors in measuring before the training
-            train(config, path, changes)
-            found |= {column.name: measured(column, config) for column in later}
-            sheet = draw({column.name: column.source for column in (before, *later)}, config.run.offline)
-        write(config.folder, found, sheet)
+
+def run_demo(path: Path, changes: tuple[str, ...]) -> None:
+    """Draw, train, measure and report."""
+    started = time.monotonic()
+    if not TRAIN.is_file():
+        raise FileNotFoundError(f"{TRAIN} is not there: the demo needs the whole repository, not only the package")
+    from dreamportrait.core.settings import ConfigError
+    from dreamportrait.mini.demo_report import draw, table, write
+    from dreamportrait.systems.dreamportrait import build
+    from dreamportrait.systems.dreamportrait.run import plan
+
+    changes = (f"trainer.devices={devices(path, changes)}", *changes)
+    made = plan(path, changes, resume="auto", look_only=True)
+    if made.problems:
+        raise ConfigError(str(path), made.problems)
+    config = made.config
+    click.echo(announcement(config, path, images_of(made.checkpoint), show_shipped(config) / PACE))
+    with TemporaryDirectory() as scratch:
+        before, *later = columns(config, Path(scratch))
+        build.save_untrained(config, before.source)
+        found = {before.name: measured(before, config)}  # shows errors in measuring before the training
+        train(config, path, changes)
+        found |= {column.name: measured(column, config) for column in later}
+        sheet = draw({column.name: column.source for column in (before, *later)}, config.run.offline)
+    write(config.folder, found, sheet)
     click.echo(f"\n{table(found)}\n\n{farewell(config, (time.monotonic() - started) / 60)}")
 
 
@@ -171,8 +179,7 @@ def train(config: "Config", path: Path, changes: tuple[str, ...]) -> None:
     settings = [word for change in changes for word in ("--set", change)]
     threads = {"OMP_NUM_THREADS": str(max(1, count_cores() // count_processes(config)))}
     command = [sys.executable, str(TRAIN), "--config", str(path), *settings]
-    with ended_with_us(subprocess.Popen(command, env=ALLOCATOR | threads | dict(os.environ))) as process:
-        code = process.wait()
+    code = run_until_signal(command, ALLOCATOR | threads | dict(os.environ))
     if code:
         raise click.ClickException(
             f"training ended with exit code {code}, for the reason printed above. Its checkpoints are in "
@@ -180,21 +187,24 @@ def train(config: "Config", path: Path, changes: tuple[str, ...]) -> None:
         )
 
 
-@contextmanager
-def ended_with_us(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
-    """Terminate the training process when this process ends or receives SIGTERM."""
+def run_until_signal(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command and return its exit code.
 
-    def leave(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield process
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+    A signal that asks this process to end goes to the command as SIGTERM, and this process ends after it. Raise
+    Interrupted then.
+    """
+    with Signals(collecting=True) as signals, subprocess.Popen(command, env=environment) as process:
+        told = None  # when the process was asked to end
+        while process.poll() is None:
+            if signals.received and told is None:
+                process.terminate()
+                told = time.monotonic()
+            if told is not None and time.monotonic() > told + PATIENCE:
+                process.kill()
+            time.sleep(0.1)
+    if signals.received:
+        raise Interrupted(signals.received, "the training has ended too; the same command continues it")
+    return process.returncode
 
 
 def devices(path: Path, changes: tuple[str, ...]) -> int:

@@ -21,6 +21,7 @@ def from_pretrained(name: str) -> Any:
     mini/diffusion             UNet, VAE and noise schedule of diffusers
     mini/eg3d                  TriPlaneGan(generator, discriminator)
     mini/oracle                AttributeReader
+    mini/splats                SplatHead
     """
     folder = locate(name)
     if name in ("mini/clip-a", "mini/clip-b"):
@@ -39,4 +40,8 @@ def from_pretrained(name: str) -> Any:
         from dreamportrait.metrics.world_oracle import load
 
         return load(folder)
+    if name == "mini/splats":
+        from dreamportrait.export.splat_head import load_splat_head
+
+        return load_splat_head(folder)
     raise AssertionError(f"{name} has no loader")

@@ -1,31 +1,46 @@
 """Training of the network that corrects splats: renders of the splats approach those of the generator.
 
-    python -m dreamportrait.mini.splats --work WORK --out OUT [--model mini]
+    make mini-splats                                                             # for the shipped `mini`, in its place
+    python -m dreamportrait.mini.splats --model MODEL --work WORK --out FOLDER   # for another model
 
 Every few steps take a new portrait, with a random caption and seed, as splats of a random number. Each step draws them
-from a random camera of the trained range and compares the picture with the generator's. A stopped run continues.
+from a random camera of the trained range and compares the picture with the generator's. A stopped run continues. The
+finished folder has scores and a card, and is sealed.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 import torch
 from torch import Tensor
 
+from dreamportrait import __version__
 from dreamportrait.core.errors import one_message
-from dreamportrait.core.files import check_new
-from dreamportrait.eg3d.planes import Planes, trained_angles
+from dreamportrait.core.files import check_free, check_new, new_folder
+from dreamportrait.eg3d.planes import Planes
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
-from dreamportrait.export.splat_head import SplatHead, gaussians, save_splat_head
+from dreamportrait.export.splat_head import SplatHead, gaussians, load_splat_head, save_splat_head
 from dreamportrait.export.splat_points import SurfacePoints, surface_points
 from dreamportrait.geometry.splat_raster import VIEWERS_BLUR, draw_splats
+from dreamportrait.mini import cards
+from dreamportrait.mini.splat_scores import measure, random_cameras
+from dreamportrait.mini.train import SECONDS, clock, hardware
 from dreamportrait.miniworld.attributes import read_code, sample_codes
 from dreamportrait.miniworld.captions import describe
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
+from dreamportrait.weights import single
+from dreamportrait.weights.hashing import weights_hash
+from dreamportrait.weights.registry import SPLATS
+from dreamportrait.weights.seals import SEAL
 
+if TYPE_CHECKING:
+    from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+
+FILES = (single.CONFIG, single.WEIGHTS, cards.TRAINING, cards.SCORES, cards.CARD, SEAL)
 STEPS, SEED = 900, 0
 LEARNING_RATE = 4e-3
 VIEWS = 4  # steps with the same portrait
@@ -37,6 +52,32 @@ BLUR = VIEWERS_BLUR / 16
 SQUARES = 5.0  # weight of squared differences beside absolute ones
 
 MakeHead = Callable[[str, int], Planes]  # a caption and a seed
+
+
+def distil(
+    pipe: "DreamPortraitPipeline", name: str, out: Path, work: Path, steps: int = STEPS, overwrite: bool = False
+) -> None:
+    """Train for the model of a pipeline, measure, and write a sealed folder with a card. A stopped run continues."""
+    generator = pipe.generator.generator
+    state = work / weights_hash(generator)[:12]  # a run for another model does not continue this one
+    with new_folder(out, overwrite, FILES) as staging:
+        with clock(state / SECONDS):
+            train(lambda caption, seed: pipe(caption, seed).head, generator, staging, state, steps)
+        scores = measure(pipe, load_splat_head(staging))
+        stage = {
+            "stage": SPLATS,
+            "command": f"python -m dreamportrait.mini.splats --model {name} --steps {steps}",
+            **json.loads((state / SECONDS).read_text(encoding="utf-8")),
+            "hardware": hardware(str(pipe.device)),
+            "code_version": __version__,
+        }
+        _write(staging / cards.TRAINING, {"stages": [stage]})
+        _write(staging / cards.SCORES, scores)
+        cards.write(staging, SPLATS)
+
+
+def _write(path: Path, values: dict) -> None:
+    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def train(make: MakeHead, generator: TriPlaneGenerator, out: Path, work: Path, steps: int = STEPS) -> None:
@@ -96,26 +137,21 @@ def captions(count: int) -> list[str]:
     return [describe(read_code(code)[0], rng) for code in sample_codes(count, FIRST_SEED)]
 
 
-def random_cameras(generator: TriPlaneGenerator, count: int, seed: int) -> Tensor:  # [count, 25]
-    """Draw cameras evenly over the yaws and pitches that the generator was trained with."""
-    rng = torch.Generator().manual_seed(seed)
-    limits = torch.tensor([min(limit, 89.0) for limit in trained_angles(generator)])
-    angles = (torch.rand(count, 2, generator=rng) * 2 - 1) * limits
-    return torch.cat([generator.config.around([yaw], pitch) for yaw, pitch in angles.tolist()])
-
-
 @click.command()
 @click.option("--model", default="mini", show_default=True, help="mini, or a folder written by training.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Checkpoint and log.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of finished weights.")
 @click.option("--steps", type=click.IntRange(1), default=STEPS, show_default=True)
-def main(model: str, work: Path, out: Path, steps: int) -> None:
-    """Train the network that corrects splats of a model's portraits."""
+@click.option("--overwrite", is_flag=True, help="Replace such a folder if it exists.")
+def main(model: str, work: Path, out: Path, steps: int, overwrite: bool) -> None:
+    """Train the network that corrects splats of a model's portraits, measure it, and seal its folder."""
     with one_message():
+        check_free(out, overwrite, FILES)
         from dreamportrait.pipeline import DreamPortraitPipeline
 
-        pipe: Any = DreamPortraitPipeline.from_pretrained(model, offline=True)
-        train(lambda caption, seed: pipe(caption, seed).head, pipe.generator.generator, out, work, steps)
+        pipe = DreamPortraitPipeline.from_pretrained(model, offline=True)
+        pipe.set_progress_bar_config(disable=True)
+        distil(pipe, model, out, work, steps, overwrite)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import click
 from filelock import FileLock, Timeout
 
 from dreamportrait import __version__
-from dreamportrait.core.errors import NonFiniteLoss, WeightsError, listed
+from dreamportrait.core.errors import WeightsError, listed, one_message
 from dreamportrait.core.files import write_text
 from dreamportrait.mini import cards
 from dreamportrait.weights.seals import SEAL, seal, verify
@@ -205,7 +205,7 @@ def _run(name: str, places: Places) -> None:
         lock = FileLock(folder / "lock").acquire(timeout=0)
     except Timeout:
         raise WeightsError(f"{folder} is in use: another process trains this stage; wait for it or end it") from None
-    with lock, _clock(folder / SECONDS):
+    with lock, clock(folder / SECONDS):
         shutil.rmtree(result, ignore_errors=True)  # left by a run that was stopped while writing it
         print(f"{name}: about {STAGES[name].cpu:.0f} min on two cores, {STAGES[name].gpu:.0f} min on a GPU", flush=True)
         STAGES[name].run(places, result)
@@ -262,7 +262,7 @@ def _publish(name: str, places: Places) -> None:
 
 
 @contextmanager
-def _clock(path: Path) -> Iterator[None]:
+def clock(path: Path) -> Iterator[None]:
     """Measure the seconds of a stage and add them to those of its earlier, stopped runs."""
     before = _read(path)["seconds"] if path.exists() else 0
     start = time.monotonic()
@@ -301,15 +301,15 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 @click.argument("stage", type=click.Choice([*STAGES, *LAST, "all"]))
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Checkpoints, logs, rendered faces.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folders of finished weights.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def main(stage: str, work: Path, out: Path, device: str) -> None:
     """Train a STAGE of the miniature world, or all of them in order."""
     names = [*STAGES, *LAST] if stage == "all" else [stage]
     print(estimates(), flush=True)
-    try:
-        run_stages(names, Places(work, out, device))
-    except (ValueError, OSError, NonFiniteLoss) as error:
-        raise click.ClickException(str(error)) from error
+    with one_message():
+        from dreamportrait.core.machine import find_device
+
+        run_stages(names, Places(work, out, find_device(device)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from tiny_pipeline import write_portrait
 from toy_run import ROOT, arguments, write_faces, write_sources
 
 from dreamportrait.cli import main
+from dreamportrait.core.signals import Signals
 from dreamportrait.systems.dreamportrait import callbacks
 from dreamportrait.systems.dreamportrait.run import plan, prepare
 
@@ -180,7 +181,7 @@ def train(folder: Path, monkeypatch, *changes: str):
     _, path, *words_ = arguments(sources, folder / "runs", *QUIET, *changes)
     made = plan(Path(path), tuple(words_[1::2]), "auto")
     assert not made.problems, made.problems
-    prepare(made, ["train.py"]).train()
+    prepare(made, ["train.py"]).train(Signals())
     return folder / "runs" / "test", found
 
 
@@ -294,3 +295,20 @@ def test_processes_change_nothing(places, tmp_path):
     assert found[1]["dataset"] == found[3]["dataset"]
     # The batches differ, so sums have another order, and some colours are rounded to a neighbouring value.
     assert flat(found[3]["scores"]) == pytest.approx(flat(found[1]["scores"]), rel=2e-4, abs=2e-5)
+
+
+@pytest.mark.lengthy
+def test_a_cache_that_cannot_be_written(places, tmp_path, monkeypatch, caplog):
+    """The scores are measured, and a warning at the start says that nothing is kept."""
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("DREAMPORTRAIT_CACHE", str(tmp_path / "home" / "cache"))
+    done = evaluate(places, tmp_path / "out")
+    assert done.exit_code == 0 and (tmp_path / "out" / "scores.json").exists(), done.output
+    [message] = [record.getMessage() for record in caplog.records if "are not kept" in record.getMessage()]
+    assert "home is no folder" in message and "the variable DREAMPORTRAIT_CACHE chooses another" in message
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64, -1])
+def test_seeds_beyond_64_bits(places, tmp_path, seed):
+    done = evaluate(places, tmp_path / "out", seed=seed)
+    assert done.exit_code == 2 and "is not in the range" in done.output

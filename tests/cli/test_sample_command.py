@@ -1,6 +1,7 @@
 """Tests of `dreamportrait sample`, on a tiny model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,19 @@ def test_a_sheet_without_a_name_and_json(model: Path, tmp_path: Path, monkeypatc
     expected = DreamPortraitPipeline.from_pretrained(model)(["a man"], 2, strength=0.5).sheet()
     assert np.array_equal(read(tmp_path / "a-man-2.png"), np.asarray(expected))
     assert "--strength" in sample("--help").output and "Examples:" in sample("--help").output
+
+
+def test_a_sheet_that_its_format_cannot_hold(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DreamPortraitPipeline, "__call__", lambda *_, **__: pytest.fail("it was drawn"))
+    done = sample("a man", "--model", model, "--views", 150, "--out", tmp_path / "x.webp")
+    assert done.exit_code == 1 and "1 x 150 pictures has 19392 x 128 pixels, a .webp at most 16383" in done.output
+
+
+def test_the_folder_of_a_run_means_its_result(model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("run: {name: x}")
+    done = sample("a man", "--model", run, "--out", tmp_path / "x.png")
+    assert done.exit_code == 1 and "is the folder of a run that has no result yet; continue its training" in done.output
+    shutil.copytree(model, run / "portrait")
+    assert sample("a man", "--model", run, "--views", 1, "--out", tmp_path / "x.png").exit_code == 0

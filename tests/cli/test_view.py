@@ -69,7 +69,7 @@ def test_it_starts_without_a_screen_and_ends_at_ctrl_c() -> None:
         with urllib.request.urlopen(address[0]) as page:
             assert page.status == 200 and b"<html" in page.read()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=300)  # it ends within a second where nothing else runs
     finally:
         process.kill()
     assert process.returncode == 0 and "the viewer has ended" in rest, errors

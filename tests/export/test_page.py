@@ -63,12 +63,13 @@ def test_yaw_grows_to_the_right_and_pitch_downwards(head: Planes) -> None:
         assert np.array_equal(sheet[16 * row : 16 * row + 16, 16 * column : 16 * column + 16], expected)
 
 
-def test_the_picture_in_the_page_carries_the_claim(head: Planes, tmp_path: Path) -> None:
+def test_the_page_and_the_picture_in_it_carry_the_claim(head: Planes, tmp_path: Path) -> None:
     save_page(head, tmp_path / "head.html", title="a man", claim=CLAIM)
     (tmp_path / "views.webp").write_bytes(parts(tmp_path / "head.html")[1])
-    assert verify(tmp_path / "views.webp") == CLAIM
+    assert verify(tmp_path / "views.webp") == verify(tmp_path / "head.html") == CLAIM
     save_page(head, tmp_path / "silent.html", title="a man", claim=None)
     text = (tmp_path / "silent.html").read_text()
+    assert verify(tmp_path / "silent.html") is None
     assert "Made by AI" not in text and 'id="provenance">{}</script>' in text
 
 

@@ -2,24 +2,18 @@
 
 import io
 import json
-import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from marked_files import CLAIM, PICTURES, film, glb, packet, picture, read, saved
 from PIL import Image
-from places import ROOT
 
-from dreamportrait.cli.verify import verify as command
-from dreamportrait.export import extraction, provenance
-from dreamportrait.export.embedding import GIF_TRAILER, MP4_UUID, embed
-from dreamportrait.export.encoding import encode
+from dreamportrait.export import provenance
+from dreamportrait.export.embedding import embed
 from dreamportrait.export.provenance import (
     MADE_BY_AI,
     Claim,
@@ -33,39 +27,6 @@ from dreamportrait.export.provenance import (
 )
 from dreamportrait.export.sheets import save_picture
 from dreamportrait.export.xmp import ProvenanceError, read_packet, write_packet
-
-CLAIM = Claim(model="mini", model_sha256="0f" * 32)
-FRAMES = [np.full((16, 16, 3), value, np.uint8) for value in (10, 200)]
-PICTURES = ("png", "jpg", "webp", "gif")
-
-
-def picture(mode: str = "RGB") -> Image.Image:
-    return Image.radial_gradient("L").resize((40, 31)).convert(mode)
-
-
-def saved(kind: str, mode: str = "RGB", **settings: object) -> bytes:
-    """Return a picture's file, as Pillow writes it."""
-    buffer = io.BytesIO()
-    picture(mode).save(buffer, {"jpg": "JPEG"}.get(kind, kind.upper()), **settings)
-    return buffer.getvalue()
-
-
-def film(kind: str, folder: Path, claim: Claim | None) -> bytes:
-    if kind != "gif":
-        pytest.importorskip("av")
-    encode(FRAMES, folder / f"film.{kind}", 10, claim)
-    return (folder / f"film.{kind}").read_bytes()
-
-
-def glb(asset: object, kind: bytes = b"JSON") -> bytes:
-    text = json.dumps({"asset": asset}).encode()
-    return struct.pack("<4sIIII4s", b"glTF", 2, 20 + len(text), len(text), 0, b"")[:16] + kind + text
-
-
-def read(data: bytes, folder: Path) -> Claim | None:
-    (folder / "file").write_bytes(data)
-    return verify(folder / "file")
-
 
 # Written and read.
 
@@ -172,12 +133,6 @@ def test_claims_that_are_none() -> None:
 # Statements of other programs.
 
 
-def packet(body: str) -> bytes:
-    spaces = 'xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:x="http://ns.adobe.com/xap/1.0/"'
-    rdf = f'<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#" {spaces}>{body}</r:RDF>'
-    return f'<m:xmpmeta xmlns:m="adobe:ns:meta/">{rdf}</m:xmpmeta>'.encode()
-
-
 def test_other_programs(tmp_path: Path) -> None:
     """Properties may be attributes, the namespaces may have other prefixes, and there may be other packets."""
     data = embed(saved("png"), packet(f'<r:Description e:DigitalSourceType="{MADE_BY_AI}" x:CreatorTool="Other 3"/>'))
@@ -242,174 +197,6 @@ def test_wrong_files_beside(tmp_path: Path, content: str, message: str) -> None:
     sidecar_path(path).write_text(content.replace("SHA", own).replace("AI", MADE_BY_AI))
     with pytest.raises(ProvenanceError, match=message):
         verify(path)
-
-
-# Hostile files.
-
-
-def every_format(folder: Path) -> dict[str, bytes]:
-    found = {kind: mark(saved(kind), CLAIM) for kind in PICTURES}
-    found["glb"] = glb({"extras": CLAIM.extras()})
-    for kind in ("mp4", "webm"):
-        found[kind] = film(kind, folder, CLAIM)
-    return found
-
-
-def test_cut_files_are_damaged_or_say_nothing(tmp_path: Path) -> None:
-    for kind, data in every_format(tmp_path).items():
-        refused = 0
-        for length in {*range(0, len(data), max(1, len(data) // 100)), len(data) - 1}:
-            try:
-                assert read(data[:length], tmp_path) in (None, CLAIM), kind
-            except ProvenanceError:
-                refused += 1
-        assert refused > 2, kind
-
-
-def test_changed_bytes_never_crash(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    for data in every_format(tmp_path).values():
-        for _ in range(150):
-            changed = bytearray(data)
-            for place in random.integers(0, len(data), 3):
-                changed[place] = random.integers(256)
-            try:
-                read(bytes(changed), tmp_path)
-            except ProvenanceError:
-                continue
-
-
-HEADS = (
-    b"\x89PNG\r\n\x1a\n",
-    b"\xff\xd8\xff",
-    b"RIFF\xff\xff\0\0WEBP",
-    b"GIF89a",
-    b"\0\0\0\x10ftyp",
-    b"\x1a\x45\xdf\xa3",
-)
-
-
-@given(st.sampled_from((*HEADS, b"glTF", b"")), st.binary(max_size=300))
-def test_any_bytes(head: bytes, rest: bytes) -> None:
-    try:
-        found = extraction.find_statements(io.BytesIO(head + rest))
-    except ProvenanceError:
-        return
-    assert all(len(each.data) <= 300 for each in found)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (HEADS[0] + struct.pack(">I4s", 2**31, b"iTXt") + b"XML:com.adobe.xmp\0\0\0\0\0", "at most 1048576 are read"),
-        (HEADS[0] + struct.pack(">I4s", 2**31, b"IDAT"), "longer than the file"),
-        (b"\xff\xd8\xff\xe1\0\0", "ends in the middle"),  # a length less than that of the length itself
-        (b"\xff\xd8\xff\xe0\0\2ab", "a segment of a JPEG file must start with FF"),
-        (HEADS[2] + b"XMP \xff\xff\xff\xff", "at most 1048576 are read"),
-        (HEADS[4] + struct.pack(">8xI4s", 8, b"uuid") + MP4_UUID, "ends in the middle"),
-        (HEADS[4] + struct.pack(">8xI4sQ", 1, b"uuid", 2**63) + MP4_UUID, "at most 1048576 are read"),
-        (HEADS[4] + struct.pack(">8xI4s", 3, b"free"), "longer than the file"),
-        (b"GIF89a" + bytes(7) + b"\x21\xff\x0bXMP DataXMP\0", "the end is missing"),
-        (b"GIF89a" + bytes(7) + b"!", "ends in the middle"),
-        (b"GIF89a" + bytes(7) + b"?", "starts no block"),
-        (HEADS[5] + b"\0", "more than 8 bytes"),
-        (b"glTF" + struct.pack("<III4s", 2, 20, 2**31, b"JSON"), "at most 1048576 are read"),
-        (glb({}, b"BIN\0"), "must be JSON"),
-        (b"glTF" + struct.pack("<III4s", 2, 24, 4, b"JSON") + b"{{{{", "is damaged"),
-        (glb({"extras": {"provenance": "yes"}}), "must be an object"),
-    ],
-)
-def test_wrong_lengths(tmp_path: Path, data: bytes, message: str) -> None:
-    with pytest.raises(ProvenanceError, match=message):
-        read(data, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b'<!DOCTYPE a [<!ENTITY b "cc"><!ENTITY c "&b;&b;">]><a>&c;</a>', "declares a document type"),
-        (b"<a", "is damaged"),
-        (b"<a>&b;</a>", "is damaged"),
-        ("<a/>".encode("utf-16"), "is damaged"),
-        (b"\xff", "is damaged"),
-        (b"", "is damaged"),
-    ],
-)
-def test_wrong_packets(tmp_path: Path, body: bytes, message: str) -> None:
-    with pytest.raises(ProvenanceError, match=f"file: its XMP metadata .*{message}|file: its XMP metadata {message}"):
-        read(embed(saved("png"), body), tmp_path)
-
-
-def test_deep_and_long_packets(tmp_path: Path) -> None:
-    assert read(embed(saved("png"), b"<a>" * 100_000 + b"</a>" * 100_000), tmp_path) is None
-    with pytest.raises(ProvenanceError, match="at most 1048576 are read"):
-        read(embed(saved("png"), b" " * 2**20 + b"<a/>"), tmp_path)
-
-
-def test_too_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extraction, "MAX_PARTS", 100)
-    many = b"\xff\xd8" + b"\xff\xe0\0\2" * 101 + b"\xff\xd9"
-    with pytest.raises(ProvenanceError, match="more than 100 parts"):
-        read(many, tmp_path)
-    for data in (b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\1a" * 101 + b"\0;", b"\xff\xd8" + b"\xff" * 200):
-        with pytest.raises(ProvenanceError, match="more than 100 parts"):
-            read(data, tmp_path)
-
-
-def test_a_gif_reader_finds_the_end_of_a_packet() -> None:
-    """Readers that do not know XMP skip blocks of the lengths that its bytes state, up to a block of length zero."""
-    for start in range(1, 256):  # a byte of the packet before it can lead to any of these
-        place = start
-        while GIF_TRAILER[place]:
-            place += GIF_TRAILER[place] + 1
-        assert place == len(GIF_TRAILER) - 1
-
-
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ProvenanceError, match="none.png is not there"):
-        verify(tmp_path / "none.png")
-    with pytest.raises(ProvenanceError, match="is a folder; name a file"):
-        verify(tmp_path)
-    assert read(b"", tmp_path) is None
-
-
-# The command.
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(command, [*map(str, words)])
-
-
-def test_exit_codes(tmp_path: Path) -> None:
-    path = tmp_path / "head.png"
-    save_picture(picture(), path, claim=CLAIM)
-    done = run(path)
-    assert done.exit_code == 0 and "made by AI" in done.output and "'DreamPortrait'" in done.output
-    assert "none: anyone may have written this statement" in done.output
-    facts = json.loads(run(path, "--json").output)
-    assert facts["claim"] == CLAIM.to_dict() and facts["places"] == ["XMP"] and facts["signer"] is None
-
-    save_picture(picture(), path, overwrite=True)
-    assert run(path).exit_code == 1 and "does not mean that no AI was used" in run(path).output
-    assert run(path, "--json").exit_code == 1 and json.loads(run(path, "--json").output)["claim"] is None
-
-    path.write_bytes(path.read_bytes()[:-9])
-    done = run(path)
-    assert done.exit_code == 2 and "is cut off or damaged" in done.output and "Traceback" not in done.output
-    assert run(path, "--json").exit_code == 2 and "cut off" in json.loads(run(path, "--json").output)["error"]
-    assert run(tmp_path / "none").exit_code == 2
-
-
-def test_texts_of_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
-    (tmp_path / "head.png").write_bytes(mark(saved("png"), Claim(model="\x9b2J\u202e\nsignature by you")))
-    shown = run(tmp_path / "head.png").output
-    assert "\x9b" not in shown and "\u202e" not in shown and "\nsignature by you" not in shown
-
-
-def test_it_starts_at_once() -> None:
-    code = "import sys; from dreamportrait.cli import verify; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"torch", "numpy", "av", "c2pa"} & set(done.stdout.split())
 
 
 def test_the_properties_are_those_of_the_claim() -> None:

@@ -1,18 +1,13 @@
 """Tests of splats: the rasteriser, the points they are made from, the network that corrects them, and make_splats."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 import torch
-from tiny_portraits import GENERATOR, plain
+from balls import RADIUS, balls
 from torch import Tensor
 
 from dreamportrait.eg3d.planes import Planes
-from dreamportrait.export import splat_head
 from dreamportrait.export.mesh import METRES
-from dreamportrait.export.splat_head import OUTPUTS, SplatHead, gaussians, load_splat_head, multiply, quaternions
-from dreamportrait.export.splat_head import save_splat_head as save_head
+from dreamportrait.export.splat_head import multiply, quaternions
 from dreamportrait.export.splat_points import FEATURES, lattice, splat_cameras, surface_points
 from dreamportrait.export.splats import make_splats
 from dreamportrait.geometry.cameras import orbit
@@ -157,29 +152,6 @@ def test_quaternions_and_matrices() -> None:
 
 # The points, on balls.
 
-RADIUS = 0.2
-
-
-def balls(count: int = 1, density: float = 1.0) -> Planes:
-    """Return heads that are balls: dense within RADIUS of the pivot, clear outside. density=0: clear everywhere."""
-    generator = plain(
-        replace(GENERATOR, camera_pivot=(0.0, 0.0, 0.0), plane_axes="xy_yz_zx", num_coarse=32, num_fine=32)
-    )
-    steps = (torch.arange(32) + 0.5) / 32 - 0.5
-    squares = steps[:, None] ** 2 + steps**2  # of the distance in a plane; three planes together count each axis twice
-    planes = 0.1 * torch.randn(count, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
-    # The mean over planes is 1 + 2/3 (RADIUS^2 - r^2); the decoder takes the 1 away. Outside the planes it is 0: clear.
-    planes[:, :, 0] = 1 + 2 / 3 * RADIUS**2 - squares
-    first, second = generator.decoder.net[0], generator.decoder.net[2]
-    with torch.no_grad():
-        first.weight.copy_(torch.eye(8, 4) / first.weight_gain)
-        first.weight[0] *= 30_000 * density
-        first.bias[0] = -30_000 * density / first.bias_gain
-        second.weight[0] = torch.eye(8)[0] / second.weight_gain
-        second.weight[1:, 0] = 0
-        second.bias[0] = -5.0
-    return Planes(generator, planes, torch.zeros(count, generator.num_ws, generator.config.w_dim))
-
 
 def test_points_lie_on_the_surface_and_face_the_viewer() -> None:
     points = surface_points(balls(), 7000)
@@ -249,46 +221,6 @@ def test_the_background_can_be_left_out(portrait: Planes) -> None:
     assert alone.spacing.median() < 0.9 * whole.spacing.median()  # the same number on less surface
     places = project(alone.positions[None], portrait.generator.config.around([0.0]))[0][0]
     assert places[:, 0].min() > -1e-4 and places[:, 0].max() < 1 + 1e-4  # no ghosts beside the front view
-
-
-# The network.
-
-
-def test_an_untrained_network_is_the_rule() -> None:
-    points = surface_points(balls(), 1000)
-    for a, b in zip(gaussians(points, SplatHead()), gaussians(points, None), strict=True):
-        assert torch.equal(a, b)
-    made = gaussians(points, None)
-    assert (rotation_matrices(made.rotations) - points.frames).abs().max() < 1e-5
-    assert torch.equal(made.positions, points.positions) and (made.scales[:, 2] < made.scales[:, 0]).all()
-
-
-def test_corrections_are_limited() -> None:
-    points, head = surface_points(balls(), 1000), SplatHead()
-    torch.nn.init.normal_(head.last.bias, std=1e6)
-    made, rule = gaussians(points, head), gaussians(points, None)
-    moved = (made.positions - rule.positions).norm(dim=1) / points.spacing
-    assert moved.max() < 3.5  # at most OFFSET = 2 along each of three axes
-    assert (made.rotations.norm(dim=1) - 1).abs().max() < 1e-5
-    assert all(part.isfinite().all() for part in made) and 0 <= made.opacities.min() <= made.opacities.max() <= 1
-
-
-def test_a_network_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped network is used for generators of the shape that it was trained for, and for no other."""
-    head, features = balls(), torch.randn(10, FEATURES)
-    network = SplatHead()
-    torch.nn.init.normal_(network.last.bias)
-    monkeypatch.setattr(splat_head, "shipped_folder", lambda name: tmp_path)
-    splat_head._shipped.cache_clear()
-    save_head(network, tmp_path, head.generator)
-    assert (load_splat_head(tmp_path)(features) - network(features)).abs().max() < 2e-3  # matrices have half precision
-    found = splat_head.find_splat_head(head.generator)
-    assert found is not None and found(features).shape == (10, OUTPUTS)
-    corrected, rule = make_splats(head, 1000), make_splats(head, 1000, corrections=False)
-    assert (corrected.scales != rule.scales).any()
-    head.generator.config = replace(head.generator.config, box_warp=0.9)
-    assert splat_head.find_splat_head(head.generator) is None
-    splat_head._shipped.cache_clear()
 
 
 # make_splats.

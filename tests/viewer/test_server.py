@@ -1,11 +1,8 @@
 """Tests of the viewer's server with users that speak its protocol in the place of a browser, on `mini`."""
 
 import io
-import json
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,84 +12,19 @@ from PIL import Image
 
 pytest.importorskip("viser")
 
+from viewer_users import after, differ, read, says, wait
+
 from benchmarks.viewer import User
 from dreamportrait.export.provenance import inspect
 from dreamportrait.export.splats import Splats
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 from dreamportrait.viewer import session
-from dreamportrait.viewer.picture import BACKGROUND, SHARP
+from dreamportrait.viewer.picture import BACKGROUND
 from dreamportrait.viewer.server import Viewer
 
 pytestmark = pytest.mark.lengthy
 
 TITLE = "a woman with red hair"
-
-
-@pytest.fixture(scope="module")
-def pipe() -> DreamPortraitPipeline:
-    made = DreamPortraitPipeline.from_pretrained("mini")
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-@pytest.fixture(scope="module")
-def viewer(pipe: DreamPortraitPipeline) -> Iterator[Viewer]:
-    with Viewer(pipe, port=0, users=6) as made:
-        yield made
-
-
-@pytest.fixture
-def join(viewer: Viewer) -> Iterator[Callable[[], User]]:
-    """Return a function that adds a user who sees the first picture."""
-    users = []
-
-    def new() -> User:
-        users.append(User(viewer.address))
-        users[-1].wait(lambda u: "Download" in u.controls and len(u.pictures) > 1)
-        return users[-1]
-
-    yield new
-    for user in users:
-        user.close()
-    wait(lambda: viewer.users == 0)
-
-
-def wait(until: Callable[[], bool], seconds: float = 30.0) -> None:
-    ended = threading.Event()
-    for _ in range(int(seconds / 0.05)):
-        if until():
-            return
-        ended.wait(0.05)
-    raise TimeoutError
-
-
-def after(user: User, act: Callable[[], object]) -> np.ndarray:
-    """Return the full picture that comes after an action, when no other one follows."""
-    before = count = len(user.pictures)
-    act()
-    while count != len(user.pictures) or count == before:
-        user.wait(lambda u: len(u.pictures) > before and is_full(u.pictures[-1][1]))
-        count = len(user.pictures)
-        threading.Event().wait(2 * session.REST)
-    return read(user.pictures[-1][1])
-
-
-def is_full(data: bytes) -> bool:
-    return min(read(data).shape[:2]) >= SHARP
-
-
-def read(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
-
-
-def differ(a: np.ndarray, b: np.ndarray) -> bool:
-    """Say whether pictures differ by more than JPEG does: a few levels in the mean."""
-    return a.shape != b.shape or float(np.abs(a - b).mean()) > 2
-
-
-def says(text: str) -> Callable[[User], bool]:
-    return lambda user: text in user.text()
 
 
 def test_pictures_are_letterboxed_drafts_and_then_full(join: Callable[[], User]) -> None:
@@ -325,52 +257,3 @@ def test_a_failure_is_said_and_logged(
     monkeypatch.undo()
     user.set("Download", True)
     user.wait(lambda u: "portrait-0.png" in u.files)
-
-
-def test_a_thousand_quick_requests(viewer: Viewer, join: Callable[[], User]) -> None:
-    user, other = join(), join()
-    for number in range(1000):
-        user.set("Seed", number)
-        user.look(number % 60 - 30.0)
-    for _ in range(200):
-        with urllib.request.urlopen(viewer.address) as page:
-            assert page.status == 200
-    last = after(other, lambda: other.generate("a bald man"))
-    user.set("Prompt", "a bald man")
-    user.set("Seed", 0)
-    user.look(0.0)
-    user.wait(lambda u: not differ(last, read(u.pictures[-1][1])))
-
-
-@pytest.mark.parametrize("data", [b"", b"\xc1 no msgpack", b"\x81\xa4type\xa7Nothing", "text"])
-def test_malformed_messages_end_only_their_connection(
-    viewer: Viewer, join: Callable[[], User], data: bytes | str, caplog: pytest.LogCaptureFixture
-) -> None:
-    bad, good = join(), join()
-    bad.socket.send(data)
-    wait(lambda: viewer.users == 1)
-    assert after(good, lambda: good.generate("a bald man")).size
-
-
-def test_wrong_requests_for_pages(viewer: Viewer) -> None:
-    for path in ("nothing", "../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd"):
-        with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"{viewer.address}/{path}")
-
-
-def test_no_message_opens_a_tunnel(viewer: Viewer, join: Callable[[], User], monkeypatch: pytest.MonkeyPatch) -> None:
-    import viser._viser
-
-    asked = []
-    monkeypatch.setattr(viser._viser, "ViserTunnel", lambda *arguments: asked.append(arguments))
-    user = join()
-    user.send("ShareUrlRequest")
-    after(user, lambda: user.generate("a bald man"))  # messages are handled in order
-    assert asked == []
-    theme = [json.dumps(content) for content in user.contents.values() if "show_share_button" in content]
-    assert all('"show_share_button": false' in each for each in theme)
-
-
-def test_other_hosts_are_refused_before_anything_is_made() -> None:
-    with pytest.raises(ValueError, match="the viewer has no password"):
-        Viewer(None, host="0.0.0.0")  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamportrait.core.errors import WeightsError, shown
+from dreamportrait.core.errors import WeightsError, first_line, shown
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -63,10 +63,6 @@ def fetched(
             yield folder
         except WeightsError as error:  # names the model, not the temporary folder
             raise WeightsError(str(error).replace(name, repository)) from None
-
-
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 def _link(source: Path, target: Path) -> None:

@@ -33,10 +33,12 @@ from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.export.portraits import Portrait
 from dreamportrait.export.provenance import Claim
 from dreamportrait.geometry.images import antialiased, as_saved
+from dreamportrait.geometry.pictures import opened
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.prior.space import WSpace
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
+from dreamportrait.systems.dreamportrait.own_world import LIMIT, OwnWorld
 from dreamportrait.text.encoder import TextFeatures
 
 YAWS, PITCHES = (-24.0, -16.0, -8.0, 0.0, 8.0, 16.0, 24.0), (-8.0, 0.0, 8.0)  # degrees that are tried
@@ -44,7 +46,6 @@ SEARCH_RATE, TUNING_RATE = 0.05, 1e-3  # Adam's, in standard deviations of w and
 LEASH = 0.01  # weight of the squared distance from the guess, in standard deviations of w
 FEATURES = 0.1  # weight of the difference of picture features, in their standard deviations
 SAMPLES = 2000  # w that show how w varies, where the model has no text prior
-UNUSUAL = 22.0  # dB, by eye; photos that even the tuned backbone draws worse are outside of the model's world
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Inversion:
     camera: Tensor  # [1, 25] it is seen from
     portrait: Portrait
     errors: dict[str, float]  # PSNR of the render in dB after each step: guess, search, tuning
+    strangeness: float | None  # 1 = as the model's own pictures, see own_world.py. None = the model has no inverter
     notes: tuple[str, ...]  # what is to be said about the result
     pipe: Model
     tuned: PortraitGenerator  # with the tuned backbone
@@ -92,6 +94,7 @@ def invert(
     pipe: Model,
     photo: Tensor,  # [1, 3, R, R] in -1 .. 1
     see: PictureFeatures | None,  # of the CLIP that the model's inverter was trained with
+    world: OwnWorld | None,  # of the same features
     *,
     camera: Tensor | None,  # [1, 25] that the photo was taken with. None = found by trial
     steps: int,
@@ -101,6 +104,10 @@ def invert(
 ) -> Inversion:
     """Find the portrait of a photo."""
     made = _Search(pipe, photo, see)
+    strangeness = None if world is None or made.seen is None else float(world.strangeness(made.seen))
+    notes = _notes(strangeness)
+    for note in notes:
+        _log.warning(note)
     x = made.guess()
     camera = made.find_camera(x) if camera is None else camera.to(photo.device)
     errors = {"guess": made.psnr(x, camera)}
@@ -112,11 +119,8 @@ def invert(
     with torch.no_grad():
         planes = tuned.synthesize_planes(ws, None)
         errors["tuning"] = made.psnr_of(planes, ws, camera)
-    notes = _notes(errors)
-    for note in notes:
-        _log.warning(note)
     portrait = _portrait(pipe, "", planes, ws, cameras)
-    return Inversion(photo, camera, portrait, errors, notes, pipe, tuned)
+    return Inversion(photo, camera, portrait, errors, strangeness, notes, pipe, tuned)
 
 
 def _portrait(pipe: Model, prompt: str, planes: Tensor, ws: Tensor, cameras: Tensor) -> Portrait:
@@ -125,13 +129,16 @@ def _portrait(pipe: Model, prompt: str, planes: Tensor, ws: Tensor, cameras: Ten
     return Portrait(prompt, None, head, views, pipe.claim)
 
 
-def _notes(errors: dict[str, float]) -> tuple[str, ...]:
-    best = max(errors.values())
-    if best >= UNUSUAL:
+def _notes(strangeness: float | None) -> tuple[str, ...]:
+    """Return what is to be said about the photo before the work starts."""
+    if strangeness is None:
+        return ("this model has no network from pictures to w, so nobody knows whether the photo is of its world",)
+    if strangeness <= LIMIT:
         return ()
     return (
-        f"the portrait is only similar to the photo ({best:.1f} dB; {UNUSUAL:.0f} and more are close). The photo is "
-        "outside of what this model was trained on, or it is not cropped as the training pictures are",
+        "the photo is not like the pictures that this model was trained on, or is not cropped as they are: it lies "
+        f"{strangeness:.1f} times as far from them as they from each other, and {LIMIT} is the limit. The portrait "
+        "will be similar at best",
     )
 
 
@@ -248,15 +255,20 @@ def read_photo(photo: str | Path | Image.Image, size: int) -> Tensor:  # [1, 3, 
         if not Path(photo).is_file():
             raise FileNotFoundError(f"{photo} is not there; name a picture")
         try:
-            photo = Image.open(photo)
-            photo.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            with opened(Path(photo)) as file:
+                _check_square(file)
+                photo = file.convert("RGB")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{photo} is no picture that can be read: {error}") from None
-    width, height = photo.size
-    if width != height:
-        raise ValueError(
-            f"the photo has {width} x {height} pixels: it must be square and cropped as the training pictures are"
-        )
+    _check_square(photo)
     pixels = np.array(photo.convert("RGB"), np.float32)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
-    return image if width == size else antialiased(image, size).clamp(-1, 1)
+    return image if photo.width == size else antialiased(image, size).clamp(-1, 1)
+
+
+def _check_square(photo: Image.Image) -> None:
+    if photo.width != photo.height:
+        raise ValueError(
+            f"the photo has {photo.width} x {photo.height} pixels: it must be square and cropped as the training "
+            "pictures are"
+        )

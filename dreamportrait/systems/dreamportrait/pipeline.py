@@ -23,7 +23,6 @@ from typing import Any, overload
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from PIL import Image
-from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from dreamportrait.core.files import new_folder
@@ -33,6 +32,7 @@ from dreamportrait.export.provenance import Claim, claim_for
 from dreamportrait.geometry.cameras import Cameras, camera_labels
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.systems.dreamportrait import hub
+from dreamportrait.systems.dreamportrait.arguments import YAW_RANGE, check_shares, view_cameras
 from dreamportrait.systems.dreamportrait.folder import (
     FILES,
     TextSource,
@@ -40,10 +40,11 @@ from dreamportrait.systems.dreamportrait.folder import (
     load_portrait_config,
     save_portrait,
 )
-from dreamportrait.systems.dreamportrait.generator import FLOW_SCALE, MAX_STRENGTH, PortraitGenerator, in_precision
+from dreamportrait.systems.dreamportrait.generator import FLOW_SCALE, PortraitGenerator, in_precision
 from dreamportrait.systems.dreamportrait.identities import RandomNumbers, draw_identities, seeds_of_each
 from dreamportrait.systems.dreamportrait.mixing import Mix
 from dreamportrait.systems.dreamportrait.names import locate_portrait
+from dreamportrait.systems.dreamportrait.own_world import PICTURES, OwnWorld, features_of_own_pictures
 from dreamportrait.systems.dreamportrait.photo import Inversion, invert, read_photo
 from dreamportrait.systems.dreamportrait.prompt_notes import check_prompts, prompt_notes, warn_of
 from dreamportrait.text.encoder import TextEncoder, TextFeatures
@@ -52,7 +53,6 @@ from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.weights.seals import seal
 from eg3d_ops._checks import check_int, check_number
 
-YAW_RANGE = (-25.0, 25.0)  # degrees; about as far as training cameras go
 BATCH = 8  # portraits made at once
 EMBEDDED = "(prompt_embeds)"  # the prompt of portraits that were made from text features
 
@@ -82,6 +82,7 @@ class DreamPortraitPipeline(ModelHubMixin):
         self.generator, self.encoder, self.text = generator, encoder, text
         self.licence, self.pretrained, self.name, self.inverter = licence, pretrained, name, inverter
         self._progress: dict[str, Any] = {"disable": None, "leave": False}  # None: shown on terminals only
+        self._world: OwnWorld | None = None  # of the model's pictures; made for the first photo
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the base class reads arguments of __init__ from config.json
@@ -225,12 +226,18 @@ class DreamPortraitPipeline(ModelHubMixin):
             raise ValueError(f"{len(camera)} cameras for one photo; give the one that it was taken with")
         check_int("steps", steps, 0)
         check_int("tuning_steps", tuning_steps, 0)
-        see = None
+        see = world = None
         if self.inverter is not None:
             see = PictureFeatures(load_clip(self.text.clip, offline, self.device).model)
-        labels = self._cameras(num_views, None, YAW_RANGE)
+            world = self._world = self._world or self._own_world(see)
+        labels = view_cameras(self.generator.config, num_views)
         rest: dict[str, Any] = {"steps": steps, "tuning_steps": tuning_steps, "progress": self._progress}
-        return invert(self, image, see, camera=camera, cameras=labels, **rest)
+        return invert(self, image, see, world, camera=camera, cameras=labels, **rest)
+
+    def _own_world(self, see: PictureFeatures) -> OwnWorld:
+        """Look at pictures of the model's own, to know later whether a photo is like them."""
+        with tqdm(total=PICTURES, desc="own pictures", **self._progress) as bar:
+            return OwnWorld(features_of_own_pictures(self.generator.generator, see, bar.update))
 
     @torch.no_grad()
     def mix(
@@ -251,8 +258,8 @@ class DreamPortraitPipeline(ModelHubMixin):
             raise ValueError("a mix needs several prompts, or several seeds of one prompt")
         texts = texts * count if len(texts) == 1 else texts
         seeds, z = draw_identities(seed, None, count, self.generator.config.z_dim)
-        _check_shares(truncation, strength)
-        labels = self._cameras(num_views, cameras, yaw_range)
+        check_shares(truncation, strength)
+        labels = view_cameras(self.generator.config, num_views, cameras, yaw_range)
         warn_of(texts, self.encoder)
         text, front = self.encoder.encode(texts).to(self.device), self.generator.config.around([0.0]).to(self.device)
         ws = self.generator.map(z.to(self.device), front.expand(count, -1), text, truncation, strength=strength)
@@ -340,8 +347,8 @@ class DreamPortraitPipeline(ModelHubMixin):
         if generator is None:
             seed = seeds_of_each(0 if seed is None else seed, count, each)
         seeds, z = draw_identities(seed, generator, count * each, self.generator.config.z_dim)
-        _check_shares(truncation, strength)
-        labels = self._cameras(num_views, cameras, yaw_range)
+        check_shares(truncation, strength)
+        labels = view_cameras(self.generator.config, num_views, cameras, yaw_range)
         check_int("batch_size", batch_size, 1)
         if steps is not None:
             check_int("steps", steps, 1)
@@ -382,28 +389,6 @@ class DreamPortraitPipeline(ModelHubMixin):
         """Yield a progress bar that counts portraits."""
         with tqdm(total=total, unit=" portraits", **self._progress) as bar:
             yield bar
-
-    def _cameras(self, num_views: int, cameras: Cameras | None, yaw_range: tuple[float, float]) -> Tensor:  # [V, 25]
-        check_int("num_views", num_views, 1)
-        if cameras is not None:
-            if num_views != 1:
-                raise ValueError(f"num_views={num_views} and cameras are given; choose one of them")
-            return camera_labels(cameras)
-        if not isinstance(yaw_range, tuple | list) or len(yaw_range) != 2:
-            raise TypeError(f"yaw_range must be two angles in degrees, from and to, got {yaw_range!r}")
-        first, last = (check_number("yaw_range", angle) for angle in yaw_range)
-        angles = torch.linspace(first, last, num_views).tolist() if num_views > 1 else [(first + last) / 2]
-        return self.generator.config.around(angles)
-
-
-def _check_shares(truncation: float, strength: float) -> None:
-    if not 0 <= check_number("truncation", truncation) <= 1:
-        raise ValueError(f"truncation={truncation}: must be within 0 .. 1, from the average face to full variety")
-    if not 0 <= check_number("strength", strength) <= MAX_STRENGTH:
-        raise ValueError(
-            f"strength={strength}: must be within 0 .. {MAX_STRENGTH}; 0 ignores the text, 1 is as trained, and beyond "
-            f"{MAX_STRENGTH} faces fall apart"
-        )
 
 
 def _rows(text: TextFeatures, rows: list[int]) -> TextFeatures:
