@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dreamportrait.core.settings import Problem
 
-Count = Annotated[int, Field(ge=1)]
-Images = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=65_536)]  # of things that are all held in memory, or all started
+Images = Annotated[int, Field(ge=0, le=10**12)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -26,17 +28,19 @@ class Section(BaseModel):
 class Run(Section):
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]  # name of the folder that the run writes to
     folder: Text = "runs"  # parent of the folders of all runs
-    seed: Images = 0
+    seed: Seed = 0
     offline: bool = False  # never use the network; a missing file is an error
 
 
 class Data(Section):
     kind: Literal["miniworld", "folder"]
-    path: Text | None = None  # folder: a folder or zip file, see data/folder.py. miniworld: cache of rendered faces
+    # folder: what `dreamportrait data prepare` wrote, or a folder or zip file, see data/folder.py. miniworld: the cache
+    path: Text | None = None
     captions: Text | None = None  # folder: a JSONL file to use instead of its captions.jsonl
     count: Count | None = None  # miniworld: faces to render (None = 8000). folder: only the first ones (None = all)
-    batch: Count = 32  # images per optimiser step, summed over all processes and accumulated parts
-    workers: Images = 2  # reader processes per training process; 0 = the training process reads the images
+    batch: Few = 32  # images per optimiser step, summed over all processes and accumulated parts
+    workers: Annotated[int, Field(ge=0, le=256)] = 2  # per training process, to read images; 0 = it reads them itself
+    own_shards: bool = False  # prepared folder: each process reads shards of its own, the same ones in each epoch
 
 
 class Guidance(Section):
@@ -53,6 +57,8 @@ class Guidance(Section):
     eta: Share = 0.1  # asd: largest shift of t for the second prediction, as a share of t - t_min
     divergence: Literal["kl", "js"] = "kl"  # js: samples that the discriminator finds real count more
     views: bool = False  # add "front view", "side view" or "back view" to prompts
+    precision: Literal["float32", "bfloat16", "float16"] | None = None  # of UNet and VAE. None = trainer.precision
+    encoder: Text | None = None  # a folder with a small encoder in place of the VAE's: guidance/small_encoder.py
     checkpoint: bool = False  # recompute the VAE encoder in the backward pass: half the memory
 
 
@@ -64,25 +70,28 @@ class Prior(Section):
     pairing: Literal["captions", "embeddings"] = "captions"
     faces: Count = 20_000  # pictures of the generator that the network from pictures to w learns from
     pictures: Count | None = None  # of the data set, to invert. None = all
-    captions: Count = 4  # of each picture
+    captions: Few = 4  # of each picture
     inverter_steps: Count = 3000
     flow_steps: Count = 4000
     answers: Count = 150_000  # of the flow, for its one-pass form
     one_pass_steps: Count = 4000
     batch: Count = 512
-    scale: Weight = 2.0  # classifier-free guidance of the flow
-    steps: Count = 16  # Euler steps of the flow
+    scale: Weight = 2.5  # classifier-free guidance of the flow
+    steps: Few = 16  # Euler steps of the flow
+    # Weight of texts where seeds are assigned to pictures (prior/coupling.py). Small values keep more of the person,
+    # but then seeds that differ much from the text obey only with a larger scale.
+    coupling: Weight = 0.3
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
 
 
 class Fake(Section):
     """Settings of the fake score: the denoiser of the generator's own latents that guidance.kind=dmd trains."""
 
-    updates: Images = 2  # per step
+    updates: Annotated[int, Field(ge=0, le=256)] = 2  # per step
     lr: Rate = 2e-4  # Adam with betas (0.9, 0.999)
     warmup_images: Images = 8000  # latents it learns from before guidance begins, while the generator rests
     bank: Count = 1024  # different latents in that warm-up
-    lora_rank: Count | None = None  # of the additions to the attention layers. None = train a copy of the whole UNet
+    lora_rank: Few | None = None  # of the additions to the attention layers. None = train a copy of the whole UNet
 
 
 class Stage(Section):
@@ -90,18 +99,21 @@ class Stage(Section):
     images: Images = 0  # 0 for a stage with `prior`, which trains without the adversarial loop
     prior: Prior | None = None
     guidance: bool = False
-    accumulate: Count = 1  # parts that each process splits its share of a batch into; their gradients add up
+    accumulate: Few = 1  # parts that each process splits its share of a batch into; their gradients add up
 
 
 class Trainer(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # for layers that tolerate lower precision
-    devices: Count | Literal["auto"] = "auto"  # processes per machine; under torchrun, torchrun's number of processes
-    nodes: Count = 1  # machines
+    # Processes per machine; under torchrun, torchrun's number of processes.
+    devices: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    nodes: Few = 1  # machines
     log_every_images: Count = 1000
     save_every_images: Count = 50_000
     sample_every_images: Images = 50_000  # 0 = no sheets
     measure_every_images: Images = 0  # 0 = no scores
+    # float16: updates in a row that may be left out because a gradient is NaN or infinite, before the run stops.
+    skip_limit: Annotated[int, Field(ge=0, le=1000)] = 20
     keep: Count = 2  # number of newest checkpoints to keep; those at the end of a stage are always kept
 
 
@@ -124,7 +136,7 @@ class RunConfig(Section):
     data: Data
     guidance: Guidance = Guidance()
     fake: Fake = Fake()
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], Field(max_length=64)]
     trainer: Trainer = Trainer()
     logging: Logging = Logging()
 

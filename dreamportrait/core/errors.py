@@ -31,16 +31,25 @@ def shown(text: str, limit: int = 100) -> str:
     return ascii(text if len(text) <= limit else text[:limit] + "...")
 
 
+def brief(value: object, limit: int = 100) -> str:
+    """Return the representation of a value from an untrusted file in a form for messages."""
+    return shown(repr(value), limit)[1:-1]
+
+
 def listed(items: list[str], limit: int = 6) -> str:
     """Join the first `limit` items, and say how many more there are."""
     rest = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
 @contextmanager
 def one_message() -> Iterator[None]:
-    """Turn a ValueError or OSError into one message on the terminal and exit code 1, without a traceback."""
+    """Turn an error about input or files into one message on the terminal and exit code 1, without a traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NonFiniteLoss) as error:
         raise click.ClickException(str(error)) from error

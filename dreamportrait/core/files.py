@@ -10,14 +10,40 @@ from pathlib import Path
 from dreamportrait.core.errors import WeightsError, listed
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MEBIBYTE = 2**20
+MOST_TEXT = 1024 * MEBIBYTE  # of a text file; the captions of a million pictures have about 500
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` through a temporary file, so that a reader never sees an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with writing(path):
+        try:
+            unfinished.write_bytes(text.encode())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name `path` in errors about writing: the system's own error about a full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise type(error)(error.errno, f"{error.strerror}, so this is not written", str(path)) from error
+
+
+def read_text(path: Path, limit: int = MOST_TEXT) -> str:
+    """Read a text file in UTF-8. Raise ValueError if it has more than `limit` bytes; no more than these are read."""
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} has more than {limit:,} bytes, the most that such a file may have; name another file")
+    return data.decode()
 
 
 def cache_folder() -> Path:
@@ -61,8 +87,9 @@ def new_folder(folder: str | Path, overwrite: bool, files: Collection[str]) -> I
     staging, old = (folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{use}") for use in ("new", "old"))
     staging.mkdir()
     try:
-        yield staging
-        _flush(staging)
+        with writing(folder):
+            yield staging
+            _flush(staging)
         if folder.exists():
             folder.rename(old)
         staging.rename(folder)
@@ -114,9 +141,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with writing(path):
+            yield unfinished
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -45,6 +45,15 @@ def everywhere(here: bool) -> bool:
     return bool(gathered(torch.tensor([here]), processes()[1]).all())
 
 
+def largest(value: int) -> int:
+    """Return the largest value of all processes, so that all take the same branch."""
+    if processes()[1] == 1:
+        return value
+    found = torch.tensor(value, device=_exchange_device())
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
 def _exchange_device() -> torch.device:
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
@@ -78,12 +87,3 @@ def average_over_processes(tensors: Sequence[Tensor]) -> None:
     flat /= world
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def is_first_process() -> bool:
-    """Return whether this is the first process of all machines.
-
-    It reads the environment variables of torchrun, SLURM and Lightning, so it works before the process group exists.
-    """
-    names = ("RANK",) if "RANK" in os.environ else ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
-    return all(int(os.environ.get(name, 0)) == 0 for name in names)

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dreamportrait.core.errors import WeightsError
+from dreamportrait.core.errors import WeightsError, brief, listed
 
 MAX_SIZE = 65536  # largest whole number allowed; the largest official one is 32768, a channel base
 
@@ -19,11 +19,11 @@ def from_dict(kind: type[T], values: object, where: str) -> T:
     "later" may be missing, because older files lack it; it then gets its default.
     """
     if not isinstance(values, dict):
-        raise WeightsError(f"{where} must be an object, got {values!r}")
+        raise WeightsError(f"{where} must be an object, got {brief(values)}")
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
-        raise WeightsError(f"{where} has unknown keys {unknown}; known are {sorted(known)}")
+        raise WeightsError(f"{where} has unknown keys [{listed(list(map(repr, unknown)))}]; known are {sorted(known)}")
     later = {field.name for field in fields(kind) if field.metadata.get("later")}  # type: ignore[arg-type]
     if missing := sorted(set(known) - set(values) - later):
         raise WeightsError(f"{where} lacks {missing}")
@@ -40,7 +40,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if options[1:] == (...,) and isinstance(value, list | tuple):  # a tuple of any length
             options = options[:1] * len(value)
         if not (isinstance(value, list | tuple) and len(value) == len(options)):
-            raise WeightsError(f"{where} must be a list of {len(options)} values, got {value!r}")
+            raise WeightsError(f"{where} must be a list of {len(options)} values, got {brief(value)}")
         return tuple(_value(option, item, where) for option, item in zip(options, value, strict=True))
     choices = options if origin in (Union, UnionType) else (hint,)
     for choice in choices:
@@ -51,7 +51,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if _fits(choice, value):
             return float(value) if choice is float else value
     expected = " or ".join(_described(choice) for choice in choices)
-    raise WeightsError(f"{where} must be {expected}, got {value!r}")
+    raise WeightsError(f"{where} must be {expected}, got {brief(value)}")
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar, Union, get_args, get_orig
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
 
-from dreamportrait.core.errors import shown
+from dreamportrait.core.errors import brief, shown
+from dreamportrait.core.files import MEBIBYTE, read_text
 
 Place = tuple[Any, ...]  # keys, and indices of list items
 BASE = "base"
+MOST_BYTES, MOST_VALUES = MEBIBYTE, 10_000  # of a configuration; the longest shipped ones have some 100 values
 
 
 class Problem(NamedTuple):
@@ -115,6 +117,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
+            if isinstance(name, list | dict | set):
+                raise yaml.constructor.ConstructorError(None, None, "a name cannot be a list", key.start_mark)
             if name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{name!r} is there twice", key.start_mark)
             seen.add(name)
@@ -139,7 +143,7 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a file of sections and settings, merged over its `base` if it has one. above: the files that extend it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except FileNotFoundError:
         raise ValueError(f"{path} is not there; configs/ holds configurations to start from") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -151,7 +155,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return values
     base, chain = values.pop(BASE), (*above, path.resolve())
     if not isinstance(base, str):
-        raise ValueError(f"{path}: base is {base!r}; name one file, relative to this one")
+        raise ValueError(f"{path}: base is {brief(base)}; name one file, relative to this one")
     if (there := (path.parent / base).resolve()) in chain:
         raise ValueError(f"{path}: base {base} leads back to {path}; break the circle")
     if not there.is_file():
@@ -171,15 +175,34 @@ def _are_sections(*values: Any) -> bool:
 
 def parse(text: str, where: str) -> Any:
     """Parse YAML text; `where` names it in errors."""
+    loader = _Loader(text)
     try:
-        return _Loader(text).get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{where} is no YAML: {error}") from None
+        node = loader.get_single_node()
+        if (count := _count(node, {})) > MOST_VALUES:
+            raise yaml.YAMLError(f"{count:,} values with all anchors filled in; the most are {MOST_VALUES:,}")
+        return None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise ValueError(f"{where} is no YAML: it is nested too deeply, or an anchor holds itself") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is no YAML: {str(error)[:500]}") from None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # from tags such as !!int
+        raise ValueError(f"{where} is no YAML: a value does not fit its tag, {shown(str(error))}") from None
+
+
+def _count(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a node holds if each use of an anchor is counted. A node that holds itself never ends."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(node)]
 
 
 def override(values: dict[str, Any], text: str) -> None:
     """Apply "a.b=c" to `values` in place. c is YAML; a number in the name is the position in a list."""
     name, equals, given = text.partition("=")
+    text = text if len(text) <= 100 else f"{text[:100]}..."  # for messages
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise ValueError(f"--set {text}: must be section.key=value")
@@ -201,7 +224,7 @@ def _step(place: Any, part: str, text: str) -> Any:
             place[part] = {}
         inner = place[part]
     if not isinstance(inner, dict | list):
-        raise ValueError(f"--set {text}: {part} is {inner!r}, no section")
+        raise ValueError(f"--set {text}: {part} is {brief(inner)}, no section")
     return inner
 
 
@@ -225,7 +248,7 @@ def explain(detail: Mapping[str, Any], schema: type) -> str:
     if detail["type"] == "missing":
         return "missing, and has no default"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{shown(repr(detail['input']))[1:-1]}: {message}"
+    return f"{brief(detail['input'])}: {message}"
 
 
 def _section(schema: Any, place: Iterable[int | str]) -> Any:

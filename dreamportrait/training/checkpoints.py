@@ -6,12 +6,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 
 from dreamportrait.training.every import CountedModule, Every
 from dreamportrait.training.run_folder import CHECKPOINTS
 from dreamportrait.training.states import load_state, save_state
+
+PARTS = {"state_dict": dict, "optimizer_states": list, "images": int, "measured": dict, "callbacks": dict}
 
 
 class Checkpoints(Every):
@@ -69,20 +72,34 @@ def saved_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("images-*.ckpt"))
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest readable checkpoint, or None. Damaged files are renamed to *.damaged."""
+def newest_checkpoint(folder: Path, set_aside: bool = True) -> Path | None:
+    """Return the newest checkpoint that holds a training's state, or None.
+
+    set_aside: rename others to *.damaged. Only one process may do this.
+    """
     for path in reversed(saved_checkpoints(folder)):
-        if _is_whole(path):
+        problem = damage(path)
+        if problem is None:
             return path
-        aside = path.with_name(path.name + ".damaged")
-        os.replace(path, aside)
-        warnings.warn(f"a checkpoint was damaged, now {aside}; continuing from the one before", stacklevel=2)
+        if set_aside:
+            aside = path.with_name(path.name + ".damaged")
+            os.replace(path, aside)
+            warnings.warn(f"a checkpoint {problem}, now {aside}; continuing from the one before", stacklevel=2)
     return None
 
 
-def _is_whole(path: Path) -> bool:
+def damage(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint. None = it holds a training's state. Large tensors are not read twice."""
     try:
         with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (zipfile.BadZipFile, OSError):
-        return False
+            if file.testzip() is not None:
+                return "was damaged"
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError):
+        return "was damaged"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a foreign archive can raise any exception
+        return "is no training's state"
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in PARTS.items()):
+        return "is no training's state"
+    return None

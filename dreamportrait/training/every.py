@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from dreamportrait.core.config import RunConfig
+from dreamportrait.training.scaling import LossScale
 
 
 class CountedModule(LightningModule):
@@ -15,6 +16,7 @@ class CountedModule(LightningModule):
     images: int  # seen so far, by all processes together
     losses: dict[str, Tensor]  # of the newest step, unweighted
     measured: dict[str, float]  # the newest values of callbacks that measure
+    scales: dict[str, LossScale]  # of the losses, by the first parameter group of each optimiser
 
 
 class Every(Callback):

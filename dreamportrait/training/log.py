@@ -1,6 +1,7 @@
 """A callback that writes losses, scores and speed to log.csv, to the terminal and to Lightning's loggers."""
 
 import csv
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from dreamportrait.core.files import write_text, writing
 from dreamportrait.training.every import CountedModule, Every
 
 
@@ -105,7 +107,7 @@ class Table:
 
     def add(self, row: Mapping[str, str]) -> None:
         if set(row) <= set(self._columns):
-            with open(self.path, "a", newline="") as file:
+            with writing(self.path), open(self.path, "a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
         else:
             self._rewrite([*self._read(), dict(row)])
@@ -119,7 +121,8 @@ class Table:
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         self._columns = list(dict.fromkeys(name for row in rows for name in row))
-        with open(self.path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, content.getvalue())

@@ -10,10 +10,11 @@ from typing import Any
 
 from dreamportrait.core import settings
 from dreamportrait.core.config import RunConfig
-from dreamportrait.core.processes import is_first_process
+from dreamportrait.core.errors import brief
+from dreamportrait.core.launch import is_first_process
 from dreamportrait.core.settings import Problem
-from dreamportrait.training.checkpoints import newest_checkpoint, saved_checkpoints
-from dreamportrait.training.run_folder import CHECKPOINTS, CONFIG
+from dreamportrait.training.checkpoints import damage, newest_checkpoint, saved_checkpoints
+from dreamportrait.training.run_folder import CHECKPOINTS, CONFIG, LOCK
 
 
 def find_checkpoint(config: RunConfig, resume: str, look_only: bool = False) -> tuple[Path | None, list[Problem]]:
@@ -22,7 +23,7 @@ def find_checkpoint(config: RunConfig, resume: str, look_only: bool = False) -> 
     resume: "auto", "none", a checkpoint, or the folder of a run.
     look_only: do not check files for damage, and rename none.
     """
-    newest = _last_saved if look_only else newest_checkpoint
+    newest = _last_saved if look_only else partial(newest_checkpoint, set_aside=is_first_process())
     folder = config.folder
     if resume not in ("auto", "none"):
         return _named_checkpoint(config, Path(resume), newest)
@@ -51,6 +52,8 @@ def _named_checkpoint(
     path = newest(given / CHECKPOINTS) if given.is_dir() else given
     if path is None or not path.is_file():
         return None, [Problem((), f"--resume {given}: no checkpoint there; name a checkpoint or a run's folder")]
+    if (problem := damage(path)) is not None:
+        return None, [Problem((), f"--resume {given}: {path} {problem}; name another checkpoint, or a run's folder")]
     there = path.resolve().parent.parent
     problems = []
     if there != config.folder.resolve() and is_first_process() and not _is_free(config.folder):
@@ -65,7 +68,7 @@ def _named_checkpoint(
 
 
 def _is_free(folder: Path) -> bool:
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    return not folder.exists() or (folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()))
 
 
 Allowed = Callable[[str, Mapping[str, Any], Mapping[str, Any]], bool]  # arguments: key, old values, new values
@@ -81,7 +84,7 @@ def _differences(config: RunConfig, path: Path, allowed: Allowed, remedy: str) -
     old, new = (_flat(each.model_dump(mode="json")) for each in (before, config))
     keys = [key for key in old | new if old.get(key) != new.get(key) and not allowed(key, old, new)]
     return [
-        Problem((key,), f"was {old.get(key)!r} when {path.parent} was begun, now {new.get(key)!r}; {remedy}")
+        Problem((key,), f"was {brief(old.get(key))} when {path.parent} was begun, now {brief(new.get(key))}; {remedy}")
         for key in keys
     ]
 

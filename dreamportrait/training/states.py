@@ -8,18 +8,34 @@ from typing import Any
 
 import torch
 
+from dreamportrait.core.files import writing
+
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` to a temporary file, flush and rename it. The previous state is kept as *.previous."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "wb") as file:
-        torch.save(dict(state), file)
+    with writing(path):
+        try:
+            _save(unfinished, state)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)  # a part of it would keep the disk full
+            raise
+        if path.exists():
+            os.replace(path, path.with_name(path.name + ".previous"))
+        os.replace(unfinished, path)
+
+
+def _save(path: Path, state: Mapping[str, Any]) -> None:
+    with open(path, "wb") as file:
+        try:
+            torch.save(dict(state), file)
+        except RuntimeError as error:  # torch's own, raised while it closes what it could not write
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         file.flush()
         os.fsync(file.fileno())
-    if path.exists():
-        os.replace(path, path.with_name(path.name + ".previous"))
-    os.replace(unfinished, path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

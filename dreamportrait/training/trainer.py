@@ -8,24 +8,29 @@ wrapper would have to know for each pass whether it is the last and which parame
 import logging
 import os
 import secrets
+import subprocess
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 import torch.distributed as dist
+from filelock import BaseFileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from dreamportrait.core.config import RunConfig
-from dreamportrait.core.errors import NonFiniteLoss
-from dreamportrait.core.processes import is_first_process
+from dreamportrait.core.errors import first_line
+from dreamportrait.core.launch import is_first_process
+from dreamportrait.core.signals import Signals
 from dreamportrait.data.loader import Loader
+from dreamportrait.training.checkpoints import Checkpoints
 from dreamportrait.training.every import CountedModule
+from dreamportrait.training.stopping import NoHandlers, StopOnSignal, start_readers_server
 
 
 class SharedBatch(DDPStrategy):
@@ -51,12 +56,28 @@ def count_devices(config: RunConfig) -> int:
         return int(os.environ["LOCAL_WORLD_SIZE"])
     if config.trainer.devices != "auto":
         return config.trainer.devices
-    return torch.cuda.device_count() if _on_gpu(config) else 1
+    return max(1, torch.cuda.device_count()) if _on_gpu(config) else 1
 
 
 def _on_gpu(config: RunConfig) -> bool:
     wanted = config.trainer.accelerator
     return wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
+
+
+def check_devices(config: RunConfig) -> None:
+    """Raise ValueError if this machine lacks the devices or the precision of a configuration."""
+    if not _on_gpu(config):
+        return
+    found, wanted = torch.cuda.device_count(), count_devices(config)
+    if not found:
+        raise ValueError("PyTorch sees no GPU here, and trainer.accelerator is gpu; choose auto or cpu")
+    if wanted > found:
+        raise ValueError(f"{wanted} processes for {found} GPUs; set trainer.devices={found}, or make more GPUs visible")
+    if "bfloat16" in (config.trainer.precision, config.guidance.precision) and torch.cuda.get_device_capability() < (
+        8,
+        0,
+    ):
+        raise ValueError(f"{torch.cuda.get_device_name()} has no bfloat16; choose float16, also for guidance.precision")
 
 
 def own_device(config: RunConfig) -> torch.device:
@@ -75,19 +96,63 @@ class TrainingRun:
     trainer: Trainer
     checkpoint: Path | None  # to continue from
     finish: Callable[[], Path]  # writes the result and returns its folder; called in the first process
+    lock: BaseFileLock | None = None  # on the run's folder, in the first process
 
-    def train(self) -> Path | None:
-        """Train to the end of the last stage. Return the folder of the result, in the first process."""
+    def train(self, signals: Signals) -> Path | None:
+        """Train to the end of the last stage. Return the folder of the result, in the first process.
+
+        Raise Interrupted if a signal stopped the training.
+        """
+        try:
+            with signals.collected():
+                self._fit(signals)
+                return self.finish() if self.trainer.is_global_zero else None
+        except BaseException:
+            end_children(self.trainer)
+            raise
+        finally:
+            if self.lock is not None:
+                self.lock.release()
+
+    def _fit(self, signals: Signals) -> None:
+        if not self.config.total_images:  # only a prior was fitted
+            return
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        stop = StopOnSignal(signals, next(each for each in callbacks if isinstance(each, Checkpoints)))
+        callbacks.append(stop)
+        if self.loader.workers:
+            start_readers_server()
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # used by Lightning
-                if self.config.total_images:  # 0 = only a prior was fitted
-                    self.trainer.fit(self.module, self.loader, ckpt_path=self.checkpoint)
-        except NonFiniteLoss as error:
-            raise click.ClickException(str(error)) from error
-        if self.module.images < self.config.total_images:  # Lightning ends without an error when it is interrupted
-            raise click.Abort
-        return self.finish() if self.trainer.is_global_zero else None
+                self.trainer.fit(self.module, self.loader, ckpt_path=self.checkpoint)
+        except torch.OutOfMemoryError as error:
+            remedy = "raise accumulate of the stage, lower data.batch, or set guidance.checkpoint=true"
+            raise ValueError(f"the memory of the GPU is not enough: {first_line(error)}; {remedy}") from error
+        except RuntimeError as error:
+            if not is_lost_process(error):
+                raise
+            problem = "another process of this run has ended, and its own message says why"
+            raise ValueError(f"{problem}; the same command continues from the last checkpoint") from error
+        stop.check(self.module)
+        if self.module.images < self.config.total_images:
+            raise ValueError(f"the training ended after {self.module.images} images; the same command continues it")
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Return whether an exchange failed because another process has ended."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def end_children(trainer: Trainer, patience: float = 10.0) -> None:
+    """End the processes that this one started. They get some seconds to end on their own, as their peer is gone."""
+    children: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+    until = time.monotonic() + patience
+    for child in children:
+        try:
+            child.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
 
 
 class Continuation(Callback):
@@ -108,7 +173,7 @@ def make_trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
     """Make the trainer: it moves data to devices and starts processes; its own counting and files are turned off."""
     processes, devices = count_processes(config), count_devices(config)
     backend = "nccl" if _on_gpu(config) else "gloo"
-    return Trainer(
+    trainer = Trainer(
         accelerator="gpu" if _on_gpu(config) else "cpu",
         devices=devices,
         num_nodes=processes // devices,
@@ -125,6 +190,8 @@ def make_trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
         enable_model_summary=False,
         default_root_dir=config.folder,
     )
+    trainer._signal_connector = NoHandlers(trainer)
+    return trainer
 
 
 def make_logger(config: RunConfig) -> Logger | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreamportrait.core.processes import is_first_process
+from dreamportrait.core.launch import is_first_process
 
 
 @pytest.mark.parametrize(
