@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+NODE ?= .node
 OLDEST ?= .venv-oldest
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
@@ -11,12 +12,13 @@ MINI_ARGS ?=
 BENCH_ARGS ?=
 ABLATIONS_ARGS ?= --seeds 3
 CXX_SOURCES = $(shell find eg3d_ops tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+NPM_PACKAGES = gltf-validator@2.0.0-dev.3.10 three@0.187 @playcanvas/splat-transform@2.7
 SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 
 # Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
 PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: test test-fast test-slow test-gpu test-oldest lint format check-cuda bench demo mini-weights ablations notebook clean
+.PHONY: test test-fast test-slow test-viewers test-gpu test-oldest lint format check-cuda bench demo mini-weights mini-splats ablations notebook clean
 
 test: $(VENV)/.installed  ## everything but the slow tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
@@ -26,6 +28,11 @@ test-fast: $(VENV)/.installed  ## the inner loop: without tests that train, buil
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# Without npm or Chromium, tests of them are skipped and say so.
+test-viewers: $(VENV)/.installed $(NODE)/.installed  ## exported files in other programs: Khronos' validator, three.js, ...
+	NODE_PATH=$(abspath $(NODE))/node_modules \
+	$(BIN)/python -m pytest -m slow tests/export tests/viewer $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
@@ -63,6 +70,11 @@ mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a
 	$(BIN)/python -m dreamportrait.mini.train all --work $(MINI)/work --out $(MINI)/weights $(MINI_ARGS)
 
 # Stop it at any time: the same command continues it.
+mini-splats: $(VENV)/.installed  ## trains the corrections of splats for the shipped `mini`, in their place: 15 minutes
+	$(BIN)/python -m dreamportrait.mini.splats --work runs/mini-splats \
+	--out dreamportrait/mini/weights/splats --overwrite
+
+# Stop it at any time: the same command continues it.
 ablations: $(VENV)/.installed  ## trains every row of the paper's ablations and writes docs/ablations.md: hours on a CPU
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
 	$(BIN)/python eval/ablations.py --world mini $(ABLATIONS_ARGS)
@@ -80,6 +92,10 @@ endef
 
 $(VENV)/.installed: pyproject.toml setup.py
 	$(call install,)
+
+$(NODE)/.installed:
+	mkdir -p $(@D)
+	if command -v npm >/dev/null; then npm install --prefix $(@D) --no-audit --no-fund $(NPM_PACKAGES) && touch $@; fi
 
 $(OLDEST)/.installed: pyproject.toml setup.py tests/oldest.txt
 	$(call install,--requirement tests/oldest.txt)

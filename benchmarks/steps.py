@@ -2,15 +2,13 @@
 
 import math
 import statistics
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 
 from benchmarks import official
 from benchmarks.agreement import official_losses, our_losses, relative_difference
@@ -26,11 +24,11 @@ from dreamportrait.geometry.cameras import orbit
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.systems.dreamportrait.cost.probe import inside_trainer
 from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.text.encoder import TextFeatures
-from dreamportrait.training.trainer import make_trainer, quieten
 
 WORDS = 16  # tokens of a caption, with start and end
 OFFICIAL, PLAIN, TEXT = "official", "ours, plain EG3D", "ours, with text"
@@ -92,36 +90,6 @@ def make_batch(portrait: PortraitGenerator, count: int) -> Batch:
 
 def without_text(batch: Batch) -> Batch:
     return replace(batch, fake=replace(batch.fake, text=None))
-
-
-class Inside(Callback):
-    """Run `work` inside the trainer, where optimisers are wrapped and networks placed as in training, then stop."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.work = work
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        with torch.enable_grad():
-            self.work()
-        trainer.should_stop = True
-
-
-class NoData:
-    """A data loader with one dummy batch; Lightning does not start without one."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[int]:
-        return iter([0])
-
-
-def inside_trainer(module: DreamPortraitModule, work: Callable[[], None]) -> None:
-    quieten()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")  # caused by Lightning's use of PyTorch
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        make_trainer(module.config, [Inside(work)]).fit(module, NoData())
 
 
 @dataclass

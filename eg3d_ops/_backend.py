@@ -77,7 +77,7 @@ def _resolve(impl: str, device_type: str) -> bool:
             return False
         mode = "auto"
     if device_type == "meta":  # only shapes: nothing to load, and both implementations know them
-        return impl == "compiled"
+        return impl == "compiled" or mode != "auto"
     with _loading:
         if device_type in _loaded and mode in ("auto", _kinds[device_type]):
             return True

@@ -26,8 +26,8 @@ from dreamportrait.core.errors import one_message
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=Fake().lr, show_default=True)
 @click.option("--lora-rank", type=click.IntRange(min=1), help="Train LoRA.  [default: a copy of the UNet]")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("rho.json"), show_default=True)
 def main(
     checkpoint: str,
@@ -45,10 +45,11 @@ def main(
 ) -> None:
     with one_message():
         from dreamportrait.core.files import write_text
+        from dreamportrait.core.machine import find_device
         from dreamportrait.systems.dreamportrait.rho import Request, measure
 
         request = Request(checkpoint, guidance, dataset, latents, held, steps, batch, lr, lora_rank, seed)
-        found = measure(request, device)
+        found = measure(request, find_device(device))
         write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
     click.echo(f"{'t':>5} {'rho':>8} {'|eps_psi - eps|^2':>18} {'|eps_c - eps_psi|^2':>20} {'|eps_c - eps|^2':>16}")
     for row in found["rho"]:

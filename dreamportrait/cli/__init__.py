@@ -3,7 +3,9 @@
 import click
 
 from dreamportrait import __version__
+from dreamportrait.cli.data import data
 from dreamportrait.cli.doctor import doctor
+from dreamportrait.cli.estimate import estimate
 from dreamportrait.cli.invert import invert
 from dreamportrait.cli.mesh import mesh
 from dreamportrait.cli.mix import mix
@@ -23,5 +25,20 @@ def main() -> None:
     """Text-to-3D portraits from a tri-plane GAN."""
 
 
-for command in (sample, view, video, mesh, splats, mix, invert, verify, train, evaluate, convert, doctor):
+for command in (
+    data,
+    sample,
+    view,
+    video,
+    mesh,
+    splats,
+    mix,
+    invert,
+    verify,
+    train,
+    estimate,
+    evaluate,
+    convert,
+    doctor,
+):
     main.add_command(command)

@@ -69,7 +69,8 @@ def invert(
         Portraits([found.portrait, *edits]).save_sheet(out, overwrite=overwrite, provenance=provenance)
         if save is not None:
             save_as(found.portrait, save, overwrite, provenance)
-    facts = {"out": str(out), "photo": str(photo), "model": model, "psnr": found.errors, "notes": found.notes}
+    about = {"strangeness": found.strangeness, "notes": found.notes}
+    facts = {"out": str(out), "photo": str(photo), "model": model, "psnr": found.errors, **about}
     if as_json:
         click.echo(json.dumps(facts | {"edits": edit, "save": save and str(save)}))
     else:

@@ -18,7 +18,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 model = click.option(
     "--model", default="mini", show_default=True, help="mini, a folder written by training, or owner/name on the hub."
 )
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the identity.")
+SEEDS = click.IntRange(0, 2**63 - 1)
+seed = click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of the identity.")
 truncation = click.option(
     "--truncation",
     type=click.FloatRange(0, 1),

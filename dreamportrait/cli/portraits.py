@@ -16,7 +16,7 @@ from dreamportrait.core.files import check_target
 @options.out("The sheet to write: .png, .jpg or .webp.", "a .png here, named after the first prompt and the seed")
 @click.option(
     "--views",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
     help="Views of each portrait, from left to right.",
@@ -56,6 +56,9 @@ def sample(
         check_target(out, overwrite)
         options.check_place(out, model)
         pipe = options.load(model, device, offline)
+        from dreamportrait.export.sheets import check_room
+
+        check_room(out, len(prompts) * (1 + depth), views, pipe.generator.config.image_resolution)
         portraits = pipe(prompts, seed, views, truncation=truncation, strength=strength)
         portraits.save_sheet(out, depth, overwrite, provenance=provenance)
     if as_json:

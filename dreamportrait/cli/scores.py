@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from dreamportrait.cli.options import SEEDS
 from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import check_free
 from dreamportrait.data.names import KNOWN, check_source
@@ -46,7 +47,7 @@ from dreamportrait.systems.dreamportrait.names import check_checkpoint
 @click.option(
     "--truncation", type=click.FloatRange(0, 1), help="Smaller values are closer to the average face. Default: 1."
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of identities and candidates. Default: 0.")
+@click.option("--seed", type=SEEDS, help="Seed of identities and candidates. Default: 0.")
 @click.option("--batch", type=click.IntRange(min=1), help="Batch size of each process. Default: 16.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
@@ -79,8 +80,8 @@ def evaluate(
         if checkpoint is not None:
             check_checkpoint(checkpoint)
         check_source(dataset)
+        from dreamportrait.core.launch import is_first_process
         from dreamportrait.core.machine import find_device
-        from dreamportrait.core.processes import is_first_process
         from dreamportrait.metrics import evaluation
         from dreamportrait.systems.dreamportrait.subject import load_subject
 

@@ -26,6 +26,11 @@ from dreamportrait.core.errors import one_message
     show_default=True,
     help="Keep the wall that the generator draws behind the head, or leave it out.",
 )
+@click.option(
+    "--corrections",
+    type=click.Path(path_type=Path),
+    help="A folder with a network that corrects splats of this model. Default: that of mini, where it fits.",
+)
 @options.seed
 @options.makes_heads
 def splats(
@@ -33,6 +38,7 @@ def splats(
     out: Path | None,
     count: int,
     background: bool,
+    corrections: Path | None,
     seed: int,
     model: str,
     truncation: float,
@@ -60,8 +66,11 @@ def splats(
         out = out or default_name(prompt, seed, ".ply")
         check_splats_target(out, overwrite)  # before anything heavy is imported
         options.check_place(out, model)
+        from dreamportrait.export.splat_head import load_splat_head
+
+        network = True if corrections is None else load_splat_head(corrections)
         portrait = options.load(model, device, offline)(prompt, seed, truncation=truncation, strength=strength)
-        made = portrait.save_splats(out, count, background, overwrite=overwrite, provenance=provenance)
+        made = portrait.save_splats(out, count, background, network, overwrite=overwrite, provenance=provenance)
     facts = {"splats": len(made), "bytes": out.stat().st_size, "background": background}
     if as_json:
         known = {"out": str(out), "prompt": prompt, "seed": seed, "model": model}

@@ -2,10 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dreamportrait.core.errors import one_message
+from dreamportrait.core.errors import brief, one_message
+
+if TYPE_CHECKING:
+    from dreamportrait.core.signals import Signals
 
 SYSTEMS = ("dreamportrait",)
 
@@ -25,28 +29,42 @@ def train(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, of
         dreamportrait train --config configs/dreamportrait/mini.yaml
         torchrun --nproc_per_node=8 train.py --config configs/dreamportrait/celebatext_hq.yaml --set data.workers=8
 
-    If a run was stopped, the same command continues it.
+    If a run was stopped, the same command continues it. SIGTERM, SIGINT (Ctrl-C), SIGHUP and SIGUSR1 let it finish its
+    step and write a checkpoint. Ctrl-\\ ends it at once.
     """
-    with one_message():
-        changes = (*overrides, "run.offline=true") if offline else overrides
-        system = _system(path)
-        if system == "dreamportrait":
-            from dreamportrait.core.settings import ConfigError
-            from dreamportrait.systems.dreamportrait import run as training
-        else:
-            raise ValueError(f"{path}: system is {system!r}; must be {' or '.join(SYSTEMS)}")
-        plan = training.plan(path, changes, resume, look_only=dry_run)
-        if dry_run:
-            click.echo(training.describe(plan))
-        if plan.problems:
-            raise ConfigError(str(path), plan.problems)
-        if dry_run:
-            return
-        run = training.prepare(plan, sys.argv)
+    from dreamportrait.core.launch import is_child, is_first_process
+    from dreamportrait.core.signals import Interrupted, Signals
+
+    child = is_child()  # then only the parent's exit code counts, and the parent would kill itself for another one
+    try:
+        with one_message(), Signals(collecting=child) as signals:
+            changes = (*overrides, "run.offline=true") if offline else overrides
+            _run(path, changes, dry_run, resume, signals)
+    except Interrupted as stopped:
+        if is_first_process():
+            click.echo(stopped.message, err=True)
+        raise SystemExit(0 if child else stopped.code) from None
+
+
+def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signals: "Signals") -> None:
+    system = _system(path)
+    if system == "dreamportrait":
+        from dreamportrait.core.settings import ConfigError
+        from dreamportrait.systems.dreamportrait import run as training
+    else:
+        raise ValueError(f"{path}: system is {brief(system)}; must be {' or '.join(SYSTEMS)}")
+    plan = training.plan(path, changes, resume, look_only=dry_run)
+    if dry_run:
+        click.echo(training.describe(plan))
+    if plan.problems:
+        raise ConfigError(str(path), plan.problems)
+    if dry_run:
+        return
+    run = training.prepare(plan, sys.argv)
     is_first = run.trainer.is_global_zero
     if is_first:
         click.echo(f"training in {plan.config.folder}, from {plan.checkpoint or 'the beginning'}")
-    result = run.train()
+    result = run.train(signals)
     if is_first:
         click.echo(f"done: the result is in {result}")
 

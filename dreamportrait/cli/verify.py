@@ -18,8 +18,8 @@ FOUND, NONE, UNREADABLE = 0, 1, 2  # exit codes
 def verify(context: click.Context, file: Path, as_json: bool) -> None:
     """Read whether FILE says that it was made by AI, and by which model.
 
-    FILE may be a PNG, JPEG, WEBP, GIF, MP4, WEBM or GLB file, or any file with a FILE.provenance.json beside it.
-    It may come from anywhere. A statement is a label: without a signature, anyone can write, change or remove it.
+    FILE may be a PNG, JPEG, WEBP, GIF, MP4, WEBM, GLB or HTML file, or any file with a FILE.provenance.json beside
+    it. It may come from anywhere. A statement is a label: without a signature, anyone can write, change or remove it.
 
     \b
     Exit codes:

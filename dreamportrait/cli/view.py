@@ -42,11 +42,11 @@ def view(model: str, port: int, host: str, browse: bool, device: str | None, off
         pipe = options.load(model, device, offline)
         pipe.set_progress_bar_config(disable=True)
         viewer = Viewer(pipe, host=host, port=port, provenance=provenance)
-    click.echo(f"open {viewer.address} in a browser; Ctrl-C ends the viewer")
-    if browse:
-        click.launch(viewer.address)
     with viewer:
-        try:
+        try:  # from the line on that tells people about Ctrl-C
+            click.echo(f"open {viewer.address} in a browser; Ctrl-C ends the viewer")
+            if browse:
+                click.launch(viewer.address)
             viewer.wait()
         except KeyboardInterrupt:
             click.echo("the viewer has ended")

@@ -12,6 +12,9 @@ from dreamportrait.geometry.cameras import orbit
 from eg3d_ops._checks import check_int
 from eg3d_ops.planes import FORMER_NAMES, PLANE_AXES, PlaneAxes
 
+# Larger numbers are mistakes, and building or running such networks takes minutes.
+MOST_LAYERS, MOST_PIXELS = 64, 8192
+MOST = {"mapping_layers": MOST_LAYERS, "render_resolution": 2048, "num_coarse": 1024, "num_fine": 1024}
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -68,8 +71,8 @@ class GeneratorConfig:
         object.__setattr__(self, "plane_axes", FORMER_NAMES.get(self.plane_axes, self.plane_axes))
         powers = {"plane_resolution": self.plane_resolution, "image_resolution": self.image_resolution}
         for name, value in powers.items():
-            if value < 4 or value & (value - 1):
-                raise ValueError(f"{name}={value}: must be a power of two, at least 4")
+            if not 4 <= value <= MOST_PIXELS or value & (value - 1):
+                raise ValueError(f"{name}={value}: must be a power of two from 4 to {MOST_PIXELS}")
         if self.plane_axes not in PLANE_AXES:
             raise ValueError(f"plane_axes={self.plane_axes!r}: must be one of {', '.join(PLANE_AXES)}")
         if self.precision not in PRECISIONS:
@@ -85,6 +88,9 @@ class GeneratorConfig:
         )
         for name in counts:
             check_int(name, getattr(self, name), 1)
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}={getattr(self, name)}: at most {most}")
         if self.mapping_width is not None:
             check_int("mapping_width", self.mapping_width, 1)
         if self.plane_channels < 3:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamportrait.eg3d.config import PRECISIONS
+from dreamportrait.eg3d.config import MOST_LAYERS, MOST_PIXELS, PRECISIONS
 from dreamportrait.eg3d.conv import minibatch_std
 from dreamportrait.eg3d.layers import Conv, FullyConnected
 from dreamportrait.eg3d.mapping import MappingNetwork
@@ -35,8 +35,10 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         r = self.image_resolution
-        if r < 8 or r & (r - 1):
-            raise ValueError(f"image_resolution={r}: must be a power of two, at least 8")
+        if not 8 <= r <= MOST_PIXELS or r & (r - 1):
+            raise ValueError(f"image_resolution={r}: must be a power of two from 8 to {MOST_PIXELS}")
+        if self.mapping_layers > MOST_LAYERS:
+            raise ValueError(f"mapping_layers={self.mapping_layers}: at most {MOST_LAYERS}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
 

@@ -15,7 +15,7 @@ backwards, where float16 overflows and gives NaN gradients. It is therefore excl
 if the UNet does, and in float32 otherwise.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,6 +23,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -36,8 +37,8 @@ from dreamportrait.weights.diffusion_sources import locate_diffusion
 from eg3d_ops._checks import check_number, check_shape, check_tensor
 
 Precision = Literal["float32", "bfloat16", "float16"]
-_UNET = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_VAE = {**_UNET, "float16": torch.float32}
+UNET_PRECISION = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+VAE_PRECISION = {**UNET_PRECISION, "float16": torch.float32}
 
 
 class StableDiffusion:
@@ -46,7 +47,7 @@ class StableDiffusion:
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | AutoencoderTiny,
         alphas_cumprod: Tensor,  # [T]
         prediction: str,  # "epsilon" or "v_prediction"
         embed: Embed,
@@ -72,7 +73,7 @@ class StableDiffusion:
     @property
     def image_size(self) -> int:
         """Size of the pictures that the model was trained on. Other pictures are resized to it."""
-        return self.latent_shape[1] * 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        return self.latent_shape[1] * reduction(self.vae)
 
     def to(self, device: torch.device | str) -> "StableDiffusion":
         """Move the networks and the schedule. The text encoder stays on its device."""
@@ -91,9 +92,10 @@ class StableDiffusion:
             x = images.float()
             if images.shape[2] != size:
                 x = F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=True)
-            posterior = self.vae.encode(x.to(self.vae.dtype)).latent_dist
-            latents: Tensor = posterior.mode().float() * self.vae.config["scaling_factor"]
-        return latents
+            encoded = self.vae.encode(x.to(self.vae.dtype))
+            latents = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+            scaled: Tensor = latents.float() * self.vae.config["scaling_factor"]
+        return scaled
 
     @torch.no_grad()
     def predict(
@@ -164,28 +166,39 @@ def load_stable_diffusion(
     device: torch.device | str = "cpu",
     checkpoint: bool = False,
     text: TextEncoder | None = None,
+    encoder: str | Path | None = None,
 ) -> StableDiffusion:
     """Load a diffusion model.
 
     source: as dreamportrait.weights.diffusion_sources.locate_diffusion accepts it. offline: do not use the network.
     text: the text encoder, if the folder names one, as the miniature model does. None = load it.
+    encoder: a folder with a small encoder, which is used in place of the VAE's.
     """
-    if precision not in _UNET:
-        raise ValueError(f"precision={precision!r}: must be one of {', '.join(_UNET)}")
+    if precision not in UNET_PRECISION:
+        raise ValueError(f"precision={precision!r}: must be one of {', '.join(UNET_PRECISION)}")
     layout = read_layout(locate_diffusion(source, offline))
     device = torch.device(device)
     unet = cast(UNet2DConditionModel, _load(UNet2DConditionModel, layout.folder, "unet", layout.variants["unet"]))
-    vae = cast(AutoencoderKL, _load(AutoencoderKL, layout.folder, "vae", layout.variants["vae"]))
+    if encoder is None:
+        vae: Any = _load(AutoencoderKL, layout.folder, "vae", layout.variants["vae"])
+    else:
+        vae = _load(AutoencoderTiny, Path(encoder), "", None)
     scheduler = DDIMScheduler.from_pretrained(layout.folder, subfolder="scheduler", local_files_only=True)
     return StableDiffusion(
-        nn.Module.to(unet, device, _UNET[precision]),
-        nn.Module.to(vae, device, _VAE[precision]),
+        nn.Module.to(unet, device, UNET_PRECISION[precision]),
+        nn.Module.to(vae, device, VAE_PRECISION[precision]),
         scheduler.alphas_cumprod,
         layout.prediction,
-        make_embed(layout, text, _UNET[precision], device),
+        make_embed(layout, text, UNET_PRECISION[precision], device),
         checkpoint=checkpoint,
         origin=str(layout.folder),
     )
+
+
+def reduction(vae: AutoencoderKL | AutoencoderTiny) -> int:
+    """Return how many pixels of a picture, in each direction, are one of its latent."""
+    kind = "encoder_block_out_channels" if isinstance(vae, AutoencoderTiny) else "block_out_channels"
+    return 2 ** (len(vae.config[kind]) - 1)
 
 
 def _load(kind: Any, folder: Path, part: str, variant: str | None) -> nn.Module:
@@ -236,4 +249,6 @@ def _recompute(encoder: nn.Module) -> None:
 
 
 def _island(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type == "meta":  # shapes alone; autocast does not know it
+        return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -5,6 +5,7 @@ The moments are cached, because they never change and take as long to compute as
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dreamportrait.core.files import check_writable
 from dreamportrait.core.processes import everywhere, gathered, own, processes
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import antialiased, as_saved, from_bytes
@@ -27,6 +29,8 @@ from dreamportrait.metrics.region import Region
 from dreamportrait.metrics.sharpness import RealPatches
 from dreamportrait.weights.folder import write_tensors
 
+_log = logging.getLogger(__name__)
+FOLDER = "statistics"  # in the cache
 VERSION = 1  # of the preparation of pictures; files that were cached with another version are not used
 _BATCH = 64
 
@@ -45,6 +49,7 @@ class RealStatistics:
     ) -> None:
         self.pictures, self.extractor, self.count, self.region = pictures, extractor, count, shown
         self.content, self.cache = content, cache
+        self.keeps = cache is not None and _can_write(cache / FOLDER)
         self.known: dict[int, Moments] = {}  # by resolution
 
     def moments(self, size: int, batch: int = _BATCH) -> Moments:
@@ -53,7 +58,7 @@ class RealStatistics:
             found = None if path is None else _read(path)
             known = found if everywhere(found is not None) else None
             self.known[size] = self._computed(size, batch) if known is None else known
-            if path is not None and known is None and processes()[0] == 0:
+            if path is not None and self.keeps and known is None and processes()[0] == 0:
                 _write(path, self.known[size])
         return self.known[size]
 
@@ -76,7 +81,21 @@ class RealStatistics:
             return None
         e = self.extractor
         key = json.dumps([VERSION, self.content, e.name, e.weights, size, region.describe(self.region), self.count])
-        return self.cache / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+        return self.cache / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def _can_write(folder: Path) -> bool:
+    """Return whether moments can be kept, and warn if not, before anything is computed."""
+    try:
+        check_writable(folder / "moments")
+    except OSError as error:
+        _log.warning(
+            "moments of real pictures are not kept: %s. They are computed each time; the variable DREAMPORTRAIT_CACHE "
+            "chooses another cache",
+            error,
+        )
+        return False
+    return True
 
 
 def _read(path: Path) -> Moments | None:

@@ -23,7 +23,7 @@ from numpy import ndarray as Array
 
 from dreamportrait import __version__
 from dreamportrait.core.errors import WeightsError, listed
-from dreamportrait.core.files import new_folder
+from dreamportrait.core.files import new_folder, read_text
 from dreamportrait.core.schema import from_dict
 from dreamportrait.text.encoder import TextEncoder, TextFeatures
 from dreamportrait.text.tower import at
@@ -117,7 +117,7 @@ class TextStore:
     def _read_captions(self) -> list[str]:
         path = self.folder / CAPTIONS
         try:
-            captions = json.loads(path.read_text(encoding="utf-8"))
+            captions = json.loads(read_text(path))
         except (OSError, ValueError, RecursionError) as error:
             raise WeightsError(f"{path} cannot be read: {error}; {_REMEDY}") from None
         if not isinstance(captions, list) or _checksum(captions) != self.config.captions_sha256:
@@ -223,7 +223,8 @@ def _checksum(captions: list[str]) -> str:
 class StoredText:
     """Encoder that reads stored captions.
 
-    If any prompt is not stored, the text tower is loaded for that call and released afterwards.
+    If any prompt is not stored, the text tower is loaded for that call and released afterwards. Training needs this for
+    a text prior, which loads CLIP anyway, and for captions of another data set that scores are taken on.
     """
 
     def __init__(self, found: TextStore, load: Callable[[], TextEncoder]) -> None:

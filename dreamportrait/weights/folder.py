@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamportrait.core.errors import WeightsError, listed, shown
-from dreamportrait.core.files import honour_umask, new_folder
+from dreamportrait.core.files import MEBIBYTE, honour_umask, new_folder, read_text
 
 FORMAT_VERSION = 1
 CONFIG = "config.json"
@@ -66,10 +66,11 @@ def load_network(
     path: Path,
     optional: Collection[str] = (),  # tensors that may be missing in the file; they become zero
 ) -> Network:
-    """Load a network in eval mode, on the CPU."""
+    """Load a network in eval mode, on the CPU. Weights that are not finite are refused."""
     network = build_empty(kind, config, str(path.with_name(CONFIG)))
     tensors = read_tensors(path)
     check_tensors(network, tensors, str(path), optional)
+    check_finite(tensors, str(path))
     for name, value in network.state_dict().items():
         if name in optional:
             tensors.setdefault(name, torch.zeros(value.shape))
@@ -98,7 +99,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def read_json(path: Path, origin: str) -> object:
     """Read JSON and check its format_version. origin: says, in the error for a missing file, what writes such files."""
     try:
-        values: object = json.loads(path.read_text(encoding="utf-8"))
+        values: object = json.loads(read_text(path, MEBIBYTE))
     except FileNotFoundError:
         raise WeightsError(f"{path} is not there; {origin}") from None
     except (ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@
     locate("mini/diffusion")   UNet, VAE and noise schedule of diffusers
     locate("mini/eg3d")        generator and discriminator
     locate("mini/oracle")      classifier of attributes in pictures
+    locate("mini/splats")      corrections of Gaussian splats
 
 This module only finds and verifies folders. The package that owns a kind of model loads it; mini.from_pretrained
 loads any of them by name.
@@ -16,8 +17,10 @@ from pathlib import Path
 from dreamportrait.core.errors import WeightsError, shown
 from dreamportrait.weights.seals import REMEDY, verify
 
-MINI = ("clip-a", "clip-b", "diffusion", "eg3d", "oracle")
-NAMES = tuple(f"mini/{name}" for name in MINI)
+MINI = ("clip-a", "clip-b", "diffusion", "eg3d", "oracle")  # trained together, by `make mini-weights`
+SPLATS = "splats"  # trained for a text-to-3D model, by `make mini-splats`
+_SPLATS_REMEDY = "install dreamportrait again, or run `make mini-splats`"
+NAMES = tuple(f"mini/{name}" for name in (*MINI, SPLATS))
 
 
 def locate(name: str) -> Path:
@@ -27,7 +30,7 @@ def locate(name: str) -> Path:
     folder = shipped_folder(name)
     if not folder.is_dir():
         raise WeightsError(f"the weights of {name} are not in this installation: no folder {folder}; {REMEDY}")
-    verify(folder)
+    verify(folder, _SPLATS_REMEDY if name == f"mini/{SPLATS}" else REMEDY)
     return folder
 
 

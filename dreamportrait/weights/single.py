@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dreamportrait.core.errors import WeightsError
+from dreamportrait.core.files import MEBIBYTE, read_text
 from dreamportrait.weights.folder import check_finite, write_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -41,7 +42,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path, MEBIBYTE))
     except FileNotFoundError:
         raise WeightsError(f"{path} is not there; train it, or name a complete folder") from None
     except (ValueError, RecursionError) as error:

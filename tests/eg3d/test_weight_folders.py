@@ -186,3 +186,34 @@ def test_bad_weights(copied):
     (copied / "config.json").unlink()
     with pytest.raises(WeightsError, match="config.json is not there"):
         load_eg3d_config(copied)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_that_are_not_finite(copied, value, half):
+    weights = copied / "generator.safetensors"
+    tensors = safetensors.torch.load_file(weights)
+    tensors["backbone.mapping.fc1.bias"][0] = value
+    safetensors.torch.save_file({k: x.half() if half else x for k, x in tensors.items()}, weights)
+    with pytest.raises(WeightsError, match=r"generator.safetensors holds NaN or infinite values in .*mapping.fc1.bias"):
+        load_generator(copied)
+
+
+@pytest.mark.parametrize("name", ["mapping_layers", "plane_resolution", "render_resolution", "num_coarse"])
+def test_numbers_that_would_take_minutes(copied, name):
+    values = json.loads((copied / "config.json").read_text())
+    values["generator"][name] = 65536
+    (copied / "config.json").write_text(json.dumps(values))
+    with pytest.raises(WeightsError, match=f"config.json.generator: {name}=65536: (at most|must be .* from 4 to 8192)"):
+        load_generator(copied)
+
+
+def test_long_values_are_shortened_in_messages(copied):
+    values = json.loads((copied / "config.json").read_text())
+    values["generator"]["z_dim"] = list(range(10_000))
+    values |= {f"more{i}": i for i in range(10_000)}
+    for change in (values, {name: values[name] for name in values if not name.startswith("more")}):
+        (copied / "config.json").write_text(json.dumps(change))
+        with pytest.raises(WeightsError) as error:
+            load_generator(copied)
+        assert len(str(error.value)) < 600

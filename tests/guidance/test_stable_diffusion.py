@@ -11,11 +11,11 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusion_folders import WIDTH, change_json, write_own
-from peak_memory import PeakMemory
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from dreamportrait.core.tensor_memory import TensorMemory
 from dreamportrait.guidance.distillation import d_sds_loss, draw
 from dreamportrait.guidance.stable_diffusion import StableDiffusion, load_stable_diffusion
 from dreamportrait.mini.diffusion.folder import make_scheduler
@@ -227,7 +227,7 @@ def test_memory_of_the_real_vae(dtype: torch.dtype, checkpoint: bool, kept: int,
         assert sum(weight.numel() for weight in vae.parameters()) == 83_653_863
         prior = tiny(unet, vae, checkpoint=checkpoint)
         images = torch.randn(1, 3, 512, 512).requires_grad_()
-        with PeakMemory() as memory:
+        with TensorMemory() as memory:
             latents = prior.encode(images)
             found = memory.now
             latents.sum().backward()

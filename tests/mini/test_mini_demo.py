@@ -3,9 +3,8 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tiny_pipeline import write_portrait
 from toy_run import arguments, write_sources
 
 import train
+from dreamportrait.core.signals import Interrupted
 from dreamportrait.mini import demo, demo_report
 from dreamportrait.mini.demo_report import PROMPTS, SEED, VIEWS
 from dreamportrait.miniworld import world
@@ -211,18 +211,36 @@ def test_the_environment_given_is_kept(script, monkeypatch) -> None:
     assert told(script)["environment"]["OMP_NUM_THREADS"] == "7"
 
 
-def test_told_to_end_it_ends_the_training() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+# A training that notes SIGTERM, takes a while to finish its step, and ends with the code of a stopped one.
+PATIENT = """
+import signal, sys, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+print(flush=True)
+while not told:
+    time.sleep(0.01)
+time.sleep(0.5)
+open(sys.argv[1], "w").write("a checkpoint")
+sys.exit(143)
+"""
 
-    def interrupted() -> None:
-        with demo.ended_with_us(process):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
 
-    with pytest.raises(SystemExit):
-        interrupted()
-    assert process.returncode == -signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_to_end_it_ends_after_its_training(tmp_path, number) -> None:
+    before, saved = signal.getsignal(number), tmp_path / "checkpoint"
+    threading.Timer(2.0, os.kill, (os.getpid(), number)).start()
+    with pytest.raises(Interrupted) as stopped:
+        demo.run_until_signal([sys.executable, "-c", PATIENT, str(saved)], dict(os.environ))
+    assert stopped.value.code == 128 + number and saved.read_text() == "a checkpoint"
+    assert signal.getsignal(number) == before
+
+
+def test_a_training_that_does_not_end_is_killed(monkeypatch) -> None:
+    monkeypatch.setattr(demo, "PATIENCE", 0.5)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+    with pytest.raises(Interrupted):
+        demo.run_until_signal([sys.executable, "-c", deaf], dict(os.environ))
 
 
 # Sheet and prompts.

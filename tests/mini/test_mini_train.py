@@ -224,3 +224,13 @@ def test_the_command(tmp_path, ran):
     assert refused.exit_code == 1 and "Error: stage unet needs vae and" not in refused.output
     assert "Error: stage unet needs vae, clip-a" in refused.output and "Traceback" not in refused.output
     assert CliRunner().invoke(train.main, ["wolf", *arguments[1:]]).exit_code == 2
+
+
+@pytest.mark.parametrize(("device", "code"), [("foo", 2), ("meta", 2), ("cuda", 1)])
+def test_devices_that_are_not_there(tmp_path, monkeypatch, device, code):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(train.main, ["unet", *places, "--device", device])
+    assert isinstance(done.exception, SystemExit) and done.exit_code == code, done.output
+    assert ("sees no GPU here; choose cpu" if code == 1 else "is not one of") in done.output
+    assert not (tmp_path / "work").exists()

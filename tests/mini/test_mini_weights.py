@@ -14,21 +14,21 @@ from dreamportrait.miniworld.world import World, load
 from dreamportrait.text import compact_clip
 from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.encoder import TextEncoder
-from dreamportrait.weights.registry import MINI, locate
+from dreamportrait.weights.registry import NAMES, locate
 
 FACES = 600
 
 
-@pytest.mark.parametrize("name", MINI)
+@pytest.mark.parametrize("name", NAMES)
 def test_folders_are_whole(name: str) -> None:
-    folder = locate(f"mini/{name}")
+    folder = locate(name)
     card = (folder / "README.md").read_text()
-    assert card.startswith(f"# mini/{name}")
+    assert card.startswith(f"# {name}")
     assert "## Scores" in card
 
 
 def test_they_are_small() -> None:
-    files = [path for name in MINI for path in locate(f"mini/{name}").rglob("*") if path.is_file()]
+    files = [path for name in NAMES for path in locate(name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= TOTAL_BYTES
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from full_disk import largest_file
 from torch import Tensor
 from toy_run import LICENCE, ROOT, arguments, write_faces, write_sources
 
@@ -23,6 +25,7 @@ import train
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.systems.dreamportrait.folder import load_portrait_config as load_portrait_config
+from dreamportrait.training.run_folder import claim
 from dreamportrait.training.states import load_state
 
 pytestmark = pytest.mark.lengthy
@@ -241,6 +244,112 @@ def test_adapters_that_the_backbone_has_no_place_for(sources, tmp_path):
     assert result.exit_code == 1 and "[128] not among the backbone's [4, 8]" in result.output
 
 
+def save_checkpoint(path: Path, state: Any) -> Path:
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["text", "zip", "pickle", "foreign", "frozen", "batch", "resized"])
+def test_a_checkpoint_that_cannot_be_used_is_refused_before_anything_is_written(sources, tmp_path, finished, kind):
+    """The run's configuration is not beside these files, so only the files themselves can be checked."""
+    path, changes = tmp_path / "other.ckpt", ["run.name=other", QUIET]
+    good = finished / "checkpoints/images-000000008.ckpt"
+    if kind == "text":
+        path.write_text("no checkpoint")
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("a", "b")
+    elif kind == "pickle":
+        save_checkpoint(path, {"state_dict": {}, "object": tmp_path})
+    elif kind == "foreign":
+        save_checkpoint(path, {"state_dict": {}, "step": 1})
+    elif kind == "resized":
+        state = checkpoint(finished, 8)
+        state["state_dict"]["critic.discriminator.b4.out.bias"] = torch.zeros(3)
+        save_checkpoint(path, state)
+    else:
+        shutil.copy(good, path)
+        changes += {
+            "frozen": ["model.freeze_generator=true"],
+            "batch": ["data.batch=6", "stages.1.images=12", "stages.1.accumulate=1"],
+        }[kind]
+        changes += ["stages.0.images=12"] if kind == "batch" else []
+    result = run(sources, tmp_path / "runs", *changes, options=("--resume", str(path)))
+    expected = {
+        "frozen": "other parts are frozen",
+        "batch": "made after 8 images, which is not a multiple of data.batch=6",
+        "resized": "1 entries differ, for example critic.discriminator.b4.out.bias is [3] there",
+        "text": "was damaged",
+    }
+    assert isinstance(result.exception, SystemExit) and result.exit_code == 1, result.output
+    assert expected.get(kind, "is no training's state") in result.output and "other.ckpt" in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_breaks_during_the_training_is_one_message(sources, tmp_path, workers):
+    write_faces(tmp_path / "faces")
+    for path in sorted(tmp_path.glob("faces/00000/*.png"))[1:]:  # the first is read before
+        path.write_bytes(path.read_bytes()[:70])
+    changes = (QUIET, f"data.path={tmp_path / 'faces'}", f"data.workers={workers}")
+    result = run(sources, tmp_path / "runs", *changes)
+    assert isinstance(result.exception, SystemExit) and result.exit_code == 1, result.output
+    [line] = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert "cannot be read" in line and "Restore the file" in line and "Traceback" not in result.output
+
+
+def test_a_disk_that_gets_full_is_one_message(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr("dreamportrait.core.machine.git_state", dict)  # the difference to a commit may be long
+    with largest_file(50_000):
+        result = run(sources, tmp_path, QUIET)
+    assert isinstance(result.exception, SystemExit) and result.exit_code == 1, result.output
+    assert "images-000000008.ckpt" in result.output and "so this is not written" in result.output
+    assert not list((tmp_path / "test/checkpoints").iterdir())
+    assert trained(sources, tmp_path, QUIET) == tmp_path / "test"  # with room, the same command goes on
+
+
+def test_a_folder_in_use_is_left_alone(sources, tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "test")
+    lock = claim(tmp_path / "test")
+    try:
+        result = run(sources, tmp_path, "stages.1.images=24")
+    finally:
+        lock.release()
+    assert result.exit_code == 1 and "is in use: another training writes to it" in result.output
+    assert len(list((tmp_path / "test/starts").iterdir())) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(sources, tmp_path):
+    result = run(sources, tmp_path, "trainer.accelerator=gpu", "trainer.devices=auto")
+    assert result.exit_code == 1 and "trainer.accelerator: PyTorch sees no GPU here" in result.output
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "run.seed=100000000000000000000000",
+        "model.conditioning.token_dim=100000000",
+        "model.conditioning.mapper_blocks=65536",
+        f"model.conditioning.adapters={list(range(10_000))}",
+        "data.batch=1000000000000000000000",
+        "trainer.devices=65536",
+    ],
+)
+def test_numbers_are_bounded(sources, tmp_path, change):
+    result = run(sources, tmp_path, change)
+    assert isinstance(result.exception, SystemExit) and result.exit_code == 1, result.output
+    assert change.split("=")[0] in result.output and len(result.output) < 1500
+
+
+def test_parts_keep_the_groups_of_the_discriminators_statistics(sources, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run(sources, tmp_path)
+    assert result.exit_code == 1
+    assert "data.batch and stages.1.accumulate: 2 processes x 2 parts hold 1 of a batch of 4" in result.output
+    assert "whole groups of 2; choose a batch that is a multiple of 8, or fewer parts" in result.output
+
+
 # Dry runs.
 
 
@@ -282,7 +391,7 @@ def test_a_dry_run_at_full_size_needs_no_weights(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     command = [
         "--config",
-        str(ROOT / "configs/dreamportrait/celebatext_hq.yaml"),
+        str(ROOT / "configs/dreamportrait/celebatext_hq_paper.yaml"),
         "--dry-run",
         "--set",
         "text.store=null",

@@ -1,8 +1,10 @@
 """Tests that two processes that share a batch train like one process with two accumulated parts."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,28 @@ def test_two_processes_continue_bit_for_bit(sources, tmp_path):
     parts = run(sources, tmp_path / "parts", 12, *TWO, launcher=TORCHRUN, starts=2)
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][name]), name
+
+
+@pytest.mark.parametrize("told", ["parent", "child"])
+def test_a_signal_to_one_process_stops_all(sources, tmp_path, told):
+    """Both finish the same step, one checkpoint is written, and no process is left."""
+    settings = (*TWO, "trainer.devices=2", "trainer.log_every_images=4", "trainer.save_every_images=40000")
+    changes = [change.replace("IMAGES", "40000") for change in settings]
+    command = [sys.executable, str(ROOT / "train.py"), *arguments(sources, tmp_path / "runs", *changes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        log = tmp_path / "runs/test/log.csv"
+        while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
+            time.sleep(0.1)
+        [child] = children(process.pid)
+        os.kill(process.pid if told == "parent" else child, signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 143, errors
+    [path] = (tmp_path / "runs/test/checkpoints").iterdir()
+    assert f"SIGTERM: stopped after {int(path.stem[-9:])} images; the same command continues from {path}" in errors
+    assert not Path(f"/proc/{child}").exists()
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that were started by the main thread of a process."""
+    return [int(number) for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

@@ -1,7 +1,7 @@
 """One step of stage 2 in the sizes of the paper's configuration, or in small ones, with random weights.
 
-Lightning's trainer runs the step of configs/dreamportrait/celebatext_hq.yaml: the generator's update with adversarial
-loss and guidance, the discriminator's update, both regularisers, and the update of the average.
+Lightning's trainer runs the step of configs/dreamportrait/celebatext_hq_paper.yaml: the generator's update with
+adversarial loss and guidance, the discriminator's update, both regularisers, and the update of the average.
 
     python tests/support/full_size.py full        a real step on the CPU, one picture; prints its time and peak memory
 """
@@ -33,6 +33,7 @@ from dreamportrait.guidance.guides import DiffusionGuide
 from dreamportrait.guidance.stable_diffusion import StableDiffusion
 from dreamportrait.mini.diffusion import unet as mini_unet
 from dreamportrait.mini.diffusion import vae as mini_vae
+from dreamportrait.systems.dreamportrait.balance import GAN, GUIDANCE
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 from dreamportrait.systems.dreamportrait.config import Config, load_config
 from dreamportrait.systems.dreamportrait.critic import Critic
@@ -41,7 +42,7 @@ from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.text.encoder import TextEncoder
 
-YAML = ROOT / "configs" / "dreamportrait" / "celebatext_hq.yaml"
+YAML = ROOT / "configs" / "dreamportrait" / "celebatext_hq_paper.yaml"
 PROMPTS = ["a young woman with long blond hair", "an old man with a grey beard and glasses"]
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -86,7 +87,7 @@ def make_networks(sizes: Sizes, config: Config) -> Networks:
     generator = TriPlaneGenerator(GeneratorConfig(**sizes.generator, **lower))
     return Networks(
         PortraitGenerator(generator, conditioning),
-        Critic(DualDiscriminator(DiscriminatorConfig(**sizes.discriminator, **lower))),
+        Critic(DualDiscriminator(DiscriminatorConfig(**sizes.discriminator, **lower)), sizes.text["width"]),
         nn.Module.to(sizes.unet(), DTYPES[config.trainer.precision]),  # diffusers' own `to` logs a warning
         sizes.vae(),
         text_tower(sizes.text),
@@ -141,7 +142,8 @@ def make_step(networks: Networks, config: Config) -> tuple[WatchedModule, Batch]
     critic.register_forward_hook(lambda critic, given, out: seen.note(logits=out))
     first = config.stages[0].images
     every = config.data.batch * config.loss.r1_every * config.loss.density_every
-    module.images = -(-first // every) * every
+    module.images = (first // every + 1) * every
+    module.balance.add({GAN: 1.0, GUIDANCE: 1.0})  # measured at the start of the stage; fake tensors have no values
     return module, make_batch(config, encoder, portrait.config.image_resolution)
 
 
@@ -149,8 +151,9 @@ def make_batch(config: Config, encoder: TextEncoder, resolution: int) -> Batch:
     n = config.data.batch
     words = [Words(i, 0, PROMPTS[i % 2]) for i in range(n)]
     camera = orbit([-10.0 * i for i in range(n)], 0, 2.7, (0, 0, 0.2))
-    asked = Conditions(camera.flip(0), words, encoder.encode([each.prompt for each in words], shorten=False))
-    return Batch(torch.rand(n, 3, resolution, resolution) * 2 - 1, Conditions(camera, words), asked)
+    text = encoder.encode([each.prompt for each in words], shorten=False)
+    real, asked = Conditions(camera, words, text), Conditions(camera.flip(0), words, text)
+    return Batch(torch.rand(n, 3, resolution, resolution) * 2 - 1, real, asked)
 
 
 def run(size: str) -> dict[str, Any]:

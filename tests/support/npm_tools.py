@@ -1,9 +1,6 @@
 """Programs from npm and a browser that check exported files. Tests that need them are skipped where they are missing.
 
-The variable NODE_PATH names a folder node_modules with gltf-validator and three:
-
-    npm install --prefix /tmp/npm gltf-validator three
-    NODE_PATH=/tmp/npm/node_modules pytest -m slow tests/export
+`make test-viewers` installs the packages and runs the tests. NODE_PATH names their folder node_modules.
 """
 
 import base64
@@ -29,7 +26,7 @@ def package(name: str) -> Path:
     """Return the folder of a package of npm, or skip the test."""
     folder = Path(os.environ.get("NODE_PATH", "node_modules")) / name
     if not shutil.which("node") or not folder.is_dir():
-        pytest.skip(f"no {name} from npm; see tests/support/npm_tools.py")
+        pytest.skip(f"no {name} from npm; `make test-viewers` installs it")
     return folder
 
 

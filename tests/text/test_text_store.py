@@ -260,6 +260,15 @@ def test_script(script, dataset, encoder, tmp_path):
     assert TextStore(out).config.clip == "mini/clip-b"
 
 
+def test_sample_prompts_are_stored_with_the_captions(script, dataset, tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "run: {name: x}\ndata: {kind: miniworld}\nstages: [{name: a, images: 32}]\nsamples: {prompts: [a blue hat]}"
+    )
+    code, output = run(script, dataset, tmp_path / "out", "--config", tmp_path / "c.yaml")
+    assert code == 0 and "5 different captions" in output
+    assert "a blue hat" in TextStore(tmp_path / "out").captions
+
+
 @pytest.mark.parametrize(
     "line",
     ["", "[]", '{"captions": "a", "evaluation": ""}', '{"captions": ["a"]}', '{"captions": [1], "evaluation": ""}'],

@@ -85,12 +85,19 @@ def write_oracle(folder):
     oracle.save(AttributeReader(), folder, {})
 
 
+def write_splats(folder):
+    from dreamportrait.export.splat_head import SplatHead, save_splat_head
+
+    save_splat_head(SplatHead(), folder, TriPlaneGenerator(GENERATOR))
+
+
 @pytest.mark.parametrize(
     ("name", "write", "kinds"),
     [
         ("clip-b", write_clip, ("CLIP", "SimpleTokenizer")),
         ("diffusion", write_diffusion, ("UNet2DConditionModel", "AutoencoderKL", "DDIMScheduler")),
         ("oracle", write_oracle, ("AttributeReader",)),
+        ("splats", write_splats, ("SplatHead",)),
     ],
 )
 def test_every_kind_of_model(installed, name, write, kinds):

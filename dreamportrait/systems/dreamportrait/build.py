@@ -17,6 +17,7 @@ from dreamportrait.core.errors import WeightsError
 from dreamportrait.core.files import cache_folder
 from dreamportrait.data.dataset import Pictures, TrainingData
 from dreamportrait.data.loader import Loader
+from dreamportrait.data.shards import ShardPictures
 from dreamportrait.data.sources import open_pictures
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.discriminator import DiscriminatorConfig
@@ -75,6 +76,15 @@ def network_configs(config: Config) -> tuple[GeneratorConfig, DiscriminatorConfi
     return replace(stored.generator, **lower), replace(stored.discriminator, **lower)
 
 
+def group_size(config: Config) -> int:
+    """Return the samples over which the discriminator computes statistics. If it is missing, that of FFHQ 512."""
+    try:
+        settings = network_configs(config)[1]
+    except (ValueError, OSError):  # reported by the checks of what is missing
+        settings = DiscriminatorConfig()
+    return settings.group_size or 1  # without groups, each process takes its whole part
+
+
 def conditioning_config(config: Config, width: int) -> ConditioningConfig:
     return ConditioningConfig(**vars(config.model.conditioning), text_width=width)
 
@@ -110,9 +120,10 @@ def make_guide(config: Config, device: torch.device) -> Guide | None:
         prior = load_stable_diffusion(
             g.source,
             offline=config.run.offline,
-            precision=config.trainer.precision,
+            precision=g.precision or config.trainer.precision,
             device=device,
             checkpoint=g.checkpoint,
+            encoder=g.encoder,
         )
         if g.kind == "dmd":
             return MatchingGuide(prior, g, FakeScore(prior, config.fake.lora_rank))
@@ -131,6 +142,7 @@ def make_loader(config: Config, pictures: Pictures, text: PromptEncoder, rank: i
         processes=processes,
         workers=config.data.workers,
         real_text=config.loss.text_aware_discriminator,
+        shards=pictures.shards if config.data.own_shards and isinstance(pictures, ShardPictures) else None,
     )
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torchvision.utils import save_image  # type: ignore[import-untyped]
 
+from dreamportrait.core.files import replacing, write_text
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.metrics.diversity import color_difference
 from dreamportrait.metrics.extractors import Extractor
@@ -86,10 +87,10 @@ class SampleSheets(Every):
             return
         found = portraits(module.averaged, self.text, self.seeds, self.views, self.truncation)  # [P, S, V, 3, R, R]
         path = self.folder / f"images-{module.images:09d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in self.prompts), encoding="utf-8")
+        write_text(self.folder / "prompts.txt", "".join(f"{prompt}\n" for prompt in self.prompts))
         columns = len(self.seeds) * len(self.views)
-        save_image(found.flatten(0, 2), path, nrow=columns, padding=0, normalize=True, value_range=(-1, 1))
+        with replacing(path) as unfinished:
+            save_image(found.flatten(0, 2), unfinished, nrow=columns, padding=0, normalize=True, value_range=(-1, 1))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples", [str(path)], step=module.images)

@@ -13,6 +13,15 @@ Each ablation of the paper is one key:
     other guidance      guidance.kind=none|clip|sds|sjc        frozen D       model.freeze_discriminator=true
     plain mapper        model.conditioning.plain_mapper=true
 
+Where the defaults and the recipes of the miniature world differ from the paper (docs/full-size.md has all of it):
+
+    mapper      an offset of w in w's standard deviations, from text, style and their product; with a prior, residual
+                blocks. plain_mapper=true is the paper's: a new w, from text and style
+    identity    loss.keep_weight keeps w near its start; the paper has no such loss
+    critic      loss.text_aware_discriminator=true reads the prompt. The paper does not say what its critic reads, but
+                without D-SDS its R-Precision is 27 %, so it reads the prompt, too
+    weights     the paper states none. loss.guidance_ratio sets the guidance's strength by lengths of gradients
+
 Beyond the paper, see docs/guidance.md:
 
     other guidance      guidance.kind=csd|asd|dmd              weighted by D  guidance.divergence=js
@@ -48,6 +57,10 @@ class Loss(Section):
 
     gan_weight: Weight = 1.0  # of the generator's adversarial loss
     guidance_weight: Weight = 1.0
+    # In place of guidance_weight: the length of the guidance's gradient at a picture, relative to that of the
+    # adversarial loss, both with their weights. It does not depend on resolution or latents (balance.py).
+    guidance_ratio: Rate | None = None
+    balance_every_images: Images = 0  # how often these lengths are measured. 0 = at the start of each stage
     keep_weight: Weight = 0.0  # of the squared distance that the mapper moves w, in standard deviations
     r1_gamma: Weight = 1.0
     r1_every: Count = 16  # steps
@@ -61,7 +74,7 @@ class Loss(Section):
 
 
 class Optim(Section):
-    """Adam with betas (0, 0.99); learning rates before the correction for lazy regularisation."""
+    """Adam with betas (0, 0.99)."""
 
     lr_generator: Rate = 0.0025
     lr_discriminator: Rate = 0.002
@@ -93,7 +106,7 @@ class Measure(Section):
 class Config(RunConfig):
     FREE: ClassVar[tuple[str, ...]] = (
         *("system", "run.folder", "run.offline", "data.path", "data.captions", "data.workers"),
-        *("text.store", "guidance.checkpoint", "trainer", "logging", "samples", "measure"),
+        *("text.store", "guidance.checkpoint", "guidance.precision", "trainer", "logging", "samples", "measure"),
     )
     ARCHITECTURE: ClassVar[tuple[str, ...]] = (
         *("model.pretrained", "model.conditioning", "text.clip", "loss.text_aware_discriminator"),
@@ -158,6 +171,17 @@ def contradictions(config: Config) -> list[Problem]:
         c.plain_mapper and c.mapper_blocks > 0,
         "model.conditioning.plain_mapper model.conditioning.mapper_blocks",
         "the paper's plain mapper has no residual blocks; set one of the two back",
+    )
+    loss = config.loss
+    check(
+        loss.guidance_ratio is not None and loss.guidance_weight != Loss().guidance_weight,
+        "loss.guidance_ratio loss.guidance_weight",
+        f"both set the strength of the guidance; remove one of them (guidance_weight={Loss().guidance_weight} is none)",
+    )
+    check(
+        loss.guidance_ratio is not None and loss.gan_weight == 0,
+        "loss.guidance_ratio loss.gan_weight",
+        "a ratio to an adversarial loss without weight; give guidance_weight instead",
     )
     check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
     found += guidance_contradictions(config)
@@ -239,22 +263,31 @@ def guidance_contradictions(config: Config) -> list[Problem]:
         f"{fake.warmup_images} images are no whole number of batches of {batch}; choose a multiple, or 0",
     )
     check(
-        fake.lora_rank is not None and config.trainer.precision == "float16",
-        "fake.lora_rank trainer.precision",
+        fake.lora_rank is not None and (g.precision or config.trainer.precision) == "float16",
+        "fake.lora_rank guidance.precision" if g.precision else "fake.lora_rank trainer.precision",
         "gradients through a UNet in float16 vanish; choose bfloat16, or train a copy with lora_rank=null",
     )
     return found
 
 
-def batch_problems(config: Config, processes: int) -> list[Problem]:
-    """Return a problem for each stage whose parts of a batch (processes x accumulate) would be uneven or too small."""
+def batch_problems(config: Config, processes: int, group: int = 1) -> list[Problem]:
+    """Return a problem for each stage whose parts of a batch (processes x accumulate) would be uneven or too small.
+
+    group: samples over which the discriminator computes statistics.
+    """
     batch, found = config.data.batch, []
+    group = min(group, batch)
     for i, stage in enumerate(config.stages):
-        if batch % (processes * stage.accumulate):
-            parts = f"{processes} processes x {stage.accumulate} accumulated parts"
+        count = processes * stage.accumulate
+        where, parts = ("data.batch", f"stages.{i}.accumulate"), f"{processes} processes x {stage.accumulate} parts"
+        if batch % count:
             text = f"a batch of {batch} does not divide among {parts}; choose a multiple of the product"
-            found.append(Problem(("data.batch", f"stages.{i}.accumulate"), text))
-        elif config.loss.text_aware_discriminator and batch == processes * stage.accumulate:
+            found.append(Problem(where, text))
+        elif batch // count % group:
+            text = f"{parts} hold {batch // count} of a batch of {batch} each, and the discriminator's statistics need "
+            text += f"whole groups of {group}; choose a batch that is a multiple of {group * count}, or fewer parts"
+            found.append(Problem(where, text))
+        elif config.loss.text_aware_discriminator and batch == count:
             text = "a part of one sample has no other prompt for the mismatch loss; choose parts of two or more"
-            found.append(Problem(("data.batch", f"stages.{i}.accumulate", "loss.text_aware_discriminator"), text))
+            found.append(Problem((*where, "loss.text_aware_discriminator"), text))
     return found

@@ -4,6 +4,7 @@ OUT/config.json                  architecture, text features, the generator it w
 OUT/generator.safetensors        the tri-plane generator, with the parameter names of a plain one
 OUT/conditioning.safetensors     mapper and adapters
 OUT/discriminator.safetensors    if there is one
+OUT/projection.safetensors       of text in a text-aware discriminator
 OUT/inverter.safetensors         from pictures to w, if the training fitted a text prior from pictures
 OUT/files.json                   sizes and checksums of the files above
 """
@@ -22,9 +23,11 @@ from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.discriminator import DiscriminatorConfig, DualDiscriminator
 from dreamportrait.eg3d.folder import DISCRIMINATOR, GENERATOR, OPTIONAL
 from dreamportrait.eg3d.folder import FILES as EG3D_FILES
+from dreamportrait.eg3d.layers import FullyConnected
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.prior.inversion import Inverter
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
+from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.weights.folder import (
     CONFIG,
@@ -39,7 +42,8 @@ from dreamportrait.weights.folder import (
 from dreamportrait.weights.seals import SEAL, seal, verify
 
 CONDITIONING, INVERTER = "conditioning.safetensors", "inverter.safetensors"
-FILES = (*EG3D_FILES, CONDITIONING, INVERTER, SEAL)
+PROJECTION = "projection.safetensors"
+FILES = (*EG3D_FILES, CONDITIONING, PROJECTION, INVERTER, SEAL)
 _REMEDY = "copy the folder again, or write it again with save_portrait"
 
 
@@ -72,6 +76,7 @@ class PortraitNetworks(NamedTuple):
     discriminator: DualDiscriminator | None
     text: TextSource
     inverter: Inverter | None = None
+    projection: FullyConnected | None = None  # with the discriminator, it makes a Critic that reads text
 
 
 def save_portrait(
@@ -81,6 +86,7 @@ def save_portrait(
     text: TextSource,
     *,
     inverter: Inverter | None = None,
+    projection: FullyConnected | None = None,  # of text in a text-aware discriminator
     licence: str,  # of the weights
     pretrained: str,  # name or path of the generator that text conditioning was added to
     half: bool = False,  # store tensors of two dimensions or more as float16; reading gives float32 again
@@ -102,6 +108,8 @@ def save_portrait(
         networks[INVERTER] = inverter
     if discriminator is not None:
         networks[DISCRIMINATOR] = discriminator
+    if projection is not None:
+        networks[PROJECTION] = projection
     tensors = {
         file: _tensors(network, f"the {Path(file).stem} to be saved", half) for file, network in networks.items()
     }
@@ -128,7 +136,20 @@ def load_portrait(folder: str | Path, precision: str = "float32") -> PortraitNet
         discriminator = load_network(DualDiscriminator, settings, folder / DISCRIMINATOR, OPTIONAL)
     path = folder / INVERTER
     inverter = _inverter(path, portrait) if path.exists() else None
-    return PortraitNetworks(portrait, discriminator, config.text, inverter)
+    projection = _projection(folder / PROJECTION, config, discriminator)
+    return PortraitNetworks(portrait, discriminator, config.text, inverter, projection)
+
+
+def _projection(path: Path, config: PortraitConfig, discriminator: DualDiscriminator | None) -> FullyConnected | None:
+    if discriminator is None or not path.exists():
+        return None
+    critic = Critic(discriminator, config.conditioning.text_width)
+    assert critic.projection is not None
+    tensors = read_tensors(path)
+    check_tensors(critic.projection, tensors, str(path))
+    check_finite(tensors, str(path))
+    critic.projection.load_state_dict(tensors)
+    return critic.projection.eval()
 
 
 def _inverter(path: Path, portrait: PortraitGenerator) -> Inverter:
@@ -153,6 +174,7 @@ def _equipped(generator: TriPlaneGenerator, conditioning: ConditioningConfig, fo
         raise WeightsError(f"{folder / CONFIG}: no network can be built from this configuration: {error}") from None
     tensors, listeners = read_tensors(path), portrait.listeners()
     check_tensors(listeners, tensors, str(path))
+    check_finite(tensors, str(path))
     listeners.load_state_dict(tensors, strict=True, assign=True)
     return portrait.eval()
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from dreamportrait.core.errors import WeightsError, shown
+from dreamportrait.training.run_folder import CONFIG, RESULT
 from dreamportrait.weights.registry import shipped_folder
 
 MINI = "mini"  # the model that comes with the package
 
 
 def locate_portrait(source: str | Path) -> Path:
-    """Return the folder of a text-to-3D model: "mini", or a folder written by training or by save_pretrained."""
+    """Return the folder of a text-to-3D model: "mini", a folder written by save_pretrained, or the folder of a run."""
     if source == MINI:
         folder = shipped_folder("mini/portrait")
         if not folder.is_dir():
@@ -21,7 +22,17 @@ def locate_portrait(source: str | Path) -> Path:
         return folder
     if not Path(source).is_dir():
         raise WeightsError(f"no text-to-3D model {shown(str(source))}: it is neither 'mini' nor a folder")
-    return Path(source)
+    return _result_of(Path(source)) if (Path(source) / CONFIG).is_file() else Path(source)
+
+
+def _result_of(run: Path) -> Path:
+    """Return the folder of the result in a run's folder."""
+    if not (run / RESULT).is_dir():
+        raise WeightsError(
+            f"{run} is the folder of a run that has no result yet; continue its training. `dreamportrait evaluate` "
+            "also measures its checkpoints"
+        )
+    return run / RESULT
 
 
 def check_checkpoint(source: str) -> None:

@@ -4,11 +4,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from dreamportrait.core.errors import WeightsError
+from dreamportrait.core.errors import WeightsError, brief, listed
 from dreamportrait.core.settings import Problem
 from dreamportrait.data.dataset import Pictures
-from dreamportrait.data.folder import CAPTIONS, LABELS
-from dreamportrait.data.names import check_source
+from dreamportrait.data.folder import CAPTIONS, LABELS, open_zip
+from dreamportrait.data.index import is_prepared
+from dreamportrait.data.names import check_source, split_source
+from dreamportrait.data.shards import check_prepared
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.folder import DISCRIMINATOR, GENERATOR
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
@@ -22,6 +24,8 @@ from dreamportrait.systems.dreamportrait.build import (
     text_width,
 )
 from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.text.store import TextStore
+from dreamportrait.training.trainer import check_devices
 from dreamportrait.weights.diffusion_sources import diffusion_repositories, locate_diffusion
 from dreamportrait.weights.folder import build_empty
 
@@ -29,8 +33,10 @@ from dreamportrait.weights.folder import build_empty
 def missing(config: Config) -> list[Problem]:
     """Return a problem for everything that the configuration names and that is missing or does not fit."""
     checks: dict[str, Callable[[Config], object]] = {
+        "trainer.accelerator": check_devices,
         "model.pretrained": _check_networks,
         "text.store" if config.text.store else "text.clip": text_width,
+        "samples.prompts": _check_prompts,
         "stages.0.prior.faces": _check_prior,
         "guidance.source": _check_guidance,
         "data.path": _check_data,
@@ -58,6 +64,25 @@ def _check_networks(config: Config) -> None:
     conditioning_config(config, 1).sites(empty.backbone.synthesis.resolutions)
 
 
+def _check_prompts(config: Config) -> None:
+    """Raise ValueError if a store of text features lacks prompts of the sample sheets.
+
+    A run with a store needs no text tower, which may not be on this machine.
+    """
+    if config.text.store is None or not config.trainer.sample_every_images:
+        return
+    try:
+        stored = TextStore(config.text.store, config.text.clip)
+    except (ValueError, OSError):  # reported with text.store
+        return
+    known = set(stored.captions)
+    if lost := [brief(prompt) for prompt in config.samples.prompts if prompt not in known]:
+        raise WeightsError(
+            f"{config.text.store} has no features of {listed(lost, 3)}; encode the captions again with "
+            "datasets/encode_captions.py --config, or choose prompts among the captions"
+        )
+
+
 def _check_prior(config: Config) -> None:
     """Raise ValueError if a prior would be fitted to too few pictures of the generator."""
     least = network_configs(config)[0].w_dim + 1
@@ -71,16 +96,25 @@ def _check_guidance(config: Config) -> None:
         source = config.guidance.source
         if config.run.offline or not diffusion_repositories(source):
             locate_diffusion(source, offline=True)
+        if (encoder := config.guidance.encoder) is not None and not (Path(encoder) / "config.json").is_file():
+            raise WeightsError(
+                f"guidance.encoder: {encoder} holds no encoder; guidance/small_encoder.py says what it needs"
+            )
 
 
 def _check_data(config: Config) -> None:
     if config.data.kind != "folder" or config.data.path is None:
         return
-    path = Path(config.data.path)
+    path, _ = split_source(config.data.path)
+    if is_prepared(path):
+        check_prepared(path, config.data.captions)
+        return
+    if config.data.own_shards:
+        raise ValueError(f"data.own_shards: {path} has no shards; prepare it, or leave data.own_shards out")
     if path.is_dir():
         names = {each.name for each in path.iterdir()}
     elif path.is_file() and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
+        with open_zip(path) as file:
             names = set(file.namelist())
     else:
         raise ValueError(

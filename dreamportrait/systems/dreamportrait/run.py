@@ -5,14 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from dreamportrait.core import settings
-from dreamportrait.core.processes import is_first_process
+from dreamportrait.core.launch import is_first_process
 from dreamportrait.core.settings import ConfigError, Problem, concerns
 from dreamportrait.data.dataset import make_pictures
-from dreamportrait.eg3d.discriminator import DualDiscriminator
 from dreamportrait.eg3d.folder import load_eg3d_config
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.callbacks import make_callbacks
 from dreamportrait.systems.dreamportrait.config import Config, batch_problems
+from dreamportrait.systems.dreamportrait.continuing import check_checkpoint
+from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.folder import TextSource, save_portrait
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.preflight import check_pictures, missing
@@ -49,7 +50,7 @@ def plan(path: Path, overrides: tuple[str, ...], resume: str, look_only: bool = 
         raise ConfigError(str(path), problems)
     checkpoint, others = find_checkpoint(config, resume, look_only)
     wrong = [key for problem in problems for key in problem.keys]
-    others += batch_problems(config, count_processes(config)) + missing(config)
+    others += batch_problems(config, count_processes(config), build.group_size(config)) + missing(config)
     others = [problem for problem in others if not concerns(problem, wrong)]
     if problems:
         raise ConfigError(str(path), problems + others)
@@ -71,38 +72,48 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
     check_pictures(config, pictures, build.network_configs(config)[0])
     text = build.make_text(config, device, pictures)
     portrait, critic = build.make_networks(config, build.text_width(config))
+
+    def make_module() -> DreamPortraitModule:
+        return DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
+
+    module = None
+    if made.checkpoint is not None:
+        module = make_module()
+        check_checkpoint(made.checkpoint, module, module.configure_optimizers(), config)  # before anything is written
+    lock = run_folder.claim(config.folder) if is_first_process() else None
     if is_first_process():
         run_folder.record_start(config, command, made.checkpoint)
-    if config.prior is not None and made.checkpoint is None:
+    if config.prior is not None and module is None:
         load = partial(load_clip, config.text.clip, config.run.offline, device)
         fit_prior(config.prior, portrait, pictures, text, load, config.folder / PRIOR, config.run.seed, device)
         if is_first_process():
             save(config, config.folder / PRIOR / run_folder.RESULT, portrait, None)
-    module = DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
-    prompts = list(config.samples.prompts)
+    module = module or make_module()  # its copies of the networks hold the prior
+    prompts = list(config.samples.prompts) if config.trainer.sample_every_images else []
     metrics = build.make_metrics(config, pictures, text, portrait, device)
     callbacks = make_callbacks(config, text.encode(prompts) if prompts else None, metrics)
     trainer = make_trainer(config, callbacks)
     loader = build.make_loader(config, pictures, text, trainer.global_rank, processes)
     trainer.callbacks.append(Continuation(loader))  # type: ignore[attr-defined]
-    return TrainingRun(config, module, loader, trainer, made.checkpoint, partial(save_result, config, module))
+    return TrainingRun(config, module, loader, trainer, made.checkpoint, partial(save_result, config, module), lock)
 
 
 def save_result(config: Config, module: DreamPortraitModule) -> Path:
     """Save the running average in the run's folder. Return the folder written."""
     folder = config.folder / run_folder.RESULT
-    save(config, folder, module.averaged, module.critic.discriminator)
+    save(config, folder, module.averaged, module.critic)
     return folder
 
 
-def save(config: Config, folder: Path, generator: PortraitGenerator, discriminator: DualDiscriminator | None) -> None:
+def save(config: Config, folder: Path, generator: PortraitGenerator, critic: Critic | None) -> None:
     """Save networks of the run in the format of load_portrait."""
     save_portrait(
         folder,
         generator,
-        discriminator,
+        None if critic is None else critic.discriminator,
         TextSource(config.text.clip),
         inverter=fitted_inverter(config.folder / PRIOR),
+        projection=None if critic is None else critic.projection,
         licence=load_eg3d_config(build.pretrained_folder(config.model.pretrained)).licence,
         pretrained=config.model.pretrained,
         overwrite=True,

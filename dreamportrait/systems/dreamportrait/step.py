@@ -22,7 +22,9 @@ from dreamportrait.geometry.images import antialiased
 from dreamportrait.guidance.differences import js_weights
 from dreamportrait.guidance.fake_score import Fakes, Lesson, draw_lesson
 from dreamportrait.guidance.guides import Guide, MatchingGuide
+from dreamportrait.systems.dreamportrait.balance import GAN, GUIDANCE, Balance, gradient_lengths
 from dreamportrait.systems.dreamportrait.config import Config
+from dreamportrait.systems.dreamportrait.continuing import fitted
 from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
@@ -39,6 +41,7 @@ from dreamportrait.training.losses import (
     r1_penalty,
     swapped,
 )
+from dreamportrait.training.scaling import LossScale
 from dreamportrait.training.schedule import Ema, ema_beta
 
 Identities = tuple[Tensor, Tensor]  # z [N, z_dim], the cameras that condition them [N, 25]
@@ -69,11 +72,14 @@ class DreamPortraitModule(CountedModule):
         # The mapper as a text prior filled it: the identity is preserved relative to what the prior says.
         prior = generator.mapper if isinstance(generator.mapper, PriorMapper) else None
         self.prior = None if prior is None else copy.deepcopy(prior).requires_grad_(False)
+        self.balance = Balance(config.loss)
         self.average = Ema(generator)
         assert isinstance(self.average.module, PortraitGenerator)
         # The average does not depend on the mode, but Lightning warns about modules in evaluation mode.
         self.averaged = self.average.module.train()
         self.images, self.losses, self.measured = 0, {}, {}
+        half = config.trainer.precision == "float16"
+        self.scales = {names[0]: LossScale(dynamic=half) for names in OPTIMIZERS.values()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         now, c = step_settings(self.config, self.images), self.config.loss
@@ -82,6 +88,8 @@ class DreamPortraitModule(CountedModule):
         self.losses = {}
         if now.taught:
             self.warm_up(now)
+        if now.weighed or not self.balance.knows(now.guided):
+            self.weigh(parts, now)
 
         # Generator step: adversarial loss, guidance, identity preservation, density smoothness.
         with resting(self.critic):
@@ -93,7 +101,7 @@ class DreamPortraitModule(CountedModule):
                 loss = c.gan_weight * self.note("generator", generator_loss(logits))
                 if now.guided and self.guide:
                     aligned = self.align(fake.image, part.fake, logits)
-                    loss = loss + c.guidance_weight * self.note("guidance", aligned)
+                    loss = loss + self.balance.guidance_weight * self.note("guidance", aligned)
                 if c.keep_weight and self.generator.mapper is not None and part.fake.text is not None:
                     moved = self.generator.moved(*identity, part.fake.text, self.prior).square().mean()
                     loss = loss + c.keep_weight * self.note("keep", moved)
@@ -101,7 +109,7 @@ class DreamPortraitModule(CountedModule):
                     points = density_points(len(part), device=planes.device)
                     smooth = density_regularization(self.generator.generator, planes, *points)
                     loss = loss + c.density_every * c.density_weight * self.note("density", smooth)
-                (loss / len(parts)).backward()
+                self.backpropagate("generator", loss / len(parts))
                 if now.taught and self.matching is not None:
                     lessons.append(self.matching.draw_lessons(self.config.fake.updates))
                 identities.append(identity)
@@ -120,10 +128,10 @@ class DreamPortraitModule(CountedModule):
                 loss = self.note("discriminator", discriminator_loss(real, passed))
                 if self.critic.reads:
                     loss = loss + self.note("mismatch", mismatch_loss(self.judge_mismatched(part, now)))
-                (loss / len(parts)).backward()
+                self.backpropagate("discriminator", loss / len(parts))
                 if now.r1_due:
                     slope = self.note("r1", self.r1_at_real(part, now))
-                    (c.r1_every * c.r1_gamma / 2 * slope / len(parts)).backward()
+                    self.backpropagate("discriminator", c.r1_every * c.r1_gamma / 2 * slope / len(parts))
             self.update("discriminator")
 
         self.average.update(self.generator, self._ema_beta())
@@ -151,6 +159,27 @@ class DreamPortraitModule(CountedModule):
             return self.guide(*given, js_weights(logits))
         return self.guide(*given)
 
+    def weigh(self, parts: Sequence[Batch], now: StepSettings) -> None:
+        """Measure the gradients of adversarial loss and guidance at this step's pictures. The step draws them again."""
+        if now.stage_begins:
+            self.balance.start()
+        found: dict[str, Tensor] = {}
+        with resting(self.critic):
+            for i, part in enumerate(parts):
+                self._seed_part(i)
+                with torch.no_grad():
+                    _, fake = self.portray(self.draw_identities(part, now), part.fake)
+                fake = fake._replace(image=fake.image.requires_grad_())
+                logits = self.judge_fake(fake, part.fake, now)
+                losses = {GAN: generator_loss(logits)}
+                if now.guided:
+                    losses[GUIDANCE] = self.align(fake.image, part.fake, logits.detach())
+                for name, length in gradient_lengths(fake.image, losses).items():
+                    found[name] = found.get(name, torch.zeros_like(length)) + length / len(parts)
+        average_over_processes(list(found.values()))
+        self.balance.add({name: float(length) for name, length in found.items()})
+        self.measured |= self.balance.report()
+
     def teach(self, lessons: Sequence[Lessons], now: StepSettings) -> None:
         """Update the fake score on the latents of this step, once for each of their draws."""
         assert self.fake_score is not None
@@ -161,7 +190,7 @@ class DreamPortraitModule(CountedModule):
         for k in range(self.config.fake.updates):
             for fakes, draws in lessons:
                 loss = self.fake_score.loss(fakes, draws[k])
-                (loss / len(lessons)).backward()
+                self.backpropagate("fake_score", loss / len(lessons))
                 if k == 0:
                     self.note("fake_score", loss)
             self.update("fake_score")
@@ -185,7 +214,7 @@ class DreamPortraitModule(CountedModule):
                 self._seed_warm_up(count + update, i)
                 some = bank.some(batch // (self.trainer.world_size * parts))
                 loss = self.fake_score.loss(some, draw_lesson(self.fake_score.prior, len(some.latents)))
-                (loss / parts).backward()
+                self.backpropagate("fake_score", loss / parts)
             self.update("fake_score")
         self.fake_score.warm.fill_(1)
 
@@ -234,11 +263,20 @@ class DreamPortraitModule(CountedModule):
 
         return r1_penalty(judge, *self._shown(part, now), part.real.camera).mean()
 
+    def backpropagate(self, name: str, loss: Tensor) -> None:
+        """Add the gradients of a loss for the named optimiser, multiplied by its scale."""
+        (loss * self.scales[name].value).backward()
+
     def update(self, name: str) -> None:
-        """Average the gradients over all processes and take one step of the named optimiser."""
+        """Average the gradients over all processes and take one step of the named optimiser.
+
+        In float16, the guard leaves out a step whose gradients are not finite.
+        """
         optimizer = self._optimizer(name)
         parameters = (p for group in optimizer.param_groups for p in group["params"])
-        average_over_processes([p.grad for p in parameters if p.grad is not None])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        average_over_processes(gradients)
+        self.scales[name].unscale(gradients)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -287,43 +325,16 @@ class DreamPortraitModule(CountedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images"] = self.images
         checkpoint["measured"] = dict(self.measured)
+        checkpoint["scales"] = {name: scale.state_dict() for name, scale in self.scales.items()}
+        checkpoint["balance"] = self.balance.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._adopt(checkpoint)
-        self._check_fits(checkpoint["state_dict"])
+        checkpoint.update(fitted(checkpoint, self, self.configure_optimizers(), self.config))
         self.images, self.measured = int(checkpoint["images"]), dict(checkpoint["measured"])
-        if self.images % self.config.data.batch:
-            raise ValueError(
-                f"the checkpoint was made after {self.images} images, which is not a multiple of data.batch="
-                f"{self.config.data.batch}; continue with a batch size that divides it"
-            )
-
-    def _adopt(self, checkpoint: dict[str, Any]) -> None:
-        """Let a run with a fake score begin from a checkpoint without one, and the other way round."""
-        state, prefix = checkpoint["state_dict"], "fake_score."
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(prefix)}
-        found = [name for name in state if name.startswith(prefix)]
-        if own and not found:
-            state.update(own)  # Lightning leaves the last optimiser, which has no saved state, as it is
-        elif found and not own:
-            for name in found:
-                del state[name]
-        frozen = {"discriminator": self.config.model.freeze_discriminator, "fake_score": not own}
-        checkpoint["optimizer_states"] = [
-            each for each in checkpoint["optimizer_states"] if not frozen.get(each["param_groups"][0]["name"])
-        ]
-
-    def _check_fits(self, saved: dict[str, Tensor]) -> None:
-        own = {name: value.shape for name, value in self.state_dict().items()}
-        found = {name: value.shape for name, value in saved.items()}
-        wrong = [name for name in own.keys() | found.keys() if own.get(name) != found.get(name)]
-        if wrong:
-            name = min(wrong)
-            shapes = (list(shape) if (shape := part.get(name)) is not None else "nothing" for part in (found, own))
-            raise ValueError(
-                "the checkpoint is of another architecture: {} entries differ, for example {} is {} there and {} "
-                "here; continue with the configuration in its run's folder".format(len(wrong), name, *shapes)
-            )
+        if "balance" in checkpoint:  # older checkpoints have none; it is measured again
+            self.balance.load_state_dict(checkpoint["balance"])
+        for name, state in checkpoint.get("scales", {}).items():
+            self.scales[name].load_state_dict(state)
 
     # Helpers.
 

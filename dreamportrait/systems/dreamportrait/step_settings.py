@@ -9,7 +9,6 @@ from dreamportrait.training.schedule import (
     GENERATOR_ADAM,
     AdamSettings,
     blur_sigma,
-    lazy,
     swap_probability,
 )
 
@@ -22,6 +21,8 @@ class StepSettings:
     guided: bool  # whether the guidance loss is used
     sigma: float  # width of the blur before the discriminator, pixels
     swap: float | None  # probability of conditioning on another sample's camera. None = no conditioning
+    stage_begins: bool
+    weighed: bool  # whether the gradients of the losses at the pictures are measured
     density_due: bool
     r1_due: bool
     taught: bool  # whether the fake score is updated
@@ -31,12 +32,15 @@ class StepSettings:
 def step_settings(config: Config, images: int) -> StepSettings:
     """Return the settings of the training step that starts after `images` images."""
     loss, stage, step = config.loss, config.stage_at(images), images // config.data.batch
+    begins, every = images in (0, *config.stage_ends()[:-1]), loss.balance_every_images
     taught = stage.guidance and config.guidance.kind == "dmd"
     return StepSettings(
         stage,
         guided=stage.guidance and config.guidance.kind != "none",
         sigma=blur_sigma(images, loss.blur_fade_images, loss.blur_start),
         swap=swap_probability(images, loss.swap_probability, loss.swap_fade_images),
+        stage_begins=begins,
+        weighed=begins or (every > 0 and images // every > (images - config.data.batch) // every),
         density_due=loss.density_weight > 0 and step % loss.density_every == 0,
         r1_due=loss.r1_gamma > 0 and step % loss.r1_every == 0,
         taught=taught,
@@ -45,18 +49,20 @@ def step_settings(config: Config, images: int) -> StepSettings:
 
 
 def adam_settings(config: Config) -> dict[str, AdamSettings]:
-    """Return Adam's settings for each parameter group, corrected for lazy regularisation where it is used."""
-    loss, optim = config.loss, config.optim
+    """Return Adam's settings for each parameter group.
 
-    def settings(base: AdamSettings, lr: float, weight: float, every: int) -> AdamSettings:
-        chosen = AdamSettings(lr, base.betas, base.eps)
-        return lazy(chosen, every) if weight > 0 else chosen
+    They are not corrected for lazy regularisation as EG3D's are: there, a regulariser has an update of its own, and
+    here it shares the update of the main loss.
+    """
+    optim = config.optim
 
-    density, r1 = (loss.density_weight, loss.density_every), (loss.r1_gamma, loss.r1_every)
+    def at(base: AdamSettings, lr: float) -> AdamSettings:
+        return AdamSettings(lr, base.betas, base.eps)
+
     return {
-        "generator": settings(GENERATOR_ADAM, optim.lr_generator, *density),
-        "mapper": settings(GENERATOR_ADAM, optim.lr_mapper, *density),
-        "adapters": settings(GENERATOR_ADAM, optim.lr_adapters, *density),
-        "discriminator": settings(DISCRIMINATOR_ADAM, optim.lr_discriminator, *r1),
+        "generator": at(GENERATOR_ADAM, optim.lr_generator),
+        "mapper": at(GENERATOR_ADAM, optim.lr_mapper),
+        "adapters": at(GENERATOR_ADAM, optim.lr_adapters),
+        "discriminator": at(DISCRIMINATOR_ADAM, optim.lr_discriminator),
         "fake_score": AdamSettings(config.fake.lr, (0.9, 0.999)),
     }

@@ -34,15 +34,45 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_the_named_files_are_there():
-    assert {"celebatext_hq.yaml", "mini.yaml", "mini_speak.yaml", "mini_long.yaml", "test.yaml"} <= {
-        path.name for path in CONFIGS
-    }
+    names = {"celebatext_hq", "celebatext_hq_paper", "mini", "mini_speak", "mini_long", "test"}
+    assert names <= {path.stem for path in CONFIGS}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_files_are_valid_and_name_themselves(path):
     config = load_config(path)
     assert config.run.name == path.stem
+
+
+@pytest.mark.parametrize("name", ["celebatext_hq", "celebatext_hq_paper"])
+def test_every_number_of_the_full_recipes_has_a_source(name):
+    """A line with a number must end in a comment that says whether it is the paper's, EG3D's or ours."""
+    text = (CONFIGS[0].parent / f"{name}.yaml").read_text()
+    lines, bare = text.splitlines(), []
+
+    def visit(node: yaml.Node) -> None:
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") or is_number(node.value):
+                comment = lines[node.start_mark.line].partition("#")[2]
+                if not any(source in comment for source in ("paper", "EG3D", "ours")):
+                    bare.append(lines[node.start_mark.line])
+        elif isinstance(node, yaml.SequenceNode):
+            for each in node.value:
+                visit(each)
+        elif isinstance(node, yaml.MappingNode):
+            for _, each in node.value:
+                visit(each)
+
+    visit(yaml.compose(text))
+    assert bare == []
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -52,11 +82,14 @@ def test_the_resolved_configuration_reads_back_to_the_same(path, tmp_path):
 
 
 def test_the_papers_numbers():
-    config = load_config(CONFIGS[0].parent / "celebatext_hq.yaml")
+    config = load_config(CONFIGS[0].parent / "celebatext_hq_paper.yaml")
     assert [(stage.images, stage.guidance) for stage in config.stages] == [(500_000, False), (1_000_000, True)]
-    assert config.data.batch == 32 and config.stages[1].accumulate > 1
+    assert config.data.batch == 32
+    assert not batch_problems(config, 8, 4) and batch_problems(config, 16, 4)
     assert config.guidance.kind == "sds" and config.guidance.source == "sd-2.0-base"
-    assert config.model.conditioning.adapters is None and config.model.conditioning.gate
+    assert config.model.conditioning.adapters == (4, 8, 16, 32, 64, 128) and config.model.conditioning.gate
+    assert config.model.conditioning.plain_mapper and config.loss.keep_weight == 0
+    assert config.loss.text_aware_discriminator
     assert config.loss.blur_fade_images > 0 and config.loss.swap_probability == 0.5
     assert not batch_problems(config, processes=8)
 
@@ -80,7 +113,7 @@ ABLATIONS = [
 
 @pytest.mark.parametrize("override", ABLATIONS)
 def test_each_ablation_is_one_key(override):
-    path = CONFIGS[0].parent / "celebatext_hq.yaml"
+    path = CONFIGS[0].parent / "test.yaml"
     plain, changed = (load_config(path, given).model_dump(mode="json") for given in ([], [override]))
     key, value = override.split("=")
     section, *rest, last = key.split(".")
@@ -229,8 +262,19 @@ def test_batches_divide_among_processes_and_parts(minimal):
     config = load_config(minimal, ["stages=[{name: a, images: 64}, {name: b, images: 64, accumulate: 4}]"])
     assert not batch_problems(config, processes=8)
     [problem] = batch_problems(config, processes=16)
-    assert "16 processes x 4 accumulated parts" in str(problem) and "stages.1.accumulate" in problem.keys
+    assert "16 processes x 4 parts" in str(problem) and "stages.1.accumulate" in problem.keys
     assert len(batch_problems(config, processes=5)) == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "works"),
+    [(32, 1, True), (32, 2, False), (64, 2, True), (48, 1, False), (80, 1, False), (96, 3, True)],
+)
+def test_parts_hold_whole_groups_of_the_discriminators_statistics(minimal, batch, accumulate, works):
+    stages = f"stages=[{{name: a, images: {batch * 10}, accumulate: {accumulate}}}]"
+    config = load_config(minimal, [f"data.batch={batch}", stages])
+    found = batch_problems(config, processes=8, group=4)
+    assert not found if works else f"multiple of {32 * accumulate}, or fewer parts" in str(found[0])
 
 
 def test_a_critic_that_reads_needs_two_samples_in_each_part(minimal):

@@ -1,20 +1,24 @@
 """Tests of text-conditioned generators on disk: read strictly, written completely or not at all."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_portraits import ABLATIONS, DISCRIMINATOR, GENERATOR, TEXT, equip, latents, plain
 from torch import nn
 
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.eg3d.discriminator import DualDiscriminator
 from dreamportrait.eg3d.folder import load_generator, save_generator
+from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.folder import TextSource, load_portrait, load_portrait_config, save_portrait
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.weights import seals
 from dreamportrait.weights.seals import seal
 
 
@@ -24,7 +28,9 @@ def discriminator() -> DualDiscriminator:
     return DualDiscriminator(DISCRIMINATOR).eval()
 
 
-def save(folder: Path, generator: PortraitGenerator, critic: DualDiscriminator | None = None, **settings: bool) -> None:
+def save(
+    folder: Path, generator: PortraitGenerator, critic: DualDiscriminator | None = None, **settings: object
+) -> None:
     save_portrait(
         folder, generator, critic, TextSource("mini/clip-a"), licence="CC0-1.0", pretrained="mini/eg3d", **settings
     )
@@ -178,3 +184,39 @@ def test_saving_is_all_or_nothing_and_overwrites_only_its_own(saved, tmp_path, m
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(WeightsError, match="holds other files"):
         save(tmp_path / "out", equip(), overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["generator.safetensors", "conditioning.safetensors", "discriminator.safetensors"])
+def test_weights_that_are_not_finite_are_refused_even_if_they_are_sealed(own, name):
+    tensors = load_file(own / name)
+    key = next(key for key, value in tensors.items() if value.is_floating_point() and value.ndim)
+    tensors[key].view(-1)[0] = float("nan")
+    save_file(tensors, own / name)
+    seal(own)
+    with pytest.raises(WeightsError, match=f"{name} holds NaN or infinite values in {re.escape(key)}"):
+        load_portrait(own)
+
+
+def test_stray_files_are_not_read(own, monkeypatch):
+    (own / "stray").touch()
+    os.truncate(own / "stray", 3 * 2**30)  # takes no room on the disk
+    os.truncate(own / "generator.safetensors", 3 * 2**30)
+    read = []
+    identity = seals._identity
+    monkeypatch.setattr(seals, "_identity", lambda path: read.append(path.name) or identity(path))
+    with pytest.raises(WeightsError, match=r"changed: 'generator.safetensors'; not in files.json: 'stray'"):
+        load_portrait(own)
+    assert sorted(read) == ["conditioning.safetensors", "config.json", "discriminator.safetensors"]
+
+
+def test_a_critic_that_reads_text_is_saved_with_its_projection(tmp_path, discriminator):
+    critic = Critic(discriminator, equip().conditioning.text_width)
+    torch.nn.init.normal_(critic.projection.weight)
+    save(tmp_path / "out", equip(), discriminator, projection=critic.projection)
+    loaded = load_portrait(tmp_path / "out")
+    again = Critic(loaded.discriminator, loaded.generator.conditioning.text_width)
+    again.projection = loaded.projection
+    assert same(again, critic)
+    assert load_portrait_config(tmp_path / "out").discriminator is not None
+    save(tmp_path / "without", equip(), discriminator)
+    assert load_portrait(tmp_path / "without").projection is None

@@ -16,6 +16,7 @@ from dreamportrait.guidance.distillation import d_sds_loss, draw, sjc_loss
 from dreamportrait.guidance.guides import ClipGuide, DiffusionGuide
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.config import Config, load_config
+from dreamportrait.systems.dreamportrait.preflight import missing
 from dreamportrait.text.loading import load_text_encoder
 from dreamportrait.text.store import write_store
 
@@ -54,6 +55,23 @@ def stored(sources) -> Config:
     captions = [caption for i in range(len(pictures)) for caption in pictures.captions(i)]
     write_store(sources / "STORE", load_text_encoder(plain.text.clip), plain.text.clip, captions)
     return config(sources, f"text.store={sources / 'STORE'}")
+
+
+def test_sample_prompts_must_be_stored(sources, stored):
+    """A run with a store loads no text tower, which may not be there."""
+    key = "samples.prompts"
+    [problem] = [found for found in missing(stored) if found.keys == (key,)]
+    assert "STORE has no features of 'a woman with red hair', 'a man with a hat'; encode the captions" in problem.text
+    for change in ("samples.prompts=[face 3]", "trainer.sample_every_images=0"):
+        c = config(sources, f"text.store={sources / 'STORE'}", change)
+        assert not [found for found in missing(c) if found.keys == (key,)]
+
+
+def test_guidance_may_have_a_precision_of_its_own(sources):
+    names = ["guidance.kind=sds", f"guidance.source={sources / 'DIFFUSION'}", "trainer.precision=float16"]
+    for change, expected in ((), torch.float16), (("guidance.precision=float32",), torch.float32):
+        guide = build.make_guide(config(sources, *names, *change), CPU)
+        assert next(guide.prior.unet.parameters()).dtype == expected
 
 
 def test_stored_captions_need_no_text_tower(sources, stored, monkeypatch):

@@ -200,9 +200,13 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _critic(settings: Mapping[str, Any]) -> str:
+    paper = (
+        "The paper does not state its discriminator's input, but without D-SDS its R-P is 27.31, which a generator "
+        "cannot learn from a discriminator that ignores text"
+    )
     if settings["loss.text_aware_discriminator"]:
-        return "except in row freeze-d, it also judges whether picture and prompt match, which the paper's does not"
-    return "judges pictures only, as in the paper"
+        return f"except in row freeze-d, it also judges whether picture and prompt match. {paper}"
+    return f"judges pictures only. {paper}"
 
 
 def _machine(about: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""What a training costs: parameters, memory, time and disk space, before it is started."""
