@@ -23,12 +23,12 @@ from dreamportrait.export.splats import Splats, make_splats
 from dreamportrait.geometry.splat_raster import VIEWERS_BLUR
 from dreamportrait.miniworld.world import load
 
-README = (
-    "a woman with red hair and sunglasses",
-    "a young man with a goatee and a purple shirt",
-    "a smiling man wearing a wide yellow hat",
-    "a tanned lady with a purple beanie and earrings",
-)
+README = {
+    "a woman with red hair and sunglasses": 2,
+    "a young man with a goatee and a purple shirt": 1,
+    "a smiling man wearing a wide yellow hat": 3,
+    "a tanned lady with a purple beanie and earrings": 4,
+}  # prompts and seeds
 RED, BLUE = "a woman with long red hair", "an old man with a blue hat"
 CAP, BEANIE = "a man wearing a green cap", "a young woman with black hair and a purple beanie"
 BEARD, GLASSES = "an old man with a grey beard", "a woman with long red hair and glasses"
@@ -64,9 +64,7 @@ Drawn = Iterable[tuple[str, Image.Image]]
 def portraits(pipe: DreamPortraitPipeline) -> Drawn:
     yield (
         "portraits",
-        draw_sheet(
-            [Row(prompt, _views(pipe(prompt, seed=seed, num_views=5))) for seed, prompt in enumerate(README, 1)]
-        ),
+        draw_sheet([Row(prompt, _views(pipe(prompt, seed=seed, num_views=5))) for prompt, seed in README.items()]),
     )
 
 
@@ -140,8 +138,8 @@ def splats(pipe: DreamPortraitPipeline) -> Drawn:
 
 
 def _few_colors(picture: Image.Image) -> Image.Image:
-    """Make a picture a third as large on disk. Dithering avoids bands."""
-    return picture.quantize(palette=picture.quantize(PALETTE), dither=Image.Dither.FLOYDSTEINBERG)
+    """Make a picture about half as large on disk."""
+    return picture.quantize(PALETTE, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
 
 
 def _larger(picture: Image.Image, scale: int) -> Image.Image:

@@ -32,7 +32,7 @@ data: {batch: 8, workers: 0}
 model: {conditioning: {token_dim: 8, heads: 2, mapper_blocks: 1, mapper_width: 16}}
 stages:
   - name: speak
-    prior: {faces: 520, captions: 2, inverter_steps: 2, flow_steps: 2, answers: 64, one_pass_steps: 2, batch: 16}
+    prior: {faces: 40, captions: 2, inverter_steps: 2, flow_steps: 2, answers: 64, one_pass_steps: 2, batch: 16}
   - {name: adapt, images: 8}
   - {name: align, images: 16, guidance: true}
 trainer: {accelerator: cpu, devices: 2, log_every_images: 8, save_every_images: 8, sample_every_images: 8}
@@ -171,9 +171,13 @@ def stand_in(folder: Path, command: str) -> None:
 def write_snapshot(path: Path) -> None:
     import official_pickles as official  # type: ignore[import-not-found]
 
-    names = ("generator_tiny", "discriminator_tiny")
-    g, d = (official.official(official.golden(name), official.arguments(name)) for name in names)
-    path.write_bytes(official.dumps(official.snapshot(g, d)))
+    from dreamportrait.eg3d.official import generator_from_official
+
+    options = official.arguments("generator_tiny") | {"w_dim": 32}  # a prior needs more renders than w has numbers
+    generator = official.official(generator_from_official(options), options)
+    name = "discriminator_tiny"
+    discriminator = official.official(official.golden(name), official.arguments(name))
+    path.write_bytes(official.dumps(official.snapshot(generator, discriminator)))
 
 
 def write_diffusion(folder: Path) -> None:
