@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # set before PyTorch is imported; threads of several workers block each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,12 @@ from tiny_ops import Fresh
 
 import eg3d_ops
 from eg3d_ops import _backend, _build
+
+# A shell without job control ignores SIGINT for commands in the background, and nohup ignores SIGHUP. Processes that
+# tests start would inherit that, and signals would not end them.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

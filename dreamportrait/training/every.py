@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from dreamportrait.core.config import RunConfig
 from dreamportrait.training.scaling import LossScale
@@ -16,7 +17,11 @@ class CountedModule(LightningModule):
     images: int  # seen so far, by all processes together
     losses: dict[str, Tensor]  # of the newest step, unweighted
     measured: dict[str, float]  # the newest values of callbacks that measure
-    scales: dict[str, LossScale]  # of the losses, by the first parameter group of each optimiser
+    scales: dict[str, LossScale]  # of the losses, by optimiser
+
+    def scale_of(self, optimizer: Optimizer) -> LossScale:
+        """Return the scale of the losses whose gradients an optimiser uses."""
+        raise NotImplementedError
 
 
 class Every(Callback):

@@ -45,7 +45,7 @@ class NonFiniteGuard(Callback):
         assert isinstance(pl_module, CountedModule)
         losses = {name: loss for name, loss in pl_module.losses.items() if name not in self.good}
         bad = _not_finite(losses, optimizer)
-        skip, scale = bool(largest(bool(bad))), pl_module.scales[optimizer.param_groups[0]["name"]]
+        skip, scale = bool(largest(bool(bad))), pl_module.scale_of(optimizer)
         scale.adapt(not skip)
         if not skip:
             self.good.update(losses)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ PATIENT = """
 import signal, sys, time
 told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
-print(flush=True)
+open(sys.argv[1] + ".ready", "w").close()
 while not told:
     time.sleep(0.01)
 time.sleep(0.5)
@@ -227,12 +228,23 @@ sys.exit(143)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_end_it_ends_after_its_training(tmp_path, number) -> None:
-    before, saved = signal.getsignal(number), tmp_path / "checkpoint"
-    threading.Timer(2.0, os.kill, (os.getpid(), number)).start()
-    with pytest.raises(Interrupted) as stopped:
-        demo.run_until_signal([sys.executable, "-c", PATIENT, str(saved)], dict(os.environ))
+    saved = tmp_path / "checkpoint"
+    outside = signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP, and what is ignored stays ignored
+    try:
+        threading.Thread(target=signal_when_there, args=(tmp_path / "checkpoint.ready", number)).start()
+        with pytest.raises(Interrupted) as stopped:
+            demo.run_until_signal([sys.executable, "-c", PATIENT, str(saved)], dict(os.environ))
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, outside)
     assert stopped.value.code == 128 + number and saved.read_text() == "a checkpoint"
-    assert signal.getsignal(number) == before
+
+
+def signal_when_there(path: Path, number: int) -> None:
+    """Send this process a signal as soon as a file is there."""
+    while not path.exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), number)
 
 
 def test_a_training_that_does_not_end_is_killed(monkeypatch) -> None:

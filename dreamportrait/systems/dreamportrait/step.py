@@ -79,7 +79,7 @@ class DreamPortraitModule(CountedModule):
         self.averaged = self.average.module.train()
         self.images, self.losses, self.measured = 0, {}, {}
         half = config.trainer.precision == "float16"
-        self.scales = {names[0]: LossScale(dynamic=half) for names in OPTIMIZERS.values()}
+        self.scales = {name: LossScale(dynamic=half) for name in OPTIMIZERS}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         now, c = step_settings(self.config, self.images), self.config.loss
@@ -266,6 +266,11 @@ class DreamPortraitModule(CountedModule):
     def backpropagate(self, name: str, loss: Tensor) -> None:
         """Add the gradients of a loss for the named optimiser, multiplied by its scale."""
         (loss * self.scales[name].value).backward()
+
+    def scale_of(self, optimizer: torch.optim.Optimizer) -> LossScale:
+        # A group without weights to train is left out, so the first one need not have the optimiser's name.
+        group = optimizer.param_groups[0]["name"]
+        return next(self.scales[name] for name, groups in OPTIMIZERS.items() if group in groups)
 
     def update(self, name: str) -> None:
         """Average the gradients over all processes and take one step of the named optimiser.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from places import ROOT
+from safetensors.torch import load_file
 from torch import nn
 from toy_run import arguments, write_sources
 
@@ -82,13 +83,14 @@ def test_the_sizes_of_files(tmp_path: Path) -> None:
 
     def tensors(part: object) -> int:
         if isinstance(part, torch.Tensor):
-            return part.nbytes if part.is_floating_point() and part.numel() > 1 else 0
+            return part.nbytes
         values = part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
         return sum(map(tensors, values))
 
-    assert disk["a checkpoint"] == pytest.approx(tensors(state), rel=0.03)  # buffers are not counted
-    written = sum(path.stat().st_size for path in (tmp_path / "test" / "portrait").glob("*.safetensors"))
-    assert 0.8 * written < disk["the result"] < written  # networks this small are half header
+    # Adam also counts the steps of each weight, and the log keeps its sums: together less than 1 %.
+    assert disk["a checkpoint"] == pytest.approx(tensors(state), rel=0.01)
+    files = (tmp_path / "test" / "portrait").glob("*.safetensors")
+    assert disk["the result"] == sum(value.nbytes for path in files for value in load_file(path).values())
 
 
 # A step without storage.
@@ -128,8 +130,7 @@ def test_the_backend_is_set_back(rehearsal: Rehearsal) -> None:
     from eg3d_ops import backend
 
     before = backend()
-    with pytest.raises(ValueError, match="empty|batch|0"):
-        rehearsal.step(False, 0, regularised=False)
+    rehearsal.step(False, 1, regularised=False)
     assert backend() == before
 
 

@@ -85,7 +85,7 @@ def test_shapes_of_a_whole_step() -> None:
         "logits": (single, [2, 1]),
     }
     assert {name: (loss.dtype, list(loss.shape)) for name, loss in module.losses.items()} == dict.fromkeys(
-        ("generator", "guidance", "density", "discriminator", "r1"), (single, [])
+        ("generator", "guidance", "density", "discriminator", "mismatch", "r1"), (single, [])
     )
     gradients = module.seen.gradients
     assert sorted(weights.keys() - gradients.keys()) == UNUSED
@@ -97,7 +97,7 @@ def test_shapes_of_a_whole_step() -> None:
 def test_a_small_step_is_real() -> None:
     found = run("small")
     assert found["no gradient"] == UNUSED and found["not finite"] == []
-    assert found["losses"].keys() == {"generator", "guidance", "density", "discriminator", "r1"}
+    assert found["losses"].keys() == {"generator", "guidance", "density", "discriminator", "mismatch", "r1"}
     assert all(0 < loss < float("inf") for loss in found["losses"].values())
     assert found["step, seconds"] > 0 and 0.1 < found["peak memory, GB"] < 24
 

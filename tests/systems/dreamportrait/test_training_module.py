@@ -13,6 +13,7 @@ from torch import Tensor
 from dreamportrait.systems.dreamportrait import step as training
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule, resting
 from dreamportrait.systems.dreamportrait.step_settings import adam_settings, step_settings
+from dreamportrait.training.guard import NonFiniteGuard
 from dreamportrait.training.schedule import half_life
 
 GOLDEN = load("losses").info
@@ -109,6 +110,14 @@ def test_no_guidance_in_the_second_stage():
     record = Recorder()
     fit(module(config(guidance={"kind": "none"}), guided=False), record)
     assert not any("guidance" in losses for losses in record.losses)
+
+
+@pytest.mark.lengthy
+def test_the_guard_knows_the_optimisers_of_a_frozen_generator(tmp_path):
+    """Without weights of the generator, the first group of its optimiser is the mapper's."""
+    made = module(config(model={"freeze_generator": True}))
+    fit(made, NonFiniteGuard(tmp_path))
+    assert made.images == 16 and not list(tmp_path.iterdir())
 
 
 # Ablations.

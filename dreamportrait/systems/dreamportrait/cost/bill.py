@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from dreamportrait.core.config import Prior, Stage
 from dreamportrait.prior.flow import TextFlow
@@ -167,20 +168,24 @@ def _small_networks(made: Outline, s: Prior) -> float:
 
 def _disk(config: Config, made: Outline) -> dict[str, float]:
     portrait, m = made.portrait, config.model
-    critic = parameters(made.critic)
-    whole = parameters(portrait)
+    whole, critic = stored(portrait), stored(made.critic)
     moving = trained(made.critic, not m.freeze_discriminator) + trained(portrait.generator, not m.freeze_generator)
     moving += sum(trained(part) for part in (portrait.mapper, portrait.adapters) if part is not None)
-    prior = parameters(portrait.mapper) if isinstance(portrait.mapper, PriorMapper) else 0
-    checkpoint = 4.0 * (2 * whole + critic + prior + 2 * moving)
+    prior = stored(portrait.mapper) if isinstance(portrait.mapper, PriorMapper) else 0.0
+    checkpoint = 2 * whole + critic + prior + 2 * 4 * moving  # weights, their average, Adam's moments
     ends = sum(1 for stage in config.stages if stage.images)
     found = {"a checkpoint": checkpoint, "the checkpoints that stay": checkpoint * (config.trainer.keep + ends)}
-    found["the result"] = 4.0 * (whole + critic)
+    found["the result"] = whole + critic
     if config.prior is not None and made.clip is not None:
         with torch.device("meta"):
             features = sum(c * side**2 for c, side in PictureFeatures(made.clip).maps())
         found["features of the prior's renders (also in memory)"] = 2.0 * features * config.prior.faces
     return found
+
+
+def stored(network: nn.Module) -> float:
+    """Return the bytes of a network in a file."""
+    return float(sum(x.nbytes for x in network.state_dict().values()))
 
 
 def to_dict(bill: Bill) -> dict[str, Any]:
