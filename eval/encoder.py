@@ -56,6 +56,7 @@ def main(
         import torch
 
         from dreamportrait.core.config import Guidance
+        from dreamportrait.core.files import check_free
         from dreamportrait.data.sources import open_pictures
         from dreamportrait.geometry.images import from_bytes
         from dreamportrait.guidance import small_encoder as small_encoders
@@ -63,6 +64,8 @@ def main(
         from dreamportrait.guidance.stable_diffusion import load_stable_diffusion
         from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 
+        if out is not None:
+            check_free(out, False, small_encoders.FILES)
         torch.manual_seed(seed)
         prior = load_stable_diffusion(guidance, device=device)
         small: Any
