@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dreamportrait import DreamPortraitPipeline
 from dreamportrait.core.errors import one_message
+from dreamportrait.export.portraits import Portrait
 from dreamportrait.export.sheets import Row, draw_sheet, enlarged, save_picture, tiled
 from dreamportrait.export.splats import Splats, make_splats
 from dreamportrait.geometry.splat_raster import VIEWERS_BLUR
@@ -152,11 +153,11 @@ def _drawn(made: Splats, cameras: Tensor, size: int) -> Tensor:  # [M, 25] -> [M
     return F.avg_pool2d(torch.stack(pictures).clamp(0, 1), FINER) * 2 - 1
 
 
-def _views(portrait: object) -> Tensor:  # [V, 3, R, R]
-    return _tensor(portrait.views.images)  # type: ignore[attr-defined]
+def _views(portrait: Portrait) -> Tensor:  # [V, 3, R, R]
+    return _tensor(portrait.views.images)
 
 
-def _fronts(made: Iterable[object]) -> Tensor:  # [N, 3, R, R]
+def _fronts(made: Iterable[Portrait]) -> Tensor:  # [N, 3, R, R]
     """Return the middle view of each portrait."""
     return torch.cat([(views := _views(portrait))[len(views) // 2 :][:1] for portrait in made])
 

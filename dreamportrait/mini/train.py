@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from filelock import FileLock, Timeout
 
 from dreamportrait import __version__
 from dreamportrait.core.errors import WeightsError, listed, one_message
 from dreamportrait.core.files import write_text
+from dreamportrait.core.locks import alone
 from dreamportrait.mini import cards
 from dreamportrait.weights.seals import SEAL, seal, verify
 
@@ -201,11 +201,8 @@ def is_done(name: str, places: Places) -> bool:
 def _run(name: str, places: Places) -> None:
     folder, result = places.work / name, places.result(name)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(folder / "lock").acquire(timeout=0)
-    except Timeout:
-        raise WeightsError(f"{folder} is in use: another process trains this stage; wait for it or end it") from None
-    with lock, clock(folder / SECONDS):
+    taken = WeightsError(f"{folder} is in use: another process trains this stage; wait for it or end it")
+    with alone(folder / "lock", taken), clock(folder / SECONDS):
         shutil.rmtree(result, ignore_errors=True)  # left by a run that was stopped while writing it
         print(f"{name}: about {STAGES[name].cpu:.0f} min on two cores, {STAGES[name].gpu:.0f} min on a GPU", flush=True)
         STAGES[name].run(places, result)

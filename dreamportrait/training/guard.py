@@ -96,7 +96,9 @@ def _not_finite(losses: Mapping[str, Tensor], optimizer: Optimizer) -> dict[str,
 def _where(module: CountedModule, bad: dict[str, float]) -> str:
     images, config = module.images, module.config
     where = f"step {images // config.data.batch + 1} (stage {config.stage_at(images).name}, {images} images)"
-    what = ", ".join(f"{name} is {value}" for name, value in bad.items()) or "another process has values that are not"
+    what = (
+        ", ".join(f"{name} is {value}" for name, value in bad.items()) or "another process has NaN or infinite values"
+    )
     return f"{where}: {what}"
 
 

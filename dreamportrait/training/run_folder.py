@@ -11,11 +11,11 @@ resume.py decides whether a run is continued.
 """
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamportrait.core.files import write_text
+from dreamportrait.core.locks import take
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -23,25 +23,12 @@ if TYPE_CHECKING:
     from dreamportrait.core.config import RunConfig
 
 CONFIG, STARTS, CHECKPOINTS, RESULT, LOCK = "config.yaml", "starts", "checkpoints", "portrait", "run.lock"
-_log = logging.getLogger(__name__)
 
 
 def claim(folder: Path) -> "BaseFileLock":
-    """Lock the folder of a run. The system frees the lock when the process ends, however it does.
-
-    Raise ValueError if another process has it.
-    """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        problem = f"{folder} is in use: another training writes to it; end that one, or choose another run.name"
-        raise ValueError(problem) from None
-    except NotImplementedError:  # some network file systems have no locks
-        _log.warning("%s: this file system has no locks; do not start a second training there", folder)
+    """Lock the folder of a run. Raise ValueError if another process has it."""
+    problem = f"{folder} is in use: another training writes to it; end that one, or choose another run.name"
+    lock = take(folder / LOCK, ValueError(problem))
     for left in (folder / CHECKPOINTS).glob("*.unfinished"):  # of a process that was killed while it saved
         left.unlink()
     return lock

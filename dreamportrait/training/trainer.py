@@ -73,10 +73,8 @@ def check_devices(config: RunConfig) -> None:
         raise ValueError("PyTorch sees no GPU here, and trainer.accelerator is gpu; choose auto or cpu")
     if wanted > found:
         raise ValueError(f"{wanted} processes for {found} GPUs; set trainer.devices={found}, or make more GPUs visible")
-    if "bfloat16" in (config.trainer.precision, config.guidance.precision) and torch.cuda.get_device_capability() < (
-        8,
-        0,
-    ):
+    asked = "bfloat16" in (config.trainer.precision, config.guidance.precision)
+    if asked and torch.cuda.get_device_capability() < (8, 0):
         raise ValueError(f"{torch.cuda.get_device_name()} has no bfloat16; choose float16, also for guidance.precision")
 
 

@@ -47,11 +47,6 @@ class Source:
     photos: list[Photo]
     labels: dict[str, Any] = field(default_factory=dict)  # by file, unchecked; only of the layout eg3d
 
-    def read(self, photo: Photo) -> bytes:
-        if photo.problem:
-            raise Unusable(photo.problem)
-        return self.files.read(photo.file)
-
 
 def open_source(path: Path, layout: str, captions: Path | None = None) -> Source:
     """List the photographs of a source. captions: a JSONL or CSV file to use instead of those in the source."""

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from dreamportrait import __version__
 from dreamportrait.core.errors import DataError
 from dreamportrait.core.files import write_text
+from dreamportrait.core.locks import alone
 from dreamportrait.data.index import (
     FORMAT,
     INDEX,
@@ -132,18 +132,12 @@ def _hash(path: Path) -> str:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Raise DataError if another process prepares the same data set."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_name(f".{out.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise DataError(f"another process prepares {out}; wait for it, or name another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        path.unlink(missing_ok=True)
+    with alone(path, DataError(f"another process prepares {out}; wait for it, or name another folder")):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _begin(work: Path, about: dict[str, Any]) -> None:

@@ -18,9 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dreamportrait.core.files import write_text
+from dreamportrait.core.locks import alone
 from dreamportrait.core.machine import machine
 from dreamportrait.metrics import evaluation, report
 from dreamportrait.systems.dreamportrait import build
@@ -45,7 +44,8 @@ def run(
 ) -> list[Job]:
     """Run all jobs of a study and return those that failed. Their trainings are resumed when the study is run again."""
     train, measure = train or train_row, measure or measure_row
-    with _alone(study.out):
+    taken = f"--out {study.out}: another process is filling it; wait for it, or name another folder"
+    with alone(study.out / ".lock", ValueError(taken)):  # two processes at once would train the same rows
         check(study)
         study = _frozen(study)
         jobs, failed = study.jobs(), []
@@ -124,21 +124,6 @@ def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
 
 
 # Helpers.
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Lock the folder, because two processes at once would train the same rows."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"--out {out}: another process is filling it; wait for it, or name another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _frozen(study: Study) -> Study:

@@ -12,8 +12,8 @@ from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.config import Config, batch_problems
 from dreamportrait.systems.dreamportrait.cost.memory import GIB, SIZES, Memory, memory, preset
-from dreamportrait.systems.dreamportrait.cost.outline import Outline, outline, parameters, trained
-from dreamportrait.systems.dreamportrait.cost.pace import FASTER, cpu_rate, recorded_seconds, render_rate
+from dreamportrait.systems.dreamportrait.cost.outline import Outline, moving, outline, parameters, trained
+from dreamportrait.systems.dreamportrait.cost.pace import cpu_rate, recorded_seconds, render_rate
 from dreamportrait.systems.dreamportrait.cost.probe import Probe, probe
 from dreamportrait.systems.dreamportrait.cost.shapes import Rehearsal, forward_flops
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
@@ -167,12 +167,10 @@ def _small_networks(made: Outline, s: Prior) -> float:
 
 
 def _disk(config: Config, made: Outline) -> dict[str, float]:
-    portrait, m = made.portrait, config.model
+    portrait = made.portrait
     whole, critic = stored(portrait), stored(made.critic)
-    moving = trained(made.critic, not m.freeze_discriminator) + trained(portrait.generator, not m.freeze_generator)
-    moving += sum(trained(part) for part in (portrait.mapper, portrait.adapters) if part is not None)
     prior = stored(portrait.mapper) if isinstance(portrait.mapper, PriorMapper) else 0.0
-    checkpoint = 2 * whole + critic + prior + 2 * 4 * moving  # weights, their average, Adam's moments
+    checkpoint = 2 * whole + critic + prior + 2 * 4 * moving(config, made)  # weights, their average, Adam's moments
     ends = sum(1 for stage in config.stages if stage.images)
     found = {"a checkpoint": checkpoint, "the checkpoints that stay": checkpoint * (config.trainer.keep + ends)}
     found["the result"] = whole + critic
@@ -202,5 +200,4 @@ def to_dict(bill: Bill) -> dict[str, Any]:
         "flops": bill.flops,
         "disk_bytes": bill.disk,
         "assumed": bill.assumed,
-        "gpus": list(FASTER),
     }

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import nn
 
 from dreamportrait.systems.dreamportrait.config import Config
-from dreamportrait.systems.dreamportrait.cost.outline import Outline, trained
+from dreamportrait.systems.dreamportrait.cost.outline import Outline, moving
 from dreamportrait.systems.dreamportrait.cost.shapes import Step
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
 
@@ -55,17 +55,12 @@ def memory(config: Config, made: Outline, first: Step, second: Step) -> Memory:
 
 
 def _held(config: Config, made: Outline) -> tuple[Part, ...]:
-    portrait, critic, m = made.portrait, made.critic, config.model
-    moving = 4 * (
-        trained(portrait.generator, not m.freeze_generator)
-        + sum(trained(part) for part in (portrait.mapper, portrait.adapters) if part is not None)
-        + trained(critic, not m.freeze_discriminator)
-    )
+    portrait = made.portrait
     parts = [
         Part("generator, mapper and adapters", size(portrait)),
         Part("their running average", size(portrait)),
-        Part("discriminator", size(critic)),
-        Part("Adam's two moments", 2 * moving),
+        Part("discriminator", size(made.critic)),
+        Part("Adam's two moments", 2 * 4 * moving(config, made)),
     ]
     if isinstance(portrait.mapper, PriorMapper):
         parts.append(Part("the mapper as the prior left it", size(portrait.mapper)))

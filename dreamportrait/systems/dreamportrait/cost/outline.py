@@ -103,6 +103,14 @@ def _clip(config: Config) -> nn.Module | None:
     return network
 
 
+def moving(config: Config, made: Outline) -> int:
+    """Return the number of weights that a training changes, which have moments of Adam."""
+    portrait, m = made.portrait, config.model
+    own = sum(trained(part) for part in (portrait.mapper, portrait.adapters) if part is not None)
+    own += trained(portrait.generator, not m.freeze_generator)
+    return own + trained(made.critic, not m.freeze_discriminator)
+
+
 def parameters(network: nn.Module | None) -> int:
     return 0 if network is None else sum(p.numel() for p in network.parameters())
 
