@@ -33,14 +33,7 @@ def mesh(
     resolution: int | None,
     colors: str,
     seed: int,
-    model: str,
-    truncation: float,
-    strength: float,
-    device: str | None,
-    offline: bool,
-    overwrite: bool,
-    provenance: bool,
-    as_json: bool,
+    making: options.Making,
 ) -> None:
     """Export a portrait of PROMPT as a mesh for Blender, game engines and web pages.
 
@@ -57,20 +50,20 @@ def mesh(
         from dreamportrait.export.mesh_files import check_mesh_target
 
         out = out or default_name(prompt, seed, ".glb")
-        check_mesh_target(out, overwrite)  # before anything heavy is imported
-        options.check_place(out, model)
-        portrait = options.load(model, device, offline)(prompt, seed, truncation=truncation, strength=strength)
+        check_mesh_target(out, making.overwrite)  # before anything heavy is imported
+        options.check_place(out, making.model)
+        portrait = making.portrait(prompt, seed)
         texture = colors == "texture"
-        made = portrait.save_mesh(out, resolution, texture, overwrite=overwrite, provenance=provenance)
+        made = portrait.save_mesh(out, resolution, texture, overwrite=making.overwrite, provenance=making.provenance)
     facts = {"vertices": len(made.positions), "faces": len(made.faces), "level": round(made.level, 3)}
-    if as_json:
+    if making.as_json:
         known = {
             "out": str(out),
             "prompt": prompt,
             "seed": seed,
-            "model": model,
+            "model": making.model,
             "colors": "vertices" if made.texture is None else "texture",
         }
-        click.echo(json.dumps(known | facts | {"provenance": portrait.claim.to_dict() if provenance else None}))
+        click.echo(json.dumps(known | facts | {"provenance": making.origin(portrait)}))
     else:
         click.echo(f"wrote {out}: {facts['vertices']} vertices, {facts['faces']} faces, seed {seed}")

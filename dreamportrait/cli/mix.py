@@ -61,14 +61,7 @@ def mix(
     seeds: list[int],
     views: int | None,
     out: Path | None,
-    model: str,
-    truncation: float,
-    strength: float,
-    device: str | None,
-    offline: bool,
-    overwrite: bool,
-    provenance: bool,
-    as_json: bool,
+    making: options.Making,
 ) -> None:
     """Mix several PROMPTS, or several seeds of one prompt, and draw the portraits on a sheet.
 
@@ -95,24 +88,28 @@ def mix(
         if film and (one or steps is not None):
             raise click.UsageError(f"{out} is a video, which shows the whole way; leave out --steps and --weights")
         out = out or default_name(" to ".join(prompts), int(seeds[0]), ".png")
-        check_video_target(out, FPS, overwrite) if film else check_target(out, overwrite)
-        options.check_place(out, model)
-        pipe = options.load(model, device, offline)
+        check_video_target(out, FPS, making.overwrite) if film else check_target(out, making.overwrite)
+        options.check_place(out, making.model)
+        pipe = making.load()
         count = (views or 5) if one else 1
         mixed = pipe.mix(
-            prompts, seeds if len(seeds) > 1 else seeds[0], count, truncation=truncation, strength=strength
+            prompts,
+            seeds if len(seeds) > 1 else seeds[0],
+            count,
+            truncation=making.truncation,
+            strength=making.strength,
         )
         if film:
-            made = mixed.save_video(out, fps=FPS, overwrite=overwrite, provenance=provenance)
+            made = mixed.save_video(out, fps=FPS, overwrite=making.overwrite, provenance=making.provenance)
             parts, what = list(prompts), f"{made.frames} frames"
         else:
             portraits = _portraits(mixed, weights, layers, steps or 7)
             parts, what = [each.prompt for each in portraits], f"{len(portraits)} portraits"
             title = parts[0] if one else " to ".join(prompts)
-            _save(portraits, title, out, overwrite, pipe.claim if provenance else None)
-    if as_json:
+            _save(portraits, title, out, making.overwrite, pipe.claim if making.provenance else None)
+    if making.as_json:
         facts = {"out": str(out), "prompts": prompts, "seeds": seeds, "portraits": parts}
-        click.echo(json.dumps({**facts, "model": model}))
+        click.echo(json.dumps({**facts, "model": making.model}))
     else:
         click.echo(f"wrote {out}: {what}, seeds {','.join(map(str, seeds))}")
 

@@ -1,6 +1,9 @@
 """Options that several commands share, and what these commands check before anything heavy is imported."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +14,7 @@ from dreamportrait.systems.dreamportrait.hub import is_hub_id
 from dreamportrait.systems.dreamportrait.names import locate_portrait
 
 if TYPE_CHECKING:
+    from dreamportrait.export.portraits import Portrait
     from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,11 +51,42 @@ provenance = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 
 
-def makes_heads(command: Command) -> Command:
-    """Add the options of all commands that make heads from prompts and write a file."""
+@dataclass(frozen=True)
+class Making:
+    """The values of the options that all commands have that make heads from prompts and write a file."""
+
+    model: str
+    truncation: float
+    strength: float
+    device: str | None
+    offline: bool
+    overwrite: bool
+    provenance: bool
+    as_json: bool
+
+    def load(self) -> "DreamPortraitPipeline":
+        return load(self.model, self.device, self.offline)
+
+    def portrait(self, prompt: str, seed: int) -> "Portrait":
+        return self.load()(prompt, seed, truncation=self.truncation, strength=self.strength)
+
+    def origin(self, portrait: "Portrait") -> dict[str, Any] | None:
+        """Return what the written file says about its origin."""
+        return portrait.claim.to_dict() if self.provenance else None
+
+
+def makes_heads(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of Making to a command. Their values come as one argument, `making`."""
+
+    @functools.wraps(command)
+    def with_making(**values: Any) -> None:
+        made = Making(**{field.name: values.pop(field.name) for field in dataclasses.fields(Making)})
+        command(**values, making=made)
+
+    with_options = with_making
     for option in reversed((model, truncation, strength, device, offline, overwrite, provenance, as_json)):
-        command = option(command)
-    return command
+        with_options = option(with_options)
+    return with_options
 
 
 def out(what: str, default: str) -> Callable[[Command], Command]:

@@ -30,14 +30,7 @@ def sample(
     views: int,
     depth: bool,
     seed: int,
-    model: str,
-    truncation: float,
-    strength: float,
-    device: str | None,
-    offline: bool,
-    overwrite: bool,
-    provenance: bool,
-    as_json: bool,
+    making: options.Making,
 ) -> None:
     """Make a portrait for each of PROMPTS and draw all portraits on a sheet, each in several views.
 
@@ -53,17 +46,24 @@ def sample(
     with one_message():
         check_quotes(prompts)
         out = out or default_name(prompts[0], seed, ".png")
-        check_target(out, overwrite)
-        options.check_place(out, model)
-        pipe = options.load(model, device, offline)
+        check_target(out, making.overwrite)
+        options.check_place(out, making.model)
+        pipe = making.load()
         from dreamportrait.export.sheets import check_room
 
         check_room(out, len(prompts) * (1 + depth), views, pipe.generator.config.image_resolution)
-        portraits = pipe(prompts, seed, views, truncation=truncation, strength=strength)
-        portraits.save_sheet(out, depth, overwrite, provenance=provenance)
-    if as_json:
+        portraits = pipe(prompts, seed, views, truncation=making.truncation, strength=making.strength)
+        portraits.save_sheet(out, depth, making.overwrite, provenance=making.provenance)
+    if making.as_json:
         notes = {prompt: notes for prompt in prompts if (notes := pipe.prompt_notes(prompt))}
-        facts = {"out": str(out), "prompts": prompts, "seed": seed, "views": views, "model": model, "notes": notes}
+        facts = {
+            "out": str(out),
+            "prompts": prompts,
+            "seed": seed,
+            "views": views,
+            "model": making.model,
+            "notes": notes,
+        }
         click.echo(json.dumps(facts))
     else:
         click.echo(f"wrote {out}: {len(prompts)} x {views} views, seed {seed}")

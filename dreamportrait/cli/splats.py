@@ -40,14 +40,7 @@ def splats(
     background: bool,
     corrections: Path | None,
     seed: int,
-    model: str,
-    truncation: float,
-    strength: float,
-    device: str | None,
-    offline: bool,
-    overwrite: bool,
-    provenance: bool,
-    as_json: bool,
+    making: options.Making,
 ) -> None:
     """Export a portrait of PROMPT as Gaussian splats, which browsers draw in real time.
 
@@ -64,16 +57,18 @@ def splats(
         from dreamportrait.export.splat_files import check_splats_target
 
         out = out or default_name(prompt, seed, ".ply")
-        check_splats_target(out, overwrite)  # before anything heavy is imported
-        options.check_place(out, model)
+        check_splats_target(out, making.overwrite)  # before anything heavy is imported
+        options.check_place(out, making.model)
         from dreamportrait.export.splat_head import load_splat_head
 
         network = True if corrections is None else load_splat_head(corrections)
-        portrait = options.load(model, device, offline)(prompt, seed, truncation=truncation, strength=strength)
-        made = portrait.save_splats(out, count, background, network, overwrite=overwrite, provenance=provenance)
+        portrait = making.portrait(prompt, seed)
+        made = portrait.save_splats(
+            out, count, background, network, overwrite=making.overwrite, provenance=making.provenance
+        )
     facts = {"splats": len(made), "bytes": out.stat().st_size, "background": background}
-    if as_json:
-        known = {"out": str(out), "prompt": prompt, "seed": seed, "model": model}
-        click.echo(json.dumps(known | facts | {"provenance": portrait.claim.to_dict() if provenance else None}))
+    if making.as_json:
+        known = {"out": str(out), "prompt": prompt, "seed": seed, "model": making.model}
+        click.echo(json.dumps(known | facts | {"provenance": making.origin(portrait)}))
     else:
         click.echo(f"wrote {out}: {len(made)} splats, {facts['bytes'] / 1e6:.1f} MB, seed {seed}")

@@ -35,14 +35,7 @@ def video(
     seconds: float,
     fps: int,
     seed: int,
-    model: str,
-    truncation: float,
-    strength: float,
-    device: str | None,
-    offline: bool,
-    overwrite: bool,
-    provenance: bool,
-    as_json: bool,
+    making: options.Making,
 ) -> None:
     """Film a portrait of PROMPT while the camera moves around it.
 
@@ -63,15 +56,17 @@ def video(
     """
     with one_message():
         out = out or default_name(prompt, seed, ".mp4")
-        check_video_target(out, fps, overwrite)  # before anything heavy is imported
-        options.check_place(out, model)
+        check_video_target(out, fps, making.overwrite)  # before anything heavy is imported
+        options.check_place(out, making.model)
         if motion not in MOTIONS:
             check_motion(motion)  # before the model is loaded
-        portrait = options.load(model, device, offline)(prompt, seed, truncation=truncation, strength=strength)
-        made = portrait.save_video(out, motion, seconds, fps=fps, overwrite=overwrite, provenance=provenance)
-    if as_json:
-        facts = {"out": str(out), "prompt": prompt, "seed": seed, "model": model, **made._asdict()}
-        click.echo(json.dumps(facts | {"provenance": portrait.claim.to_dict() if provenance else None}))
+        portrait = making.portrait(prompt, seed)
+        made = portrait.save_video(
+            out, motion, seconds, fps=fps, overwrite=making.overwrite, provenance=making.provenance
+        )
+    if making.as_json:
+        facts = {"out": str(out), "prompt": prompt, "seed": seed, "model": making.model, **made._asdict()}
+        click.echo(json.dumps(facts | {"provenance": making.origin(portrait)}))
         return
     click.echo(f"wrote {out}: {made.frames} frames of {made.size} x {made.size}, {fps} a second, seed {seed}")
     if made.enlarged > 1:

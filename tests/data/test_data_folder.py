@@ -3,10 +3,7 @@
 import json
 import os
 import pickle
-import struct
-import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,34 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_sets import edit, sample, write
 
 from dreamportrait.core.errors import DataError
-from dreamportrait.data.folder import ImageFolder, list_files
+from dreamportrait.data.folder import ImageFolder
 from dreamportrait.data.writing import Sample, check_free, write_dataset
-from dreamportrait.geometry.cameras import camera_label, intrinsics_from_fov, official_pose
-
-TEXTS = [
-    "a woman",
-    "a person with red hair",
-    'portrait of a woman, \u2028 \u00e9 \U0001f600 "quoted"\n and a second line',
-]
-
-
-def sample(index: int, size: int = 8, **changes: object) -> Sample:
-    rng = np.random.Generator(np.random.PCG64(index))
-    values = {
-        "image": rng.integers(0, 256, (3, size, size), np.uint8),
-        "camera": camera_label(official_pose(1.2 + 0.01 * index), intrinsics_from_fov(18.837))[0].numpy(),
-        "captions": [f"{text} {index}" for text in TEXTS[: 1 + index % 3]],
-        "evaluation": f"the face {index}",
-        "attributes": {"gender": "woman", "hat": "none"},
-    }
-    return Sample(**(values | changes))
-
-
-def write(out: Path, count: int = 5, **options: object) -> Path:
-    assert write_dataset(out, map(sample, range(count)), {"split": "train"}, **options) == count
-    return out
 
 
 @pytest.fixture(params=["folder", "set.zip"])
@@ -132,10 +106,6 @@ def test_each_process_opens_a_zip_file_itself(tmp_path, monkeypatch):
 
 
 # Damaged data sets.
-
-
-def edit(path: Path, change: Callable[[str], str]) -> None:
-    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def edit_labels(folder: Path, change: Callable[[list], object]) -> None:
@@ -332,91 +302,3 @@ def test_what_is_never_replaced(folder, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match="is no folder and is left alone"):
         check_free(tmp_path / "file", overwrite=True)
-
-
-# Hostile input.
-
-
-def huge_png(width: int) -> bytes:
-    """Return a PNG whose header gives this size and whose pixels are missing."""
-    header = struct.pack(">IIBBBBB", width, width, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    parts = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-@pytest.mark.parametrize(
-    ("width", "message"), [(4096, "is 4096 x 4096; must be 8 x 8"), (13_000, "13000 x 13000 pixels; at most 8192")]
-)
-def test_sizes_are_refused_before_pixels_are_decoded(folder, width, message):
-    data = ImageFolder(folder)
-    (folder / "00000/img00000001.png").write_bytes(huge_png(width))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(DataError, match=message):
-            data[1]
-
-
-def test_a_camera_too_large_for_a_float_is_refused(folder):
-    edit(folder / "dataset.json", lambda text: text.replace("0.0", "1" + "0" * 400, 1))
-    with pytest.raises(DataError, match="img0000.* has a value that is not a finite number"):
-        ImageFolder(folder)
-
-
-def packed(path: Path, folder: Path, method: int = zipfile.ZIP_DEFLATED, **changed: bytes) -> Path:
-    with zipfile.ZipFile(path, "w", method) as file:
-        for name in list_files(folder):
-            file.writestr(name, changed.get(Path(name).stem, (folder / name).read_bytes()))
-    return path
-
-
-def flag(path: Path, name: str, offset: int, value: int) -> None:
-    """Change a byte of an entry, both at the entry and in the list at the end of the zip file."""
-    content = bytearray(path.read_bytes())
-    with zipfile.ZipFile(path) as file:
-        start = file.getinfo(name).header_offset
-    central = content.rindex(name.encode()) - 46
-    content[start + offset], content[central + offset + 2] = value, value
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: flag(path, "captions.jsonl", 6, 1), "captions.jsonl cannot be read: .*encrypted"),
-        (lambda path: flag(path, "captions.jsonl", 8, 99), "captions.jsonl cannot be read: .*compression method"),
-        (lambda path: edit_bytes(path, b"captions.jsonl", 40), "captions.jsonl cannot be read: "),
-        (lambda path: path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK??")), "is a damaged zip file"),
-    ],
-)
-def test_zip_files_that_cannot_be_unpacked(folder, tmp_path, damage, message):
-    path = packed(tmp_path / "set.zip", folder)
-    damage(path)
-    with pytest.raises(DataError, match=message):
-        ImageFolder(path)
-
-
-def edit_bytes(path: Path, after: bytes, distance: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[content.index(after) + len(after) + distance] ^= 0x10
-    path.write_bytes(content)
-
-
-def test_a_zip_bomb_is_not_unpacked(folder, tmp_path, monkeypatch):
-    path = packed(tmp_path / "set.zip", folder, captions=b" " * 17 * 2**20)
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *_: pytest.fail("it was unpacked"))
-    with zipfile.ZipFile(path) as file:
-        monkeypatch.setattr(ImageFolder, "_read_cameras", lambda _: torch.zeros(1, 25))
-        assert file.getinfo("captions.jsonl").compress_size < 20_000
-    with pytest.raises(
-        DataError, match=r"captions.jsonl has [\d,]+ bytes and would unpack to 17,825,792, more than 100"
-    ):
-        ImageFolder(path)
-
-
-def test_long_files_are_not_read(folder):
-    os.truncate(folder / "captions.jsonl", 3 * 2**30)  # takes no room on the disk
-    with pytest.raises(DataError, match=r"captions.jsonl has 3,221,225,472 bytes; at most 1,073,741,824 are read"):
-        ImageFolder(folder)
