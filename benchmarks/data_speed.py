@@ -1,35 +1,50 @@
 """Measure how fast data sets are prepared and read, beside torchvision's ImageFolder in the same run.
 
-python -m benchmarks.data_speed [--photos 48] [--images 256] [--workers 2] [--repeats 3] [--out FILE]
+python -m benchmarks.data_speed [--photos 48] [--images 384] [--workers 2] [--repeats 3] [--out FILE]
 
 The photographs are turned and shifted copies of one portrait that scikit-image ships, at 1024 x 1024, so the detector
-and the landmark network do their real work. Reading draws all pictures once in random order, at 512 x 512: from shards,
-and from the same files in a folder through ImageFolder and a plain DataLoader. The two alternate. Images per second of
-processor time do not depend on what else the machine does, those of the clock do.
+and the landmark network do their real work. Reading draws all pictures once in random order, in batches of 32 at
+512 x 512: by training's loader from shards (with cameras and captions), and from the same files in a folder through
+ImageFolder and a plain DataLoader. Both end at batches of bytes, and alternate. The clock runs from the first batch
+until as many are left as workers read ahead, so it counts neither their start nor what they had read before. Turning
+bytes into -1 .. 1 is timed by itself, as training does that on its device.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
 from benchmarks.measure import RESULTS, identity, write
 from benchmarks.options import count
+from dreamportrait.data.dataset import Batch, Conditions, TrainingData
+from dreamportrait.data.loader import Loader
+from dreamportrait.data.shards import ShardPictures
+from dreamportrait.text.encoder import TextFeatures
+
+BATCH = 32
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=count, default=48, help="photographs to prepare")
-    parser.add_argument("--images", type=count, default=256, help="pictures to read")
+    parser.add_argument("--images", type=count, default=384, help="pictures to read")
     parser.add_argument("--workers", type=count, default=2)
     parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--networks", type=Path, help="the wheel with the face networks")
     parser.add_argument("--out", type=Path, default=RESULTS / "data-speed.json")
     options = parser.parse_args()
+    if options.images < (least := (1 + ahead(options.workers)) * BATCH):
+        parser.error(f"--images {options.images}: must be at least {least} for {options.workers} workers")
     about = identity("cpu")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -41,6 +56,8 @@ def main() -> None:
             row = {"kind": kind} | reading(root / kind, kind, options.images, options.workers, options.repeats)
             print(row, flush=True)
             found["read"].append(row)
+        found["to floats, per processor second"] = converting(options.images)
+        print(found["to floats, per processor second"])
     print("wrote", write(options.out, about | found))
 
 
@@ -73,32 +90,42 @@ def preparing(root: Path, number: int, workers: int, networks: Path | None) -> d
 
 def reading(folder: Path, kind: str, number: int, workers: int, repeats: int) -> dict[str, Any]:
     """Return images per second of both ways to read, as medians over repeats that alternate."""
-    from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
     from torchvision.transforms import PILToTensor  # type: ignore[import-untyped]
 
-    from dreamportrait.data.shards import ShardPictures
-
     size = make_both(folder, kind, number)
-    shards = Reader(ShardPictures(folder / "prepared"))
+    shards = TrainingData(ShardPictures(folder / "prepared"))
     plain = ImageFolder(str(folder / "files"), PILToTensor())
-    result: dict[str, Any] = {"bytes each": size, "workers": workers}
-    for name, processes in (("one process", 0), ("workers", workers)):
+
+    def loader(processes: int) -> Iterable[Tensor]:
+        batches = Loader(shards, NoText(), seed=0, batch=BATCH, total=number, workers=processes)
+        return (batch.pixels for batch in batches)
+
+    def usual(processes: int) -> Iterable[Tensor]:
         context = "forkserver" if processes else None
-        ways: dict[str, Callable[[], object]] = {
-            title: lambda data=data, n=processes, c=context: read_all(  # type: ignore[misc]
-                DataLoader(data, 32, shuffle=True, num_workers=n, multiprocessing_context=c)
-            )
-            for title, data in (("shards", shards), ("ImageFolder", plain))
-        }
-        times: dict[str, list[dict[str, float]]] = {title: [] for title in ways}
+        batches = DataLoader(plain, BATCH, shuffle=True, num_workers=processes, multiprocessing_context=context)
+        return (images for images, _ in batches)
+
+    timed = number // BATCH - ahead(workers)
+    result: dict[str, Any] = {"bytes each": size, "workers": workers, "pictures timed": timed * BATCH}
+    for name, processes in (("one process", 0), ("workers", workers)):
+        times: dict[str, list[dict[str, float]]] = {"shards": [], "ImageFolder": []}
         for _ in range(repeats):
-            for title, run in ways.items():
-                with measured() as took:
-                    run()
-                times[title].append(took)
-        result[name] = {title: rates(number, each, processes == 0) for title, each in times.items()}
+            times["shards"].append(read(loader(processes), timed))
+            times["ImageFolder"].append(read(usual(processes), timed))
+        result[name] = {title: rates(timed * BATCH, each, processes == 0) for title, each in times.items()}
     return result
+
+
+def converting(number: int) -> float:
+    """Return how many pictures are turned from bytes into -1 .. 1 per second of processor time."""
+    none = Conditions(torch.empty(BATCH, 25), [])
+    batch = Batch(torch.zeros(BATCH, 512, 512, 3, dtype=torch.uint8).permute(0, 3, 1, 2), none, none)
+    assert batch.image.shape == (BATCH, 3, 512, 512)
+    with measured() as took:
+        for _ in range(number // BATCH):
+            assert batch.image.dtype == torch.float32
+    return round(number / took["processor"], 1)
 
 
 def rates(number: int, times: list[dict[str, float]], alone: bool) -> dict[str, float]:
@@ -107,22 +134,27 @@ def rates(number: int, times: list[dict[str, float]], alone: bool) -> dict[str, 
     return {name: round(number / statistics.median(t[key] for t in times), 1) for key, name in keys.items()}
 
 
-class Reader:
-    """Map-style data set of the pictures alone."""
+class NoText:
+    """Stands for the encoder of captions, which reading is measured without."""
 
-    def __init__(self, pictures: Any) -> None:
-        self.pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.pictures.image(index), 0
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        return TextFeatures(*torch.empty(3, len(prompts), 0).unbind())
 
 
-def read_all(loader: Any) -> None:
-    for images, _ in loader:
-        assert images.shape[1:] == (3, 512, 512)
+def ahead(workers: int) -> int:
+    """Return the number of batches that are not timed: the first, and those that workers read ahead."""
+    return 1 + 2 * workers
+
+
+def read(batches: Iterable[Tensor], count: int) -> dict[str, float]:
+    """Return how long so many batches took after the first."""
+    left = iter(batches)
+    next(left)
+    with measured() as took:
+        for _ in range(count):
+            images = next(left)
+            assert images.shape == (BATCH, 3, 512, 512) and images.dtype == torch.uint8
+    return took
 
 
 def make_both(folder: Path, kind: str, number: int) -> int:
@@ -132,7 +164,6 @@ def make_both(folder: Path, kind: str, number: int) -> int:
 
     from dreamportrait.data.preparation.run import prepare
     from dreamportrait.data.preparation.settings import Settings
-    from dreamportrait.data.shards import ShardPictures
 
     source = folder / "source" / "00000"
     source.mkdir(parents=True)
@@ -147,8 +178,6 @@ def make_both(folder: Path, kind: str, number: int) -> int:
         ).save(folder / "source" / name, compress_level=0)
         labels[name] = camera
         rows.append(f'{{"file": "{name}", "caption": "a portrait, {i}", "split": "train"}}\n')
-    import json
-
     (folder / "source/dataset.json").write_text(json.dumps({"labels": list(labels.items())}))
     (folder / "source/captions.jsonl").write_text("".join(rows))
     prepare(folder / "source", folder / "prepared", Settings("eg3d", kind=kind, aligned=True))

@@ -80,12 +80,13 @@ def make_networks(size: str, config: Config) -> tuple[PortraitGenerator, Critic]
 def make_batch(portrait: PortraitGenerator, count: int) -> Batch:
     """Return a batch of noise; the time of a step does not depend on the pictures."""
     g, numbers = portrait.config, torch.Generator().manual_seed(1)
-    image = torch.rand(count, 3, g.image_resolution, g.image_resolution, generator=numbers) * 2 - 1
+    shape = count, 3, g.image_resolution, g.image_resolution
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=numbers)
     cameras = orbit([20.0 * i / count - 10 for i in range(count)], 0.0, g.camera_radius, g.camera_pivot)
     words = torch.randn(count, WORDS, portrait.conditioning.text_width, generator=numbers)
     text = TextFeatures(words, words[:, -1], torch.ones(count, WORDS, dtype=torch.bool))
     none = [Words(i, 0, "") for i in range(count)]
-    return Batch(image, Conditions(cameras, none), Conditions(cameras.flip(0), none, text))
+    return Batch(pixels, Conditions(cameras, none), Conditions(cameras.flip(0), none, text))
 
 
 def without_text(batch: Batch) -> Batch:

@@ -75,25 +75,30 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of an optimiser step."""
+    """One process's share of an optimiser step. Pictures stay bytes until they are on the device that needs them."""
 
-    image: Tensor  # [n, 3, R, R] in -1 .. 1
+    pixels: Tensor  # [n, 3, R, R] uint8
     real: Conditions  # of these pictures; with text features only for a text-conditioned discriminator
     fake: Conditions  # drawn independently, for the generator
 
+    @property
+    def image(self) -> Tensor:  # [n, 3, R, R] in -1 .. 1
+        values = self.pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return values.div_(127.5).sub_(1)
+
     def __len__(self) -> int:
-        return len(self.image)
+        return len(self.pixels)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        image = self.image.to(device, non_blocking=non_blocking)
-        return Batch(image, self.real.to(device, non_blocking), self.fake.to(device, non_blocking))
+        pixels = self.pixels.to(device, non_blocking=non_blocking)
+        return Batch(pixels, self.real.to(device, non_blocking), self.fake.to(device, non_blocking))
 
     def part(self, index: int, count: int) -> "Batch":
         """Return every count-th sample, starting at `index`.
 
         Statistics over a batch are then computed over the same groups as in the whole batch.
         """
-        return Batch(self.image[index::count], self.real.part(index, count), self.fake.part(index, count))
+        return Batch(self.pixels[index::count], self.real.part(index, count), self.fake.part(index, count))
 
 
 def _parts(text: TextFeatures) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,9 +215,8 @@ class TrainingData(Dataset[Example]):
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Stack examples into a batch, without text features."""
+    """Stack examples into a batch, without text features. Bytes stay in the order of decoders: pixel by pixel."""
     images, cameras, words, fake_cameras, fake_words = zip(*examples, strict=True)
-    image = torch.stack(images).float().div(127.5).sub(1)  # [n, 3, R, R]
-    return Batch(
-        image, Conditions(torch.stack(cameras), list(words)), Conditions(torch.stack(fake_cameras), list(fake_words))
-    )
+    real = Conditions(torch.stack(cameras), list(words))
+    pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)  # [n, 3, R, R]
+    return Batch(pixels, real, Conditions(torch.stack(fake_cameras), list(fake_words)))

@@ -156,7 +156,7 @@ class Loader:
                 raise found
             self.images += self.batch
             real = self._with_text(found.real) if self.real_text else found.real
-            yield Batch(found.image, real, self._with_text(found.fake))
+            yield Batch(found.pixels, real, self._with_text(found.fake))
 
     def state_dict(self) -> dict[str, int]:
         return {"images": self.images}

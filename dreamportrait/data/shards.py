@@ -72,16 +72,17 @@ class ShardPictures:
 
 
 def decode(content: bytes, resolution: int, where: str) -> Tensor:  # [3, R, R] uint8
-    """Decode a JPEG, PNG or WebP picture of the right size."""
+    """Decode a JPEG, PNG or WebP picture of the right size, which is checked before the pixels are decoded."""
     try:
         with opened(io.BytesIO(content)) as picture:
-            size, pixels = picture.size, np.asarray(picture)  # [R, R, 3]
+            size, mode = picture.size, picture.mode
+            pixels = np.array(picture) if size == (resolution, resolution) and mode == "RGB" else None  # [R, R, 3]
     except Exception as error:  # damaged files raise many kinds of errors
         raise DataError(f"{where} cannot be decoded: {first_line(error)}; prepare the data set again") from None
-    if size != (resolution, resolution) or pixels.shape[2:] != (3,):
-        given = f"{size[0]} x {size[1]} with {pixels.shape[2] if pixels.ndim == 3 else 1} channels"
+    if pixels is None:
+        given = f"{size[0]} x {size[1]} in mode {mode}"
         raise DataError(f"{where} is {given}; must be {resolution} x {resolution} RGB: prepare the data set again")
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _cameras(path: Path, entries: Sequence[Entry]) -> Tensor:

@@ -20,12 +20,12 @@ def make(count: int = COUNT, **options) -> Loader:
 
 def numbers(batch: Batch) -> list[int]:
     """Return the numbers of the pictures in a batch."""
-    return (batch.image[:, 0, 0, 0] * 127.5 + 127.5).round().int().tolist()
+    return batch.pixels[:, 0, 0, 0].tolist()
 
 
 def tensors(batch: Batch) -> list[Tensor]:
     text = batch.fake.text
-    return [batch.image, batch.real.camera, batch.fake.camera, text.words, text.eot, text.mask]
+    return [batch.pixels, batch.real.camera, batch.fake.camera, text.words, text.eot, text.mask]
 
 
 def assert_same(first: list[Batch], second: list[Batch]) -> None:

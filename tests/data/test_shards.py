@@ -67,10 +67,20 @@ def test_kinds_of_pictures(kind):
     image = decode(encode(picture, kind, 100), 16, "x").permute(1, 2, 0).numpy()
     difference = np.abs(image.astype(int) - np.asarray(picture)).max()
     assert difference == 0 if kind != "jpg" else difference < 12
-    with pytest.raises(DataError, match="x is 16 x 16 with 3 channels; must be 8 x 8"):
+    with pytest.raises(DataError, match="x is 16 x 16 in mode RGB; must be 8 x 8 RGB"):
         decode(encode(picture, kind, 100), 8, "x")
     with pytest.raises(DataError, match="x cannot be decoded"):
         decode(b"nonsense", 16, "x")
+    with pytest.raises(DataError, match="x cannot be decoded: .*; prepare the data set again"):
+        decode(encode(picture, kind, 100)[:-40], 16, "x")
+
+
+def test_other_modes_are_refused():
+    for mode in ("L", "CMYK"):
+        file = io.BytesIO()
+        Image.new(mode, (16, 16)).save(file, "JPEG")
+        with pytest.raises(DataError, match=f"x is 16 x 16 in mode {mode}; must be 16 x 16 RGB"):
+            decode(file.getvalue(), 16, "x")
 
 
 def test_the_configuration_and_the_evaluation_read_them_by_name(out):

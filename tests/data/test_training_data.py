@@ -118,9 +118,11 @@ def test_every_caption_can_be_drawn():
 def test_a_batch_is_in_the_generators_range_and_moves():
     data = TrainingData(ToyPictures(256))
     batch = collate([data[Draw(i, 0.0, 255 - i, 0.0)] for i in (0, 255, 51)])
-    assert batch.image.shape == (3, 3, 8, 8) and batch.image.dtype == torch.float32
+    assert batch.pixels.dtype == torch.uint8  # a quarter of what would travel between processes and to the device
+    assert batch.image.shape == (3, 3, 8, 8) and batch.image.dtype == torch.float32 and batch.image.is_contiguous()
     assert batch.image[:, 0, 0, 0].tolist() == pytest.approx([-1, 1, -0.6])
     assert batch.fake.prompts == ["face 255, caption 0", "face 0, caption 0", "face 204, caption 0"]
     moved = batch.to("meta")
-    assert isinstance(moved, Batch) and moved.image.is_meta and moved.real.camera.is_meta and moved.fake.camera.is_meta
+    assert isinstance(moved, Batch) and moved.pixels.is_meta and moved.image.is_meta
+    assert moved.real.camera.is_meta and moved.fake.camera.is_meta
     assert moved.fake.prompts == batch.fake.prompts and len(moved) == 3

@@ -153,7 +153,7 @@ def make_batch(config: Config, encoder: TextEncoder, resolution: int) -> Batch:
     camera = orbit([-10.0 * i for i in range(n)], 0, 2.7, (0, 0, 0.2))
     text = encoder.encode([each.prompt for each in words], shorten=False)
     real, asked = Conditions(camera, words, text), Conditions(camera.flip(0), words, text)
-    return Batch(torch.rand(n, 3, resolution, resolution) * 2 - 1, real, asked)
+    return Batch(torch.randint(256, (n, 3, resolution, resolution), dtype=torch.uint8), real, asked)
 
 
 def run(size: str) -> dict[str, Any]:

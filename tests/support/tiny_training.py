@@ -117,12 +117,12 @@ def cameras(count: int, numbers: torch.Generator) -> Tensor:
 
 def batch(count: int = 4, seed: int = 0, read: bool = False) -> Batch:
     numbers = torch.Generator().manual_seed(seed)
-    image = torch.rand(count, 3, SIZE, SIZE, generator=numbers) * 2 - 1
+    pixels = torch.randint(256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=numbers)
     words = [Words(i, 0, PROMPTS[i % 5]) for i in range(count)]
     other = [Words(i, 0, PROMPTS[(3 * i + 1) % 5]) for i in range(count)]
     text, other_text = (encode([each.prompt for each in some]) for some in (words, other))
     real = Conditions(cameras(count, numbers), words, text if read else None)
-    return Batch(image, real, Conditions(cameras(count, numbers), other, other_text))
+    return Batch(pixels, real, Conditions(cameras(count, numbers), other, other_text))
 
 
 def guide(images: Tensor, prompts: list[str], camera: Tensor) -> Tensor:

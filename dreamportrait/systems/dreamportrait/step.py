@@ -358,8 +358,9 @@ class DreamPortraitModule(CountedModule):
 
     def _shown(self, part: Batch, now: StepSettings) -> tuple[Tensor, Tensor]:
         """Return the real pictures as the discriminator sees them: final and raw."""
-        raw = antialiased(part.image, self.generator.config.render_resolution)
-        return blur(part.image, now.sigma), blur(raw, now.sigma)
+        image = part.image
+        raw = antialiased(image, self.generator.config.render_resolution)
+        return blur(image, now.sigma), blur(raw, now.sigma)
 
     def _read(self, conditions: Conditions) -> Tensor | None:
         return conditions.text.eot if self.critic.reads and conditions.text is not None else None

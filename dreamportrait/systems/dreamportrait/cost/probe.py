@@ -153,12 +153,13 @@ def _untrained(config: Config, device: torch.device) -> StableDiffusion:
 def _batch(module: DreamPortraitModule, count: int) -> Batch:
     portrait, numbers = module.generator, torch.Generator().manual_seed(1)
     c, width = portrait.config, portrait.conditioning.text_width
-    image = torch.rand(count, 3, c.image_resolution, c.image_resolution, generator=numbers) * 2 - 1
+    shape = count, 3, c.image_resolution, c.image_resolution
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=numbers)
     camera = orbit([20.0 * i / count - 10 for i in range(count)], 0.0, c.camera_radius, c.camera_pivot)
     words = torch.randn(count, CAPTION, width, generator=numbers)
     text = TextFeatures(words, words[:, -1], torch.ones(count, CAPTION, dtype=torch.bool))
     said = Conditions(camera, [Words(i, 0, "a face") for i in range(count)], text)
-    return Batch(image, said, said)
+    return Batch(pixels, said, said)
 
 
 class _Inside(Callback):

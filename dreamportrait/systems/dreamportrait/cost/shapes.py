@@ -175,7 +175,8 @@ def _batch(made: Outline, count: int) -> Batch:
     words = torch.empty(count, CAPTION, width, device="meta")
     text = TextFeatures(words, words[:, -1], torch.ones(count, CAPTION, dtype=torch.bool, device="meta"))
     said = Conditions(camera, [Words(i, 0, "") for i in range(count)], text)
-    return Batch(torch.empty(count, 3, c.image_resolution, c.image_resolution, device="meta"), said, said)
+    pixels = torch.empty(count, 3, c.image_resolution, c.image_resolution, dtype=torch.uint8, device="meta")
+    return Batch(pixels, said, said)
 
 
 @contextmanager
