@@ -39,14 +39,16 @@ def test_a_field_becomes_what_the_diffusion_model_knows(given: Tools, method: st
 @pytest.mark.parametrize("method", [SDS_W, CLIP_W])
 def test_w_moves_towards_the_prompt(given: Tools, method: str) -> None:
     start = float(given.generator.render(*_planes(given), w=_ws(given)).image.mean())
-    assert grey(given, method, DARK) < start < grey(given, method, BRIGHT)
+    for prompt in (DARK, BRIGHT):
+        # Forty steps with a falling rate go most of the way; half of it cannot be chance.
+        assert abs(grey(given, method, prompt) - GREYS[prompt]) < 0.5 * abs(start - GREYS[prompt])
 
 
 @pytest.mark.lengthy
 @pytest.mark.parametrize(("method", "section"), [(SDS_W, "sds_w"), (CLIP_W, "clip_w")])
 def test_a_leash_keeps_w(given: Tools, method: str, section: str) -> None:
     start = float(given.generator.render(*_planes(given), w=_ws(given)).image.mean())
-    free, held = (grey(given, method, BRIGHT, config(**{section: {"leash": leash}})) for leash in (0, 1000))
+    free, held = (grey(given, method, BRIGHT, config(**{section: {"leash": leash}})) for leash in (0, 1e5))
     assert abs(held - start) < 0.2 * abs(free - start)
 
 
@@ -102,7 +104,7 @@ def test_entropy_and_roughness_by_hand(given: Tools) -> None:
     field = Field(given.generator.config)
     with torch.no_grad():
         field.planes.copy_(torch.arange(field.planes.shape[-1]).expand_as(field.planes))
-    assert float(field.roughness()) == 1  # steps of 1 along one axis, none along the other
+    assert float(field.roughness().detach()) == 1  # steps of 1 along one axis, none along the other
 
 
 def test_augmented_copies_differ_and_carry_gradients() -> None:

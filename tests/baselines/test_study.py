@@ -92,7 +92,9 @@ def test_a_study_that_was_stopped_continues(tmp_path: Path, given: Tools) -> Non
 def test_heads_of_other_settings_are_refused(tmp_path: Path, given: Tools) -> None:
     made = study(tmp_path, methods=(SDS,), seeds=1)
     studies.run(made, PICTURES, given, lambda text: None, Maker(given))
-    with pytest.raises(ValueError, match=r"study\.json: heads of sds were made with steps 40, now it is 7; set it back"):
+    with pytest.raises(
+        ValueError, match=r"study\.json: heads of sds were made with steps 40, now it is 7; set it back"
+    ):
         studies.check(replace(made, config=config(sds={"steps": 7})), PICTURES)
     studies.check(replace(made, config=config(sjc={"steps": 7})), PICTURES)  # of another method
 

@@ -1,4 +1,4 @@
-"""Tools of the baselines with stand-ins: a diffusion model that knows one grey for each prompt, a CLIP of brightness."""
+"""Tools of the baselines with stand-ins: a diffusion model that knows a grey for each prompt, a CLIP of brightness."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +71,8 @@ class Brightness:
         return self._unit(torch.tensor([GREYS[prompt] for prompt in prompts]))
 
     def _unit(self, values: Tensor) -> Tensor:
-        return torch.stack([values.cos(), values.sin()], 1)
+        angle = values.atan()  # grows with the value and never wraps
+        return torch.stack([angle.cos(), angle.sin()], 1)
 
 
 class Half:

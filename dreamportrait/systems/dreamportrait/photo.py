@@ -95,7 +95,7 @@ def invert(
     pipe: Model,
     photo: Tensor,  # [1, 3, R, R] in -1 .. 1
     see: PictureFeatures | None,  # of the CLIP that the model's inverter was trained with
-    world: OwnWorld | None,  # of the same features
+    world: OwnWorld | None,  # of the same features. None = nobody asks whether the photo is strange
     *,
     camera: Tensor | None,  # [1, 25] that the photo was taken with. None = found by trial
     steps: int,
@@ -106,7 +106,7 @@ def invert(
     """Find the portrait of a photo."""
     made = _Search(pipe, photo, see)
     strangeness = None if world is None or made.seen is None else float(world.strangeness(made.seen))
-    notes = _notes(strangeness)
+    notes = () if see is not None and world is None else _notes(strangeness)
     for note in notes:
         _log.warning(note)
     x = made.guess()

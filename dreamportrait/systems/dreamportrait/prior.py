@@ -116,7 +116,7 @@ class _Fitting:
 
     @contextmanager
     def _bar(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
-        """Show a progress bar as `bar` does. When a signal was noted, the function that it yields raises Interrupted."""
+        """Show a progress bar. The function that it yields raises Interrupted when a signal was noted."""
         with bar(title, total) as report:
 
             def reported(count: int) -> None:

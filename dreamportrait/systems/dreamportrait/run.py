@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dreamportrait.core import settings
 from dreamportrait.core.launch import is_first_process
-from dreamportrait.core.signals import Signals
 from dreamportrait.core.settings import ConfigError, Problem, concerns
+from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import make_pictures
 from dreamportrait.eg3d.folder import load_eg3d_config
 from dreamportrait.systems.dreamportrait import build
