@@ -29,7 +29,7 @@ from dreamportrait.guidance.sampling import sample
 from dreamportrait.systems.dreamportrait.photo import invert
 from dreamportrait.training.loop import minimise
 
-ZOOM, SHIFT, TINT = 0.15, 0.1, 0.1  # of augmented copies: largest changes of size, position and colour
+ZOOM, SHIFT, TINT = 0.05, 0.05, 0.05  # of augmented copies: largest changes of size, position and colour
 Report = Callable[[int], object]
 
 
