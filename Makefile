@@ -77,7 +77,7 @@ mini-splats: $(VENV)/.installed  ## trains the corrections of splats for the shi
 # Stop it at any time: the same command continues it.
 ablations: $(VENV)/.installed  ## trains every row of the paper's ablations and writes docs/ablations.md: hours on a CPU
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
-	$(BIN)/python eval/ablations.py --world mini $(ABLATIONS_ARGS)
+	$(BIN)/python eval/ablations.py --world mini --split test $(ABLATIONS_ARGS)
 
 notebook: $(VENV)/.installed  ## runs the notebook and stores it with its pictures
 	$(BIN)/python tools/store_notebook.py

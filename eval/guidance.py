@@ -40,6 +40,7 @@ CONFIG = "configs/dreamportrait/mini.yaml"
 @click.option(
     "--fake", multiple=True, metavar="KEY=VALUE", help="A setting of the fake score in rows with dmd, as updates=4."
 )
+@click.option("--encoder", type=click.Path(path_type=Path, file_okay=False), help="Small encoder of row sds-small.")
 @click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="Samples per measurement.")
 @click.option("--dataset", default="miniworld:validation", show_default=True, help="The data set to measure on.")
 @click.option("--pictures", type=click.IntRange(min=1), default=512, show_default=True, help="To match weights with.")
@@ -56,6 +57,7 @@ def main(
     images: int | None,
     minutes: float | None,
     fake: tuple[str, ...],
+    encoder: Path | None,
     samples: int,
     dataset: str,
     pictures: int,
@@ -78,6 +80,7 @@ def main(
         named = config or CONFIG
         path = Path(named) if config else ROOT / named
         chosen = guidance.with_fake(choose(rows or ",".join(guidance.USUAL), guidance.ALL), fake)
+        chosen = guidance.with_encoder(chosen, encoder)
         study = Study(ROOT, out, named, path, "mini", chosen, seeds, None, samples, dataset, start.resolve())
         if costs:
             say_costs(study)

@@ -60,7 +60,7 @@ def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signa
         raise ConfigError(str(path), plan.problems)
     if dry_run:
         return
-    run = training.prepare(plan, sys.argv)
+    run = training.prepare(plan, sys.argv, signals)
     is_first = run.trainer.is_global_zero
     if is_first:
         click.echo(f"training in {plan.config.folder}, from {plan.checkpoint or 'the beginning'}")

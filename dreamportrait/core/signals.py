@@ -64,6 +64,11 @@ class Signals:
         finally:
             self._collecting = before
 
+    def check(self, done: str) -> None:
+        """Raise Interrupted if a signal was noted. done: what has been reached, and how to go on."""
+        if self.received:
+            raise Interrupted(self.received, done)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._collecting:
             raise Interrupted(number)

@@ -212,7 +212,7 @@ class _Samples:
         images = torch.stack([as_saved(view.image) for view, _ in views], 1)  # [n, V, 3, R, R]
         shown = region.show(images.flatten(0, 1), p.region)
         self._note("views", self.judge.image_features(shown).unflatten(0, images.shape[:2]), numbers)
-        self._note("agreement", _agreement(self.subject.config, views, p.views.index(0.0)), numbers)
+        self._note("agreement", agreement(self.subject.config, views, p.views.index(0.0)), numbers)
         if self.oracle is not None:
             self._ask(self.oracle, images[:, p.views.index(0.0)], numbers)
 
@@ -252,7 +252,7 @@ def _turned(subject: Subject, heads: Heads, degrees: float, count: int) -> tuple
     return heads.view(camera), camera
 
 
-def _agreement(c: SubjectConfig, views: list[tuple[View, Tensor]], front: int) -> Tensor:  # [n, 3]
+def agreement(c: SubjectConfig, views: list[tuple[View, Tensor]], front: int) -> Tensor:  # [n, 3]
     """Return the mean agreement between the front view and the other views."""
     parts = [(view.image.float().clamp(-1, 1), view.depth.float(), camera.to(view.depth)) for view, camera in views]
     first = parts.pop(front)

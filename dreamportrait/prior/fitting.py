@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from dreamportrait.core.signals import Signals
 from dreamportrait.prior.coupling import assign
 from dreamportrait.prior.flow import TextFlow, flow_loss, transport
 from dreamportrait.prior.inversion import FeatureMap, Inverter
@@ -65,6 +66,7 @@ def fit_inverter(
     batch: int,
     seed: int,
     noise: float = NOISE,
+    signals: Signals | None = None,  # see training/loop.py
 ) -> tuple[Inverter, float]:
     """Train the network from picture features to coordinates. Return it with its relative error on unseen renders."""
     torch.manual_seed(seed)
@@ -77,7 +79,7 @@ def fit_inverter(
         out: Tensor = inverter(features[chosen].float(), noise)
         return (out - x[chosen]).square().mean()
 
-    average = train(inverter, loss, folder, steps=steps, seed=seed, title="picture to w").eval()
+    average = train(inverter, loss, folder, steps=steps, seed=seed, title="picture to w", signals=signals).eval()
     with torch.no_grad():
         error = (average(features[:held].float()) - x[:held]).square().mean() / x[:held].var(0).mean()
     return average, float(error)
@@ -93,6 +95,7 @@ def fit_flow(
     batch: int,
     seed: int,
     coupling: float,  # weight of texts where seeds are assigned to pictures
+    signals: Signals | None = None,
 ) -> TextFlow:
     """Train the flow from the seeds' own coordinates to those of pictures, given their captions."""
     flow.standard.fit(pairs.text.flatten(0, 1).float())
@@ -101,7 +104,7 @@ def fit_flow(
         x0, (x1, text) = starts[torch.randint(len(starts), (batch,))], pairs.draw(batch)
         return flow_loss(flow, x0[assign(x0, x1, flow.standard(text), coupling)], x1, text)
 
-    return train(flow, loss, folder, steps=steps, seed=seed, title="prior")
+    return train(flow, loss, folder, steps=steps, seed=seed, title="prior", signals=signals)
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def fit_one_pass(
     steps: int,
     batch: int,
     seed: int,
+    signals: Signals | None = None,
 ) -> tuple[Net, float]:
     """Train a network to give the end of the flow in one pass.
 
@@ -163,12 +167,21 @@ def fit_one_pass(
     def loss() -> Tensor:
         return error(net, torch.randint(held, len(known.start), (batch,)))
 
-    average = train(net, loss, folder, steps=steps, seed=seed, title="one pass")
+    average = train(net, loss, folder, steps=steps, seed=seed, title="one pass", signals=signals)
     with torch.no_grad():
         return average, float(error(average, slice(held)))
 
 
-def train(net: Net, loss: Callable[[], Tensor], folder: Path, *, steps: int, seed: int, title: str) -> Net:
+def train(
+    net: Net,
+    loss: Callable[[], Tensor],
+    folder: Path,
+    *,
+    steps: int,
+    seed: int,
+    title: str,
+    signals: Signals | None = None,
+) -> Net:
     """Minimise a loss with AdamW and return the running average of the network."""
     average = Ema(net)
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=WEIGHT_DECAY)
@@ -184,7 +197,8 @@ def train(net: Net, loss: Callable[[], Tensor], folder: Path, *, steps: int, see
         return {"loss": found}
 
     state: dict[str, Stateful] = {"net": net, "average": average, "optimizer": optimizer}
-    fit(step, state, steps, folder, seed=seed, save_every=1000, log_every=max(1, steps // 8), title=title)
+    every = max(1, steps // 8)
+    fit(step, state, steps, folder, seed=seed, save_every=1000, log_every=every, title=title, signals=signals)
     found = average.module
     assert isinstance(found, type(net))
     return found

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dreamportrait.core.errors import NonFiniteLoss
+from dreamportrait.core.signals import Signals
 from dreamportrait.training.log import Table
 from dreamportrait.training.states import load_state, save_state
 
@@ -37,6 +38,7 @@ def fit(
     log_every: int = 50,
     title: str = "",
     every: Mapping[int, Callable[[int], None]] | None = None,  # interval in steps: function to call, e.g. for a sheet
+    signals: Signals | None = None,  # collected; a signal ends the loop after the step, with a saved state
 ) -> None:
     """Call `step` until `steps` steps are done, and save the state on the way. Continue if `folder` holds a state.
 
@@ -56,11 +58,14 @@ def fit(
         for interval, call in (every or {}).items():
             if done % interval == 0 or done == steps:
                 call(done)
-        if done % save_every == 0 or done == steps:
+        asked = signals is not None and signals.received != 0
+        if done % save_every == 0 or done == steps or asked:
             guard.check()
             parts = {name: part.state_dict() for name, part in state.items()}
             guard.check_state(done, parts)
             save_state(path, parts | {"step": done})
+        if signals is not None:
+            signals.check(f"stopped after step {done} of {steps} of {title}; the same command continues from {path}")
 
 
 def cosine(step: int, steps: int, peak: float, warmup: int = 100) -> float:
@@ -72,6 +77,25 @@ def cosine(step: int, steps: int, peak: float, warmup: int = 100) -> float:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def minimise(
+    loss: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    rate: float,  # at the first step; it falls to zero as a cosine
+    steps: int,
+    report: Callable[[int], object] = lambda done: None,  # called with 1 after each step
+) -> None:
+    """Minimise a loss in one go, such as that of a single head. Nothing is saved on the way."""
+    for index in range(steps):
+        set_lr(optimizer, rate * 0.5 * (1 + math.cos(math.pi * index / steps)))
+        value = loss()
+        if not value.isfinite():
+            raise ValueError(f"step {index}: the loss is {float(value)}; the pictures, texts or weights are bad")
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        report(1)
 
 
 def step_seed(seed: int, index: int) -> int:

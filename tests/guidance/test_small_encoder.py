@@ -1,19 +1,21 @@
 """Tests of small encoders: their place in the diffusion model, training, the comparison of gradients."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusion_folders import write_mini
 from torch import Tensor
 
 from dreamportrait.core.config import Guidance
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.guidance.guides import DiffusionGuide
-from dreamportrait.guidance.small_encoder import agreement, distil, make_small_encoder, save_small_encoder
+from dreamportrait.guidance.small_encoder import FILES, agreement, distil, make_small_encoder, save_small_encoder
 from dreamportrait.guidance.stable_diffusion import StableDiffusion, load_stable_diffusion
-from dreamportrait.mini.diffusion.folder import make_scheduler
+from dreamportrait.mini.diffusion.folder import make_scheduler, save_vae
 from dreamportrait.mini.diffusion.unet import make_unet
 from dreamportrait.mini.diffusion.vae import make_vae
 
@@ -55,6 +57,30 @@ class FakeText:
 
     class tower:
         width = WIDTH
+
+
+def test_taesd_as_it_is_given_out(tmp_path: Path) -> None:
+    """TAESD's folder: config.json with all settings of the original, and weights of its 1.2 million in one file."""
+    torch.manual_seed(0)
+    taesd = AutoencoderTiny()  # the defaults are those of the published model, with four stages for 8 x 8 pixels
+    taesd.save_pretrained(tmp_path / "taesd")
+    assert {path.name for path in (tmp_path / "taesd").iterdir()} == set(FILES)
+    kept = json.loads((tmp_path / "taesd" / "config.json").read_text())
+    assert kept["_class_name"] == "AutoencoderTiny" and kept["latent_channels"] == 4 and kept["scaling_factor"] == 1.0
+    count = sum(p.numel() for p in taesd.encoder.parameters())
+    assert count == 1_222_532  # "1.22 million"
+    write_mini(tmp_path / "diffusion")
+    save_vae(make_vae((2, 4, 6, 6)), tmp_path / "diffusion")  # four stages, as Stable Diffusion's
+    found = load_stable_diffusion(
+        str(tmp_path / "diffusion"), text=FakeText(), encoder=tmp_path / "taesd", precision="float16"
+    )
+    assert found.image_size == 8 * found.latent_shape[1]
+    assert next(found.vae.parameters()).dtype == torch.float32  # gradients would overflow in float16
+    image = next(pictures(found.image_size))[:1].requires_grad_()
+    latents = found.encode(image)
+    assert torch.equal(latents, taesd.eval().encode(image).latents)  # no further scale: TAESD has it inside
+    latents.square().sum().backward()
+    assert image.grad is not None and image.grad.abs().max() > 0
 
 
 def test_a_folder_without_an_encoder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from dreamportrait.guidance.sampling import decode, sample, sample_latents
 from dreamportrait.mini.diffusion import unet as unet_module
 from dreamportrait.mini.diffusion import vae as vae_module
 from dreamportrait.mini.diffusion.evaluation import (
@@ -23,9 +24,8 @@ from dreamportrait.mini.diffusion.evaluation import (
     score_vae,
 )
 from dreamportrait.mini.diffusion.folder import load_diffusion, load_vae, make_scheduler, save_unet, save_vae
-from dreamportrait.mini.diffusion.sampling import sample, sample_latents
 from dreamportrait.mini.diffusion.unet import CAPTIONS, Examples, make_unet, train_unet, unet_loss
-from dreamportrait.mini.diffusion.vae import decode, encode, encode_all, fold_statistics, make_vae, to_signed, train_vae
+from dreamportrait.mini.diffusion.vae import encode, encode_all, fold_statistics, make_vae, to_signed, train_vae
 from dreamportrait.miniworld.attributes import Z_DIM
 from dreamportrait.miniworld.world import World
 from dreamportrait.training import loop

@@ -14,7 +14,7 @@ from places import ROOT
 # The packages from the lowest to the highest. A package imports only itself and packages before it.
 ROOMS = (
     *("eg3d_ops", "core", "geometry", "weights", "eg3d", "miniworld", "text", "export", "guidance", "data"),
-    *("metrics", "training", "prior", "systems", "pipeline", "viewer", "cli", "mini"),
+    *("metrics", "training", "prior", "systems", "pipeline", "baselines", "viewer", "cli", "mini"),
 )
 PACKAGE_BY_STRING = re.compile(r"^dreamportrait\.[a-z_.0-9]+$")  # "dreamportrait" alone names the installed package
 

@@ -1,5 +1,8 @@
 """Tests of train.py with a first stage that fits a text prior, on toy networks."""
 
+import gc
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ from same_states import assert_same
 from toy_run import arguments, write_sources
 
 import train
+from dreamportrait.prior import fitting
+from dreamportrait.systems.dreamportrait import prior
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.training.states import load_state
 
@@ -68,3 +73,71 @@ def test_stages_after_a_prior_train_on_and_continue_bit_for_bit(sources, tmp_pat
         state["prior.net.leave.bias"], state["generator.mapper.net.leave.bias"]
     )
     assert torch.equal(state["prior.flow.net.leave.bias"], state["generator.mapper.flow.net.leave.bias"])
+
+
+# Signals while the prior is fitted.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("part", ["picture to w", "prior", "one pass"])
+def test_a_signal_ends_the_fitting_after_a_step_and_it_continues_bit_for_bit(
+    sources, tmp_path, monkeypatch, part, number
+):
+    alone = (*SPEAK, f"stages=[{{name: speak, prior: {PRIOR}}}]", QUIET)
+    whole = trained(sources, tmp_path / "whole", *alone)
+    begun = kill_at(part, number, monkeypatch)
+    code, said = stopped(sources, tmp_path / "parts", *alone)
+    assert begun == [part] and code == 128 + number, said
+    folder = tmp_path / "parts" / "test" / "prior"
+    state = folder / {"picture to w": "inverter", "prior": "flow", "one pass": "one-pass"}[part] / "state.pt"
+    assert f"{number.name}: stopped after step 1 of 2 of {part}; the same command continues from {state}" in said
+    saved = load_state(state)
+    assert saved is not None and saved["step"] == 1
+    parts = trained(sources, tmp_path / "parts", *alone)
+    first, second = (load_portrait(each / "portrait").generator.mapper.state_dict() for each in (whole, parts))
+    assert_same(dict(first), dict(second))
+
+
+def stopped(sources: Path, runs: Path, *changes: str) -> tuple[int, str]:
+    """Run train.py. Return its exit code and what it said, without what would keep the run's folder locked."""
+    done = CliRunner().invoke(train.main, arguments(sources, runs, *changes))
+    found = done.exit_code, done.output
+    del done
+    gc.collect()
+    return found
+
+
+def kill_at(part: str, number: signal.Signals, monkeypatch) -> list[str]:
+    """Send this process a signal in the middle of the first update of a training. Return a list that notes it."""
+    clip, noted = fitting.nn.utils.clip_grad_norm_, list[str]()
+    train_ = fitting.train
+
+    def killing(parameters, most):
+        if not noted:
+            noted.append(part)
+            os.kill(os.getpid(), number)
+        return clip(parameters, most)
+
+    def patched(net, loss, folder, *, title, **rest):
+        if title == part:
+            monkeypatch.setattr(fitting.nn.utils, "clip_grad_norm_", killing)
+        return train_(net, loss, folder, title=title, **rest)
+
+    monkeypatch.setattr(fitting, "train", patched)
+    return noted
+
+
+def test_a_signal_while_pictures_are_read_ends_after_a_batch(sources, tmp_path, monkeypatch):
+    seen, features = [], prior.PictureFeatures.__call__
+
+    def killing(self, images):
+        seen.append(len(images))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return features(self, images)
+
+    monkeypatch.setattr(prior.PictureFeatures, "__call__", killing)
+    alone = (*SPEAK, f"stages=[{{name: speak, prior: {PRIOR}}}]", QUIET)
+    code, said = stopped(sources, tmp_path, *alone)
+    assert code == 143 and seen == [16]  # one batch of renders
+    assert "SIGTERM: stopped during renders of the generator; the same command continues" in said
+    assert not (tmp_path / "test" / "prior" / "mapper.safetensors").exists()

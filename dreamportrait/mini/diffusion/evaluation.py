@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dreamportrait.export.sheets import enlarged, save_sheet
 from dreamportrait.geometry.images import to_bytes
+from dreamportrait.guidance.sampling import decode, sample
 from dreamportrait.metrics.r_precision import r_precision
-from dreamportrait.mini.diffusion.sampling import sample
 from dreamportrait.mini.diffusion.unet import Embed
-from dreamportrait.mini.diffusion.vae import decode, encode, to_signed
+from dreamportrait.mini.diffusion.vae import encode, to_signed
 from dreamportrait.miniworld.world import World
 from dreamportrait.text.clip_scorer import ClipScorer
 

@@ -49,10 +49,6 @@ def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
     return vae.encode(images).latent_dist.mode() * vae.config["scaling_factor"]  # [N, 4, R/4, R/4]
 
 
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    return vae.decode(latents / vae.config["scaling_factor"]).sample  # [N, 3, R, R]
-
-
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, images: Array, batch: int = 100, flip: bool = False) -> Tensor:
     """Encode uint8 pictures [N, 3, R, R] to float16 latents [N, 4, R/4, R/4]. `flip` mirrors the pictures first."""

@@ -40,6 +40,7 @@ from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
 from dreamportrait.systems.dreamportrait.own_world import LIMIT, OwnWorld
 from dreamportrait.text.encoder import TextFeatures
+from dreamportrait.training.loop import minimise
 
 YAWS, PITCHES = (-24.0, -16.0, -8.0, 0.0, 8.0, 16.0, 24.0), (-8.0, 0.0, 8.0)  # degrees that are tried
 SEARCH_RATE, TUNING_RATE = 0.05, 1e-3  # Adam's, in standard deviations of w and of the weights
@@ -94,7 +95,7 @@ def invert(
     pipe: Model,
     photo: Tensor,  # [1, 3, R, R] in -1 .. 1
     see: PictureFeatures | None,  # of the CLIP that the model's inverter was trained with
-    world: OwnWorld | None,  # of the same features
+    world: OwnWorld | None,  # of the same features. None = nobody asks whether the photo is strange
     *,
     camera: Tensor | None,  # [1, 25] that the photo was taken with. None = found by trial
     steps: int,
@@ -105,7 +106,7 @@ def invert(
     """Find the portrait of a photo."""
     made = _Search(pipe, photo, see)
     strangeness = None if world is None or made.seen is None else float(world.strangeness(made.seen))
-    notes = _notes(strangeness)
+    notes = () if see is not None and world is None else _notes(strangeness)
     for note in notes:
         _log.warning(note)
     x = made.guess()
@@ -153,14 +154,8 @@ class _Search:
         self.seen = None if see is None else see(photo).detach()
 
     def _space(self) -> WSpace:
-        mapper, c = self.portrait.mapper, self.generator.config
-        if isinstance(mapper, PriorMapper):
-            return mapper.space
-        draw = torch.Generator().manual_seed(0)
-        z = torch.randn(SAMPLES, c.z_dim, generator=draw).to(self.photo.device)
-        with torch.no_grad():
-            w = self.generator.map(z, c.around([0.0]).to(z.device).expand(SAMPLES, -1))[:, 0]
-        return WSpace(c.w_dim).to(z.device).fit(w)
+        mapper = self.portrait.mapper
+        return mapper.space if isinstance(mapper, PriorMapper) else space_of(self.generator)
 
     def guess(self) -> Tensor:  # [1, w_dim] coordinates of w
         if self.inverter is None or self.seen is None:
@@ -191,7 +186,7 @@ class _Search:
             leash = LEASH * (x - start).square().mean()
             return self._difference(self.generator.synthesize_planes(ws), ws, camera) + leash
 
-        _minimise(loss, optimizer, SEARCH_RATE, steps, report)
+        minimise(loss, optimizer, SEARCH_RATE, steps, report)
         return x.detach()
 
     def tune(self, x: Tensor, camera: Tensor, steps: int, report: Callable[[int], object]) -> PortraitGenerator:
@@ -205,7 +200,7 @@ class _Search:
         def loss() -> Tensor:
             return self._difference(tuned.generator.synthesize_planes(ws), ws, camera)
 
-        _minimise(loss, optimizer, TUNING_RATE, steps, report)
+        minimise(loss, optimizer, TUNING_RATE, steps, report)
         return tuned.requires_grad_(False)
 
     def _difference(self, planes: Tensor, ws: Tensor, camera: Tensor) -> Tensor:  # -> []
@@ -229,24 +224,13 @@ class _Search:
         return round(10 * math.log10(4 / max(float(error), 1e-10)), 2)
 
 
-def _minimise(
-    loss: Callable[[], Tensor],
-    optimizer: torch.optim.Optimizer,
-    rate: float,
-    steps: int,
-    report: Callable[[int], object],
-) -> None:
-    for index in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * index / steps))
-        value = loss()
-        if not value.isfinite():
-            raise ValueError(
-                f"step {index} of the inversion gave a loss of {float(value)}; the photo or weights are bad"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        report(1)
+@torch.no_grad()
+def space_of(generator: TriPlaneGenerator) -> WSpace:
+    """Return coordinates in which the w of random latents have unit variance."""
+    c, device, draw = generator.config, next(generator.parameters()).device, torch.Generator().manual_seed(0)
+    z = torch.randn(SAMPLES, c.z_dim, generator=draw).to(device)
+    w = generator.map(z, c.around([0.0]).to(device).expand(SAMPLES, -1))[:, 0]
+    return WSpace(c.w_dim).to(device).fit(w)
 
 
 def read_photo(photo: str | Path | Image.Image, size: int) -> Tensor:  # [1, 3, size, size] in -1 .. 1

@@ -11,8 +11,9 @@ With `pairing: embeddings`, step 3 needs no captions of pictures: a flow from CL
 w draws a w for the embedding of each prompt. Prompts are moved by the mean difference between embeddings of pictures
 and of texts.
 
-Every step is stored in RUN/prior/ and skipped if it is there, so that a stopped run continues. Several processes share
-one result: the first one computes it, the others wait.
+Every step is stored in RUN/prior/ and skipped if it is there, so that a stopped run continues. A signal that asks for
+the end lets a training finish its update and save its state, and the other steps finish the batch they are at. Several
+processes share one result: the first one computes it, the others wait.
 """
 
 import logging
@@ -31,6 +32,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from dreamportrait.core.config import Prior
+from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
 from dreamportrait.prior.fitting import HELD, Answers, Pairs, answers, fit_flow, fit_inverter, fit_one_pass
@@ -61,15 +63,18 @@ def fit_prior(
     folder: Path,
     seed: int,
     device: torch.device | str = "cpu",  # renders and reads pictures; the generator returns to the CPU
+    signals: Signals | None = None,  # None = a signal ends this process at once
 ) -> None:
     """Fit the prior of a frozen generator, or read it from the folder, and fill the generator's mapper."""
     mapper, path = portrait.mapper, folder / MAPPER
     assert isinstance(mapper, PriorMapper)  # checked with the configuration
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    signals = signals or Signals()
+    with FileLock(folder / "lock"):  # a process that waits for it does not collect: a signal ends it at once
         if not path.exists():
             portrait.generator.to(device)
-            _Fitting(settings, portrait, pictures, text, load_clip(), folder, seed).run()
+            with signals.collected():
+                _Fitting(settings, portrait, pictures, text, load_clip(), folder, seed, signals).run()
             portrait.generator.to("cpu")
             stored(path, mapper.state_dict)
     mapper.load_state_dict(load_file(path))
@@ -93,8 +98,10 @@ class _Fitting:
         clip: Clip,
         folder: Path,
         seed: int,
+        signals: Signals,
     ) -> None:
         assert isinstance(portrait.mapper, PriorMapper)
+        self.signals = signals
         self.settings, self.pictures, self.text, self.folder, self.seed = settings, pictures, text, folder, seed
         self.generator, self.mapper = portrait.generator, portrait.mapper
         self.see, self.scorer = PictureFeatures(clip.model), ClipScorer(clip.model, clip.tokenizer)
@@ -107,9 +114,20 @@ class _Fitting:
         self.mapper.flow.load_state_dict(self._flow(self.mapper.flow, starts, pairs, "flow").state_dict())
         self._one_pass(starts, pairs)
 
+    @contextmanager
+    def _bar(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
+        """Show a progress bar. The function that it yields raises Interrupted when a signal was noted."""
+        with bar(title, total) as report:
+
+            def reported(count: int) -> None:
+                report(count)
+                self.signals.check(f"stopped during {title}; the same command continues with what is in {self.folder}")
+
+            yield reported
+
     def _renders(self) -> Renders:
         place, cameras, s = self.folder / "renders", self.pictures.cameras, self.settings
-        with bar("renders of the generator", s.faces) as report:
+        with self._bar("renders of the generator", s.faces) as report:
             return render(self.generator, self.see, self.scorer, cameras, s.faces, place, seed=self.seed, report=report)
 
     def _flow(self, flow: TextFlow, starts: Tensor, pairs: Pairs, name: str) -> TextFlow:
@@ -124,6 +142,7 @@ class _Fitting:
             batch=s.batch,
             seed=self.seed,
             coupling=s.coupling,
+            signals=self.signals,
         )
 
     # Pairs of w and text.
@@ -132,7 +151,14 @@ class _Fitting:
         """Return the coordinates of the data set's pictures with the features of their captions."""
         s, place = self.settings, self.folder / "inverter"
         inverter, error = fit_inverter(
-            self.see.maps(), known.features, starts, place, steps=s.inverter_steps, batch=s.batch, seed=self.seed
+            self.see.maps(),
+            known.features,
+            starts,
+            place,
+            steps=s.inverter_steps,
+            batch=s.batch,
+            seed=self.seed,
+            signals=self.signals,
         )
         stored(self.folder / INVERTER, inverter.state_dict)
         print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
@@ -142,7 +168,7 @@ class _Fitting:
     def _invert(self, inverter: Inverter, known: Renders, starts: Tensor) -> dict[str, Tensor]:
         s, found, said = self.settings, [], []
         count = min(s.pictures or len(self.pictures), len(self.pictures))
-        with bar("pictures of the data set", count) as report:
+        with self._bar("pictures of the data set", count) as report:
             for numbers in range(0, count, part := max(1, _CAPTIONS // s.captions)):
                 chosen = range(numbers, min(numbers + part, count))
                 images = torch.stack([self.pictures.image(i) for i in chosen])
@@ -176,7 +202,7 @@ class _Fitting:
         count = min(s.pictures or len(self.pictures), len(self.pictures))
         prompts = [caption for i in range(count) for caption in self._captions(i)]
         embedded, said = [], []
-        with bar("prompts", len(prompts)) as report:
+        with self._bar("prompts", len(prompts)) as report:
             for i in range(0, len(prompts), _CAPTIONS):
                 part = prompts[i : i + _CAPTIONS]
                 embedded.append(self.scorer.text_features(part).cpu())
@@ -198,7 +224,8 @@ class _Fitting:
         mapper.standard.fit(pairs.text.flatten(0, 1).float())
         heard = Answers(known.start, mapper.standard(known.text.float()), known.end)
         place = self.folder / "one-pass"
-        net, error = fit_one_pass(mapper.net, heard, place, steps=s.one_pass_steps, batch=s.batch, seed=self.seed)
+        given = {"steps": s.one_pass_steps, "batch": s.batch, "seed": self.seed}
+        net, error = fit_one_pass(mapper.net, heard, place, **given, signals=self.signals)
         mapper.net.load_state_dict(net.state_dict())
         _check_range(known)
         print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
@@ -206,7 +233,7 @@ class _Fitting:
     @torch.no_grad()
     def _answer(self, starts: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         s, null = self.settings, self.text.encode(list(SILENT)).eot.cpu().float()
-        with bar("answers of the prior", s.answers) as report:
+        with self._bar("answers of the prior", s.answers) as report:
             texts = pairs.text.flatten(0, 1)
             found = answers(
                 self.mapper.flow,

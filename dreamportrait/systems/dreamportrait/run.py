@@ -7,6 +7,7 @@ from pathlib import Path
 from dreamportrait.core import settings
 from dreamportrait.core.launch import is_first_process
 from dreamportrait.core.settings import ConfigError, Problem, concerns
+from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import make_pictures
 from dreamportrait.eg3d.folder import load_eg3d_config
 from dreamportrait.systems.dreamportrait import build
@@ -63,8 +64,8 @@ def describe(made: Plan) -> str:
     return f"{text}\nfrom      {made.checkpoint or 'the beginning'}"
 
 
-def prepare(made: Plan, command: list[str]) -> TrainingRun:
-    """Build all parts of the run and record its start."""
+def prepare(made: Plan, command: list[str], signals: Signals | None = None) -> TrainingRun:
+    """Build all parts of the run and record its start. signals: let a text prior be saved before the process ends."""
     config = made.config
     quieten()
     device, processes = own_device(config), count_processes(config)
@@ -85,7 +86,8 @@ def prepare(made: Plan, command: list[str]) -> TrainingRun:
         run_folder.record_start(config, command, made.checkpoint)
     if config.prior is not None and module is None:
         load = partial(load_clip, config.text.clip, config.run.offline, device)
-        fit_prior(config.prior, portrait, pictures, text, load, config.folder / PRIOR, config.run.seed, device)
+        where, seed = config.folder / PRIOR, config.run.seed
+        fit_prior(config.prior, portrait, pictures, text, load, where, seed, device, signals)
         if is_first_process():
             save(config, config.folder / PRIOR / run_folder.RESULT, portrait, None)
     module = module or make_module()  # its copies of the networks hold the prior

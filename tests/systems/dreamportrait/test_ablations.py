@@ -50,7 +50,7 @@ def study(folder: Path, names: str | None = "base,no-gate", path: Path | None = 
     if path is None:
         path = folder / "whole.yaml"
         path.write_text(load_config(MINI, [f"{key}={value}" for key, value in CLIP_WEIGHT_FOR.items()]).to_yaml())
-    given = {"seeds": 2, "images": None, "samples": 20} | changes
+    given = {"seeds": 2, "images": None, "samples": 20, "dataset": "miniworld:test"} | changes
     return Study(ROOT, folder / "out", "configs/dreamportrait/mini.yaml", path, "mini", choose(names), **given)
 
 
@@ -307,9 +307,8 @@ def tiny(tmp_path, monkeypatch) -> Study:
     path.write_text(load_config(config, words[1::2]).to_yaml())
     monkeypatch.setattr(evaluation, "default_judge", lambda source: str(clip))
     monkeypatch.setattr(evaluation, "default_extractor", lambda source: f"clip:{clip}")
-    monkeypatch.setitem(rows.WORLDS, "mini", rows.World("tiny.yaml", str(sources / "FACES")))
     monkeypatch.setenv("DREAMPORTRAIT_CACHE", str(tmp_path / "cache"))
-    return study(tmp_path, "pretrained", path=path, samples=10)
+    return study(tmp_path, "pretrained", path=path, samples=10, dataset=str(sources / "FACES"))
 
 
 @pytest.mark.lengthy

@@ -86,7 +86,7 @@ def test_what_was_run():
     assert claim[1:] == ["", "0", "not run"]
     (short,) = lines(page, "Table 2a")
     assert short[1:] == ["9", "not run: 6; holds: 2; within noise: 1", ""]
-    assert f"`python eval/ablations.py --world mini --seeds 3 --images {IMAGES} --samples 1000`" in page
+    assert f"`python eval/ablations.py --world mini --seeds 3 --images {IMAGES} --samples 1000 --split test`" in page
     assert lines(page, "machine time")[0][1] == "3.00 h of training, 0.10 h of measuring"
     assert lines(page, "rows not run")[0][1].startswith("pretrained, clip, no-pooling")
     assert lines(page_of_a_critic(True), "discriminator")[0][1].startswith(
@@ -142,7 +142,7 @@ def run(*words: object):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--world", "moon"], "'moon' is not 'mini'"),
+        (["--world", "moon"], "--world moon: must be mini, or a folder that `dreamportrait data prepare` wrote"),
         (["--seeds", 0], "0 is not in the range x>=1"),
         (["--rows", "base,nose"], "--rows base,nose: no row 'nose'; must be some of pretrained,base"),
         (["--images", 17, "--rows", "base"], "17 images are no whole number of batches"),

@@ -35,6 +35,18 @@ def test_rows_differ_in_guidance_alone(row):
     assert {key for key, value in changed.items() if base[key] != value} <= {"guidance.kind", "guidance.divergence"}
 
 
+def test_the_small_encoder_of_a_row(tmp_path):
+    rows = guidance.with_encoder(choose("sds,sds-small", ALL), tmp_path)
+    assert [row.changes for row in rows] == [
+        ("guidance.kind=sds",),
+        ("guidance.kind=sds", f"guidance.encoder={tmp_path}"),
+    ]
+    assert guidance.with_encoder(choose("sds", ALL), None) == choose("sds", ALL)
+    for names, encoder in (("sds,sds-small", None), ("sds", tmp_path)):
+        with pytest.raises(ValueError, match=r"--encoder .*: give the folder of a small encoder with row sds-small"):
+            guidance.with_encoder(choose(names, ALL), encoder)
+
+
 def test_weights_make_gradients_equally_long(tmp_path, monkeypatch):
     asked = []
 

@@ -29,14 +29,16 @@ ALL = (
     START,
     NOTHING,
     SDS,
+    Row("sds-small", "D-SDS through a small encoder (`--encoder`)", ("guidance.kind=sds",)),
     Row("asd", "ASD", ("guidance.kind=asd",)),
     Row("csd", "CSD", ("guidance.kind=csd",)),
     Row("dmd", "DMD", ("guidance.kind=dmd",)),
     Row("dmd-js", "DMD with the Jensen-Shannon weight", ("guidance.kind=dmd", "guidance.divergence=js")),
     Row("sds-js", "D-SDS with the Jensen-Shannon weight", ("guidance.kind=sds", "guidance.divergence=js")),
 )
-USUAL = tuple(row.name for row in ALL if row.name != "sds-js")
-OWN = ("loss.guidance_weight",)  # settings that differ between rows
+SMALL = "sds-small"
+USUAL = tuple(row.name for row in ALL if row.name not in ("sds-js", SMALL))
+OWN = ("loss.guidance_weight", "guidance.encoder")  # settings that differ between rows
 COST_STEPS = 16  # a whole turn of the regularisers
 
 
@@ -63,6 +65,14 @@ def with_fake(rows: Sequence[Row], settings: Sequence[str]) -> tuple[Row, ...]:
     return tuple(
         row._replace(changes=(*row.changes, *added)) if "guidance.kind=dmd" in row.changes else row for row in rows
     )
+
+
+def with_encoder(rows: Sequence[Row], encoder: Path | None) -> tuple[Row, ...]:
+    """Return the rows, the one of the small encoder with its folder."""
+    if (encoder is None) == any(row.name == SMALL for row in rows):
+        raise ValueError(f"--encoder {encoder}: give the folder of a small encoder with row {SMALL}, and only with it")
+    added = f"guidance.encoder={encoder}"
+    return tuple(row._replace(changes=(*row.changes, added)) if row.name == SMALL else row for row in rows)
 
 
 def weights(study: Study, pictures: int) -> dict[str, float]:
@@ -194,7 +204,8 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
         minutes = sum(result["seconds"]["training"] for result in mine) / len(mine) / 60
         spent = [weight, _images_of(chosen), f"{minutes:.1f}" if row.trained else "-"]
         lines.append([row.what, *cells(row.name, values), *spent])
-    return table(["", *head(), "guidance weight", "images at the end", "minutes of training"], lines) + "\n"
+    distance = results[0]["report"]["extractor"]["distance"] if results else "FID"
+    return table(["", *head(distance), "guidance weight", "images at the end", "minutes of training"], lines) + "\n"
 
 
 def _images_of(chosen: Mapping[str, Any]) -> str:

@@ -6,19 +6,22 @@ from statistics import mean, stdev
 from typing import Any
 
 from dreamportrait.metrics.report import table
+from dreamportrait.systems.dreamportrait.ablations import disclosure
 from dreamportrait.systems.dreamportrait.ablations.rows import (
-    ALL,
     BASE,
+    CLIP,
     METRICS,
+    MINI,
     PRETRAINED,
-    ROWS,
-    TABLES,
     WORLDS,
     Claim,
     Metric,
     Row,
     Table,
+    tables_of,
+    world_of,
 )
+from dreamportrait.systems.dreamportrait.ablations.study import rows_of_results, sites_of_results
 from dreamportrait.systems.dreamportrait.ablations.verdicts import Measured, Verdict, verdict
 
 Values = Mapping[str, Mapping[int, Mapping[str, Measured]]]  # by row, seed and metric
@@ -27,9 +30,15 @@ _INTRO = (
     "# Ablations\n\n"
     "`eval/ablations.py` writes this page from its results; none of our numbers is typed by hand. Each row is the "
     "whole method with one change. All rows are trained from the same pretrained generator on the same number of "
-    "images, and measured as [measuring.md](measuring.md) describes, with the same prompts, latents and cameras. The "
-    "numbers of the miniature world (drawn faces of 64 x 64, small networks, its own judge) cannot be compared with "
-    "the paper's (CelebAText-HQ, 512 x 512). The orderings can: which of two rows of a table has the higher score."
+    "images, and measured as [measuring.md](measuring.md) describes, with the same prompts, latents and cameras. "
+)
+_MINI = (
+    "The numbers of the miniature world (drawn faces of 64 x 64, small networks, its own judge) cannot be compared "
+    "with the paper's (CelebAText-HQ, 512 x 512). The orderings can: which of two rows of a table has the higher score."
+)
+_FOLDER = (
+    "The paper's numbers are of CelebAText-HQ at 512 x 512, and it names neither its CLIP nor how many captions R-P "
+    "chooses from. So the orderings can be compared, and the numbers only as far as both are known to be the same."
 )
 _RULES = (
     "## How to read the verdicts\n\n"
@@ -46,13 +55,16 @@ _RULES = (
 
 def render(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the page as Markdown."""
-    values = measured(results)
-    verdicts = {t.title: [(claim, _verdict(values, claim)) for claim in t.claims()] for t in TABLES}
-    parts = [_INTRO, "## In short", _summary(verdicts), "## What was run", _facts(results)]
-    parts += ["## Where training starts and ends", ours((PRETRAINED, BASE), values)]
-    for each in TABLES:
-        parts += [f"## {each.title}", each.note, _beside(each, values), _verdicts(verdicts[each.title], each)]
-    return "\n\n".join([*parts, _RULES, "## The rows", _rows()]) + "\n"
+    values, tables = measured(results), tables_of(sites_of_results(results))
+    distance = results[0]["report"]["extractor"]["distance"] if results else "FID"
+    verdicts = {t.title: [(claim, _verdict(values, claim)) for claim in t.claims()] for t in tables}
+    intro = _INTRO + (_MINI if not results or results[0]["world"] == MINI else _FOLDER)
+    parts = [intro, "## In short", _summary(verdicts), "## What was run", _facts(results)]
+    parts += [*_disclosed(results), "## Where training starts and ends", ours((PRETRAINED, BASE), values, distance)]
+    for each in tables:
+        beside = _beside(each, values, distance)
+        parts += [f"## {each.title}", each.note, beside, _verdicts(verdicts[each.title], each)]
+    return "\n\n".join([*parts, _RULES, "## The rows", _rows(results)]) + "\n"
 
 
 def measured(results: Sequence[Mapping[str, Any]]) -> Values:
@@ -66,8 +78,9 @@ def measured(results: Sequence[Mapping[str, Any]]) -> Values:
             "msc": Measured(scores["msc"]),
             "r_precision": Measured(100 * r["value"], 100 * r["low"], 100 * r["high"]),
             "diversity": Measured(scores["prompt_diversity"]["features"]),
-            "oracle": Measured(100 * scores["oracle"]["share"]),
         }
+        if scores["oracle"] is not None:
+            found[result["row"]][result["seed"]]["oracle"] = Measured(100 * scores["oracle"]["share"])
     return found
 
 
@@ -82,10 +95,10 @@ def _verdict(values: Values, claim: Claim) -> Verdict:
 # Tables.
 
 
-def _beside(t: Table, values: Values) -> str:
+def _beside(t: Table, values: Values, distance: str) -> str:
     """Return a table of our scores, followed by the paper's."""
     papers = [metric for metric in METRICS.values() if any(metric.name in line.paper for line in t.lines)]
-    titles = ["", *head(), *(f"paper: {metric.label}" for metric in papers)]
+    titles = ["", *head(distance), *(f"paper: {metric.label}" for metric in papers)]
     lines = [
         [line.label, *cells(line.row, values), *(f"{line.paper[metric.name]:g}" for metric in papers)]
         for line in t.lines
@@ -93,14 +106,14 @@ def _beside(t: Table, values: Values) -> str:
     return table(titles, lines)
 
 
-def ours(rows: Sequence[Row], values: Values) -> str:
-    """Return a table of our scores."""
-    return table(["", *head()], [[row.what, *cells(row.name, values)] for row in rows])
+def ours(rows: Sequence[Row], values: Values, distance: str) -> str:
+    """Return a table of our scores. distance: the extractor's name."""
+    return table(["", *head(distance)], [[row.what, *cells(row.name, values)] for row in rows])
 
 
-def head() -> list[str]:
-    """Return the headings of the columns that cells() fills."""
-    return ["seeds", *(metric.ours for metric in METRICS.values())]
+def head(distance: str) -> list[str]:
+    """Return the headings of the columns that cells() fills. distance: the extractor's name."""
+    return ["seeds", *(metric.ours.format(distance=distance) for metric in METRICS.values())]
 
 
 def cells(row: str, values: Values) -> list[str]:
@@ -108,8 +121,8 @@ def cells(row: str, values: Values) -> list[str]:
     seeds = values.get(row, {})
     if not seeds:
         return ["0", *[_NOT_RUN] * len(METRICS)]
-    found = {name: [each[name] for each in seeds.values()] for name in METRICS}
-    return [str(len(seeds)), *(_number(METRICS[name], values) for name, values in found.items())]
+    found = {name: [each[name] for each in seeds.values() if name in each] for name in METRICS}
+    return [str(len(seeds)), *(_number(METRICS[name], values) if values else "-" for name, values in found.items())]
 
 
 def _number(metric: Metric, found: Sequence[Measured]) -> str:
@@ -161,20 +174,24 @@ def command(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the command that reproduces these results."""
     if not results:
         return "python eval/ablations.py"
-    trained = [result for result in results if ROWS[result["row"]].trained]
+    trained = [result for result in results if result["row"] != PRETRAINED.name]
     first = (trained or results)[0]
-    words = ["python eval/ablations.py", f"--world {first['world']}"]
-    if first["config"] != WORLDS[first["world"]].config:
+    words, settings = ["python eval/ablations.py", f"--world {first['world']}"], first["settings"]
+    if first["config"] != world_of(first["world"]).config:
         words.append(f"--config {first['config']}")
     if trained:
         words += [f"--seeds {max(result['seed'] for result in trained) + 1}", f"--images {_stages(first)[-1][1]}"]
-    return " ".join([*words, f"--samples {first['settings']['samples']}"])
+    words += [f"--samples {settings['samples']}", f"--split {settings['dataset'].rpartition(':')[2]}"]
+    words += [
+        f"--{option} {settings[key]}" for option, key in (("clip", "judge"), ("extractor",) * 2) if key in settings
+    ]
+    return " ".join(words)
 
 
 def _facts(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return f"Nothing yet. `{command(results)}` trains and measures all rows."
-    trained = [result for result in results if ROWS[result["row"]].trained]
+    trained = [result for result in results if result["row"] != PRETRAINED.name]
     report, done = results[0]["report"], {result["row"] for result in results}
     training, measuring = (sum(result["seconds"][name] for result in results) for name in ("training", "measuring"))
     facts = [["command", f"`{command(results)}`"]]
@@ -188,7 +205,7 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
     captions = report["scores"]["r_precision"]["candidates"]
     facts += [
         ["trainings", str(len(trained))],
-        ["rows not run", ", ".join(row.name for row in ALL if row.name not in done) or "none"],
+        ["rows not run", ", ".join(row.name for row in rows_of_results(results) if row.name not in done) or "none"],
         ["samples per measurement", f"{count} from {source}; R-P chooses from {captions} captions"],
         ["distance", report["extractor"]["distance"]],
         ["judge", f"{report['judge']['clip']}, SHA-256 {report['judge']['sha256'][:16]}..."],
@@ -197,6 +214,12 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
         ["machine time", f"{training / 3600:.2f} h of training, {measuring / 3600:.2f} h of measuring"],
     ]
     return table(["", ""], facts)
+
+
+def _disclosed(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the section on what differs from the paper in every row. It needs a row that was trained."""
+    trained = [result["settings"] for result in results if result["row"] != PRETRAINED.name]
+    return ["## What differs from the paper in all rows", disclosure.differences(trained[0])] if trained else []
 
 
 def _critic(settings: Mapping[str, Any]) -> str:
@@ -225,18 +248,21 @@ def _code(result: Mapping[str, Any]) -> str:
     return f"{code['version']} {(code['commit'] or 'no commit')[:10]}{changed}"
 
 
-def _rows() -> str:
-    lines = [[row.name, row.what, f"`{' '.join(row.changes)}`" if row.changes else ""] for row in ALL]
-    example = (
-        "python train.py --config configs/dreamportrait/mini.yaml "
-        "--set model.conditioning.gate=false --set run.name=no-gate"
+def _rows(results: Sequence[Mapping[str, Any]]) -> str:
+    changed = [(row, f"`{' '.join(row.changes)}`" if row.changes else "") for row in rows_of_results(results)]
+    config = results[0]["config"] if results else WORLDS[MINI].config
+    example = f"python train.py --config {config} --set model.conditioning.gate=false --set run.name=no-gate"
+    weight = (
+        "With the weight in row `clip`, the gradient of CLIP's loss at a picture of the pretrained generator has the "
+        "same mean length as that of D-SDS; `python eval/ablations.py --clip-weight` measures this weight."
     )
+    if CLIP not in rows_of_results(results):
+        weight = "Row `clip` keeps `loss.guidance_ratio`, so its gradients at pictures are as long as those of D-SDS."
     return (
-        f"{table(['row', 'what', 'settings'], lines)}\n\n"
+        f"{table(['row', 'what', 'settings'], [[row.name, row.what, text] for row, text in changed])}\n\n"
         "`--rows base,no-gate` runs only these two rows. To train a row without measuring it, run `train.py` with the "
         "row's settings:\n\n"
         f"```\n{example}\n```\n\n"
-        "`--plan` prints these commands. With the weight in row `clip`, the gradient of CLIP's loss at a picture of "
-        "the pretrained generator has the same mean length as that of D-SDS; `python eval/ablations.py --clip-weight` "
-        "measures this weight."
+        f"`--plan` prints these commands. {weight} The setting `loss.keep_weight` is the same in all rows; in row "
+        "`local` there is no mapper that could move w, so there is nothing for it to keep."
     )

@@ -1,18 +1,33 @@
 """The rows of the paper's tables 2a, 2b, 3a, 3b and of figure 9: what each row changes, and the paper's results.
 
 The whole method is the last row of every table. It is trained only once.
+
+Two things depend on what is trained. The rows of table 3b name the first third and the first two thirds of the places
+for adapters: 2 and 4 of the paper's six, 1 and 2 of the miniature generator's four. The strength of CLIP's loss is a
+measured weight on the miniature world, and follows from loss.guidance_ratio where the whole method has one.
 """
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 
 class World(NamedTuple):
     config: str  # of the whole method, from the root of the repository
-    dataset: str  # as --dataset of `dreamportrait evaluate`
+    dataset: str  # as --dataset of `dreamportrait evaluate`, without the split
+    changes: tuple[str, ...] = ()  # settings of all rows
 
 
-WORLDS = {"mini": World("configs/dreamportrait/mini.yaml", "miniworld:test")}
+MINI = "mini"
+WORLDS = {MINI: World("configs/dreamportrait/mini.yaml", "miniworld")}
+FULL_CONFIG = "configs/dreamportrait/celebatext_hq_paper.yaml"
+MINI_SITES = (4, 8, 16, 32)  # resolutions of the blocks that an adapter may follow
+
+
+def world_of(name: str) -> World:
+    """Return the world of a name, or that of a prepared data set, whose folder is given in place of a name."""
+    return WORLDS.get(name) or World(FULL_CONFIG, name, ("data.kind=folder", f"data.path={name}"))
+
 
 # With this weight, the gradient of CLIP's loss at a picture of the pretrained generator has the same mean length as
 # that of D-SDS with the settings below. `python eval/ablations.py --clip-weight` measures it again, see clip_weight.py.
@@ -54,38 +69,61 @@ class Row(NamedTuple):
 PRETRAINED = Row("pretrained", "the pretrained generator, before any training", trained=False)
 BASE = Row("base", "the whole method: D-SDS, 3D-aware gated attention, all adapters, both paths, all weights trained")
 CLIP = Row("clip", "CLIP guidance in place of D-SDS", ("guidance.kind=clip", f"loss.guidance_weight={CLIP_WEIGHT}"))
-ALL = (
-    PRETRAINED,
-    BASE,
-    Row("no-guidance", "no guidance: the GAN loss alone", ("guidance.kind=none",)),
-    CLIP,
-    Row(
-        "no-pooling",
-        "no 3D-aware pooling: a token sees the other planes at its own pixel only",
-        ("model.conditioning.pooling=false",),
-    ),
-    Row("no-gate", "no gate; attention's last layer is zero at the start", ("model.conditioning.gate=false",)),
-    Row("freeze-g", "the pretrained generator is frozen", ("model.freeze_generator=true",)),
-    Row("freeze-d", "the discriminator is frozen", ("model.freeze_discriminator=true",)),
-    Row("adapters-1", "one adapter, after the block of 4 x 4", ("model.conditioning.adapters=[4]",)),
-    Row("adapters-2", "two adapters, after the blocks of 4 x 4 and 8 x 8", ("model.conditioning.adapters=[4,8]",)),
-    Row("global", "only the semantics mapper gets the text", ("model.conditioning.local_path=false",)),
-    Row("local", "only the adapters get the text", ("model.conditioning.global_path=false",)),
-)
+CLIP_BY_RATIO = CLIP._replace(changes=("guidance.kind=clip",))
+
+
+def rows_of(sites: Sequence[int], by_ratio: bool) -> tuple[Row, ...]:
+    """Return all rows, for a generator with these places for adapters. by_ratio: guidance has loss.guidance_ratio."""
+    return (
+        PRETRAINED,
+        BASE,
+        Row("no-guidance", "no guidance: the GAN loss alone", ("guidance.kind=none",)),
+        CLIP_BY_RATIO if by_ratio else CLIP,
+        Row(
+            "no-pooling",
+            "no 3D-aware pooling: a token sees the other planes at its own pixel only",
+            ("model.conditioning.pooling=false",),
+        ),
+        Row("no-gate", "no gate; attention's last layer is zero at the start", ("model.conditioning.gate=false",)),
+        Row("freeze-g", "the pretrained generator is frozen", ("model.freeze_generator=true",)),
+        Row("freeze-d", "the discriminator is frozen", ("model.freeze_discriminator=true",)),
+        *(_first_adapters(sites[:count]) for count in fewer(len(sites))),
+        Row("global", "only the semantics mapper gets the text", ("model.conditioning.local_path=false",)),
+        Row("local", "only the adapters get the text", ("model.conditioning.global_path=false",)),
+    )
+
+
+def fewer(sites: int) -> tuple[int, ...]:
+    """Return a third and two thirds of the places for adapters: at least one, all different, and not all of them."""
+    first = max(1, sites // 3)
+    return tuple(count for count in (first, max(first + 1, 2 * sites // 3)) if count < sites)
+
+
+def _first_adapters(resolutions: Sequence[int]) -> Row:
+    count = len(resolutions)
+    blocks = [f"{r} x {r}" for r in resolutions]
+    said = {1: "one adapter, after the block of {}", 2: "two adapters, after the blocks of {}"}
+    what = said.get(count, f"{count} adapters, after the blocks of {{}}").format(
+        " and ".join([", ".join(blocks[:-1]), blocks[-1]] if count > 1 else blocks)
+    )
+    return Row(f"adapters-{count}", what, (f"model.conditioning.adapters=[{','.join(map(str, resolutions))}]",))
+
+
+ALL = rows_of(MINI_SITES, by_ratio=False)
 ROWS = {row.name: row for row in ALL}
 
 
 class Metric(NamedTuple):
     name: str
     label: str  # the name in the paper
-    ours: str  # the heading of our column
+    ours: str  # the heading of our column; {distance} is the extractor's name
     digits: int
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("fid", "FID", "FID(mini-clip), lower is better", 4),
+        Metric("fid", "FID", "{distance}, lower is better", 4),
         Metric("msc", "MSC", "MSC", 2),
         Metric("r_precision", "R-P", "R-P, %", 1),
         Metric("diversity", "prompt diversity", "prompt diversity", 3),
@@ -129,7 +167,7 @@ def _paper(fid: float, msc: float, r_precision: float) -> dict[str, float]:
     return {"fid": fid, "msc": msc, "r_precision": r_precision}
 
 
-TABLES = (
+_BEFORE_3B = (
     Table(
         "Table 2a: guidance",
         (
@@ -139,7 +177,7 @@ TABLES = (
         ),
         "The paper explains that alignment moves a generator away from its start, so FID rises with R-P. It specifies "
         "neither its CLIP loss nor the weight of that loss. Here the loss is 1 - cosine, weighted so that its "
-        "gradient at a picture has the same mean length as that of D-SDS. `mini/clip-a` guides, `mini/clip-b` judges.",
+        "gradient at a picture has the same mean length as that of D-SDS. One CLIP guides, another one judges.",
     ),
     Table(
         "Table 2b: 3D-aware gated attention",
@@ -162,28 +200,44 @@ TABLES = (
         "of images. The paper's MSC of the whole method is 20.26 in this table and 20.46 in table 3b, with the same "
         "FID and R-P.",
     ),
-    Table(
-        "Table 3b: number of adapters",
-        (
-            Line("adapters-1", "2 of 6 (ours: 1 of 4)", _paper(58, 20.29, 53.94)),
-            Line("adapters-2", "4 of 6 (ours: 2 of 4)", _paper(41, 20.42, 57.31)),
-            Line("base", "6 of 6 (ours: 4 of 4)", _paper(33, 20.46, 57.38)),
-        ),
-        "The paper's generator has room for six adapters (resolutions 4 to 256), the miniature one for four (4 to "
-        "32), so 1, 2 and 4 stand for 2, 4 and 6. The paper does not say which adapters it left out; here the "
-        "adapters at the lowest resolutions are kept.",
-    ),
-    Table(
-        "Figure 9, right: hierarchical condition",
-        (Line("global", "w/ global", {}), Line("local", "w/ local", {}), Line("base", "both", {})),
-        'The paper shows pictures and no numbers. It says that the global path alone "synthesizes a fixed identity '
-        'given a prompt", that the local path alone generates "diverse identities" but not "semantic-aligned" ones, '
-        "and that both are necessary. We read these statements as orderings of prompt diversity, R-P and MSC.",
-        (
-            Claim("diversity", "global", "local"),
-            Claim("diversity", "global", "base"),
-            Claim("r_precision", "local", "base"),
-            Claim("msc", "local", "base"),
-        ),
+)
+_FIGURE_9 = Table(
+    "Figure 9, right: hierarchical condition",
+    (Line("global", "w/ global", {}), Line("local", "w/ local", {}), Line("base", "both", {})),
+    'The paper shows pictures and no numbers. It says that the global path alone "synthesizes a fixed identity '
+    'given a prompt", that the local path alone generates "diverse identities" but not "semantic-aligned" ones, '
+    "and that both are necessary. We read these statements as orderings of prompt diversity, R-P and MSC.",
+    (
+        Claim("diversity", "global", "local"),
+        Claim("diversity", "global", "base"),
+        Claim("r_precision", "local", "base"),
+        Claim("msc", "local", "base"),
     ),
 )
+_PAPER_3B = {2: _paper(58, 20.29, 53.94), 4: _paper(41, 20.42, 57.31), 6: _paper(33, 20.46, 57.38)}
+_NOTE_3B = "The paper does not say which adapters it left out; here the adapters at the lowest resolutions are kept."
+
+
+def tables_of(sites: Sequence[int]) -> tuple[Table, ...]:
+    """Return the paper's tables and figure, for a generator with these places for adapters."""
+    n, counts = len(sites), fewer(len(sites))
+    pairs = [(paper, count, f"adapters-{count}") for paper, count in zip((2, 4), counts, strict=False)]
+    lines = [
+        Line(row, f"{paper} of 6" if n == 6 else f"{paper} of 6 (ours: {count} of {n})", _PAPER_3B[paper])
+        for paper, count, row in (*pairs, (6, n, "base"))
+    ]
+    room = (
+        ""
+        if n == 6
+        else f"The paper's generator has room for six adapters (resolutions 4 to 256), this one for {n} ({sites[0]} to "
+        f"{sites[-1]}), so {_listed([count for _, count, _ in (*pairs, (6, n, ''))])} stand for "
+        f"{_listed([paper for paper, _, _ in (*pairs, (6, n, ''))])}. "
+    )
+    return (*_BEFORE_3B, Table("Table 3b: number of adapters", tuple(lines), room + _NOTE_3B), _FIGURE_9)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " and ".join([", ".join(map(str, numbers[:-1])), str(numbers[-1])])
+
+
+TABLES = tables_of(MINI_SITES)

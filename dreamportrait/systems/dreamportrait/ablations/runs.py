@@ -18,12 +18,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dreamportrait.core.files import write_text
 from dreamportrait.core.locks import alone
 from dreamportrait.core.machine import machine
 from dreamportrait.metrics import evaluation, report
 from dreamportrait.systems.dreamportrait import build
-from dreamportrait.systems.dreamportrait.ablations.study import Job, Study, check, placed, result_path, resume, settings
+from dreamportrait.systems.dreamportrait.ablations.study import (
+    Job,
+    Study,
+    base_config,
+    check,
+    placed,
+    result_path,
+    resume,
+    settings,
+)
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.subject import load_subject
 from dreamportrait.training.run_folder import RESULT
@@ -83,7 +94,8 @@ def _do(
         "settings": settings(study, job),
         "report": measure(study, job, portrait),
         "seconds": {"training": _spent(study, job), "measuring": time.monotonic() - started},
-        "machine": machine("cpu"),
+        "sites": list(study.sites),
+        "machine": machine("cuda" if on_gpu(study) else "cpu"),
     }
     write_text(result_path(study.out, job), json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
@@ -116,7 +128,15 @@ def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
     """Measure a generator as `dreamportrait evaluate` does, with its judge and protocol, and return the report."""
     out = study.out / "scores" / job.name
     request = evaluation.Request(
-        checkpoint=str(portrait), dataset=study.dataset, out=out, count=study.samples, overwrite=True
+        checkpoint=str(portrait),
+        dataset=study.dataset,
+        out=out,
+        count=study.samples,
+        clip=study.judge,
+        extractor=study.extractor,
+        gpu=on_gpu(study),
+        offline=base_config(study).run.offline,
+        overwrite=True,
     )
     evaluation.run(request, load_subject)
     found: dict[str, Any] = json.loads((out / report.JSON).read_text(encoding="utf-8"))
@@ -126,10 +146,15 @@ def measure_row(study: Study, job: Job, portrait: Path) -> dict[str, Any]:
 # Helpers.
 
 
+def on_gpu(study: Study) -> bool:
+    """Return whether the configuration lets the rows use a GPU, and there is one."""
+    return base_config(study).trainer.accelerator != "cpu" and torch.cuda.is_available()
+
+
 def _frozen(study: Study) -> Study:
     """Return a study that reads a copy of the configuration, so that the file may be edited while the study runs."""
     path = study.out / "base.yaml"
-    write_text(path, load_config(study.path).to_yaml())
+    write_text(path, base_config(study).to_yaml())
     return replace(study, path=path)
 
 

@@ -1,14 +1,25 @@
 """The description of an ablation study, the checks before it starts, and its result files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dreamportrait.metrics.extractors import default_judge
+from dreamportrait.data.names import is_world
+from dreamportrait.data.sources import open_pictures
+from dreamportrait.metrics.extractors import check_extractor, default_extractor, default_judge
 from dreamportrait.metrics.scores import fitted
-from dreamportrait.systems.dreamportrait.ablations.rows import ALL, CLIP, CLIP_WEIGHT_FOR, WHOLE, WORLDS, Row
+from dreamportrait.systems.dreamportrait.ablations.rows import (
+    ALL,
+    CLIP,
+    CLIP_WEIGHT_FOR,
+    MINI_SITES,
+    WHOLE,
+    Row,
+    rows_of,
+)
+from dreamportrait.systems.dreamportrait.build import network_configs
 from dreamportrait.systems.dreamportrait.config import Config, load_config
 from dreamportrait.systems.dreamportrait.run import plan
 from dreamportrait.training.checkpoints import saved_checkpoints
@@ -29,12 +40,12 @@ class Study:
     seeds: int
     images: int | None  # of the last stage. None = as configured
     samples: int
-    measured_on: str | None = None  # the data set. None = that of the world
+    dataset: str  # to measure on
     start: Path | None = None  # a checkpoint that every training begins from. None = the pretrained generator
-
-    @property
-    def dataset(self) -> str:
-        return self.measured_on or WORLDS[self.world].dataset
+    changes: tuple[str, ...] = ()  # settings of all rows
+    judge: str | None = None  # the CLIP that judges. None = the default for the data set
+    extractor: str | None = None  # of the distance. None = the default for the data set
+    sites: tuple[int, ...] = MINI_SITES  # resolutions of the blocks that an adapter may follow
 
     def jobs(self) -> list["Job"]:
         """Return all rows of the first seed, then all of the next, so that early results already compare all rows."""
@@ -62,9 +73,14 @@ def choose(names: str | None, rows: tuple[Row, ...] = ALL) -> tuple[Row, ...]:
     return tuple(row for row in rows if row.name in given)
 
 
+def base_config(study: Study) -> Config:
+    """Return the configuration of the whole method."""
+    return load_config(study.path, study.changes)
+
+
 def overrides(study: Study, job: Job) -> tuple[str, ...]:
     """Return the settings that train.py gets for a job, without the folder of the run."""
-    return (*job.row.changes, *_length(study), f"run.seed={job.seed}")
+    return (*study.changes, *job.row.changes, *_length(study), f"run.seed={job.seed}")
 
 
 def _length(study: Study) -> tuple[str, ...]:
@@ -75,7 +91,7 @@ def _length(study: Study) -> tuple[str, ...]:
     """
     if study.images is None:
         return ()
-    config = load_config(study.path)
+    config = base_config(study)
     average = max(1, round(config.optim.ema_images * study.images / config.stages[-1].images))
     return f"stages.{len(config.stages) - 1}.images={study.images}", f"optim.ema_images={average}"
 
@@ -97,8 +113,8 @@ def settings(study: Study, job: Job) -> dict[str, Any]:
     if not job.row.trained:
         chosen = {name: chosen[name] for name in ("model.pretrained", "text.clip")}
     measured = {"samples": study.samples, "dataset": study.dataset}
-    if study.start is not None:
-        measured["start"] = str(study.start)
+    given = {"start": study.start, "judge": study.judge, "extractor": study.extractor}
+    measured |= {name: str(value) for name, value in given.items() if value is not None}
     found: dict[str, Any] = json.loads(json.dumps(chosen | measured))
     return found
 
@@ -106,15 +122,18 @@ def settings(study: Study, job: Job) -> dict[str, Any]:
 def check(study: Study) -> None:
     """Raise ValueError if the study is inconsistent, cannot be trained, or would mix with results of another one."""
     fitted(study.samples)
-    base = load_config(study.path)
+    check_extractor(study.extractor or default_extractor(study.dataset))
+    if not is_world(study.dataset) and study.samples > (there := len(open_pictures(study.dataset))):
+        raise ValueError(f"--samples {study.samples}: {study.dataset} has {there} pictures; measure at most as many")
+    base = base_config(study)
     flat = computed(base)
     if wrong := [key for key, value in WHOLE.items() if flat[key] != value]:
         raise ValueError(
             f"{study.config}: {wrong[0]} is {flat[wrong[0]]!r}, and {WHOLE[wrong[0]]!r} in the whole method, of which "
             "every row changes one setting; set it back, or name another --config"
         )
-    if CLIP in study.rows:
-        _check_clip(study.config, base, study.dataset)
+    if any(row.name == CLIP.name for row in study.rows):
+        _check_clip(study, base)
     for job in study.jobs():
         if (path := result_path(study.out, job)).exists():
             _check_same(path, settings(study, job))
@@ -124,16 +143,27 @@ def check(study: Study) -> None:
                 raise ValueError(f"row {job.row.name}, seed {job.seed}: {'; '.join(map(str, made.problems))}")
 
 
-def _check_clip(config: str, base: Config, dataset: str) -> None:
-    flat = computed(base)
-    if wrong := [key for key, value in CLIP_WEIGHT_FOR.items() if flat[key] != value]:
+def _check_clip(study: Study, base: Config) -> None:
+    """Raise ValueError if CLIP's loss would have a wrong weight in row clip, or if the judge would guide."""
+    flat, named = computed(base), study.config
+    wrong = [key for key, value in CLIP_WEIGHT_FOR.items() if flat[key] != value]
+    if CLIP in study.rows and wrong:
         raise ValueError(
-            f"{config}: {wrong[0]} is {flat[wrong[0]]!r}, and the weight of CLIP's loss in row clip was measured with "
-            f"{CLIP_WEIGHT_FOR[wrong[0]]!r}; measure it with --clip-weight and put it into dreamportrait/systems/"
+            f"{named}: {wrong[0]} is {flat[wrong[0]]!r}, and the weight of CLIP's loss in row clip was measured with "
+            f"{CLIP_WEIGHT_FOR[wrong[0]]!r}; set loss.guidance_ratio in place of loss.guidance_weight (both losses "
+            "then have the same strength), measure the weight with --clip-weight and put it into dreamportrait/systems/"
             "dreamportrait/ablations/rows.py, or leave that row out with --rows"
         )
-    if base.text.clip == default_judge(dataset):
-        raise ValueError(f"{config}: text.clip is {base.text.clip}, which also judges; the judge must not guide")
+    guide = base.guidance.clip or base.text.clip
+    if guide == (study.judge or default_judge(study.dataset)):
+        raise ValueError(f"{named}: text.clip is {guide}, which also judges; the judge must not guide")
+
+
+def sites_and_ratio(path: Path, changes: Sequence[str]) -> tuple[tuple[int, ...], bool]:
+    """Return what the rows depend on: the places for adapters, and whether guidance has loss.guidance_ratio."""
+    config = load_config(path, changes)
+    last = network_configs(config)[0].plane_resolution
+    return tuple(4 << i for i in range((last // 4).bit_length() - 1)), config.loss.guidance_ratio is not None
 
 
 # Results.
@@ -165,13 +195,16 @@ def read_result(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_results(out: Path, rows: tuple[Row, ...] = ALL, own: Sequence[str] = ()) -> list[dict[str, Any]]:
+def read_results(out: Path, rows: tuple[Row, ...] | None = None, own: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return all results of a folder. Raise ValueError if they differ in a setting that no row changes.
 
+    rows: that the results may be of. None = those of the ablations for what was trained.
     own: further settings that a row may have for itself.
     """
     paths = sorted((out / "results").glob("*.json"))
-    found, names = [read_result(path) for path in paths], [row.name for row in rows]
+    found = [read_result(path) for path in paths]
+    rows = rows or rows_of_results(found)
+    names = [row.name for row in rows]
     for path, result in zip(paths, found, strict=True):
         if result["row"] not in names:
             raise ValueError(f"{path} is not a result of an ablation: {result['row']!r} is no row; delete it")
@@ -183,3 +216,14 @@ def read_results(out: Path, rows: tuple[Row, ...] = ALL, own: Sequence[str] = ()
             if key not in own and value != first:
                 raise ValueError(f"{path} was made with {key} {value!r}, {where} with {first!r}; move one of them away")
     return found
+
+
+def rows_of_results(results: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
+    """Return the rows of the ablations for the generator that results are of."""
+    settings = [each["settings"] for each in results]
+    by_ratio = any(each.get("loss.guidance_ratio") is not None for each in settings)
+    return rows_of(sites_of_results(results), by_ratio)
+
+
+def sites_of_results(results: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    return tuple(next((each["sites"] for each in results if "sites" in each), MINI_SITES))

@@ -6,8 +6,6 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from dreamportrait.mini.diffusion.vae import decode
-
 
 @torch.no_grad()
 def sample(
@@ -59,3 +57,7 @@ def sample_latents(
             epsilon = free + guidance_scale * (told - free)
         x = scheduler.step(epsilon, t, x, return_dict=False)[0]
     return x
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    return vae.decode(latents / vae.config["scaling_factor"]).sample  # [N, 3, R, R]
