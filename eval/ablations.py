@@ -122,8 +122,22 @@ def make_study(
     sites, by_ratio = studies.sites_and_ratio(path, found.changes)
     chosen = studies.choose(rows, rows_of(sites, by_ratio))
     dataset = f"{found.dataset}:{split}"
-    given = {"changes": found.changes, "judge": judge, "extractor": extractor, "sites": sites}
-    return studies.Study(ROOT, out, named, path, world, chosen, seeds, images, samples, dataset, **given)
+    return studies.Study(
+        ROOT,
+        out,
+        named,
+        path,
+        world,
+        chosen,
+        seeds,
+        images,
+        samples,
+        dataset,
+        changes=found.changes,
+        judge=judge,
+        extractor=extractor,
+        sites=sites,
+    )
 
 
 def fill(study: "Study", page: Path) -> None:

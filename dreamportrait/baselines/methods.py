@@ -11,9 +11,11 @@ Every step of an optimisation sees the head from another camera of the data set.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from dreamportrait.baselines.config import Baselines, Distilled, FromNothing, Guided, Lifted, Moved
@@ -154,7 +156,8 @@ def lifted(tools: Tools, prompt: str, s: Lifted, seed: int, report: Report) -> H
 def draw_picture(tools: Tools, prompt: str, s: Lifted, seed: int) -> Tensor:  # [1, 3, R, R] in -1 .. 1
     prior = tools.prior
     words, null = (prior.embed([text]).to(tools.device) for text in (prompt, ""))
-    given = prior.unet, prior.vae, tools.scheduler, words, null
+    vae = cast(AutoencoderKL, prior.vae)  # load_tools names no small encoder
+    given = prior.unet, vae, tools.scheduler, words, null
     return sample(*given, guidance_scale=s.scale, steps=s.sampling_steps, seed=seed)
 
 

@@ -252,7 +252,7 @@ def _turned(subject: Subject, heads: Heads, degrees: float, count: int) -> tuple
     return heads.view(camera), camera
 
 
-def agreement(c: SubjectConfig, views: list[tuple[View, Tensor]], front: int) -> Tensor:  # [n, 3]
+def agreement(c: SubjectConfig, views: Sequence[tuple[View, Tensor]], front: int) -> Tensor:  # [n, 3]
     """Return the mean agreement between the front view and the other views."""
     parts = [(view.image.float().clamp(-1, 1), view.depth.float(), camera.to(view.depth)) for view, camera in views]
     first = parts.pop(front)
