@@ -68,8 +68,10 @@ def test_equal_images(tmp_path):
     made = guidance.tailored(study(tmp_path, images=960), {"sds": 0.2, "dmd": 0.1}, Lengths(3200, None))
     rows = {row.name: row.changes for row in made.rows}
     assert rows["start"] == ()
-    assert rows["nothing"] == ("guidance.kind=none", "stages.1.images=3520")  # 320 of them before the start
-    assert rows["dmd"] == ("guidance.kind=dmd", "stages.1.images=3520", "loss.guidance_weight=0.1")
+    whole = load_config(MINI)
+    average = f"optim.ema_images={round(whole.optim.ema_images * 3200 / whole.stages[-1].images)}"
+    assert rows["nothing"] == ("guidance.kind=none", "stages.1.images=3520", average)  # 320 of them before the start
+    assert rows["dmd"] == ("guidance.kind=dmd", "stages.1.images=3520", average, "loss.guidance_weight=0.1")
 
 
 def test_equal_time(tmp_path, monkeypatch):
@@ -77,7 +79,7 @@ def test_equal_time(tmp_path, monkeypatch):
     given = study(tmp_path, "sds,dmd")
     monkeypatch.setattr(guidance, "costs", lambda _: {"sds": Cost(0.5, 0.0), "dmd": Cost(1.0, 10.0)})
     made = guidance.tailored(given, {}, Lengths(None, 1.0))
-    assert [row.changes[-1] for row in made.rows] == ["stages.1.images=1920", "stages.1.images=800"]
+    assert [row.changes[1] for row in made.rows] == ["stages.1.images=1920", "stages.1.images=800"]
     with pytest.raises(ValueError, match=r"--minutes 0.1: shorter than the warm-up of 10 s and one step"):
         guidance.tailored(given, {}, Lengths(None, 0.1))
 
@@ -127,11 +129,11 @@ def test_trainings_begin_from_the_start_and_then_from_themselves(tmp_path):
 
 def test_the_table(tmp_path):
     out = tmp_path / "out"
-    for name, images, kind in (("start", None, None), ("nothing", 3840, "none"), ("dmd", 3840, "dmd")):
+    for name, images, kind in (("start", None, None), ("nothing", 3840, "none"), ("dmd", 1920, "dmd")):
         chosen = {"samples": 20, "dataset": "miniworld:validation"}
         if images:
             chosen |= {"stages.0.images": 640, "stages.1.images": images, "guidance.kind": kind}
-            chosen |= {"loss.guidance_weight": 0.125}
+            chosen |= {"loss.guidance_weight": 0.125, "optim.ema_images": images // 10}
         scores = {
             "fid": 0.05,
             "msc": 30.0,
@@ -140,14 +142,15 @@ def test_the_table(tmp_path):
             "oracle": {"share": 0.75},
         }
         found = {"row": name, "seed": 0, "world": "mini", "config": "x", "settings": chosen, "machine": {}}
-        found |= {"seconds": {"training": 90.0, "measuring": 1.0}, "report": {"scores": scores}}
+        report = {"scores": scores, "extractor": {"distance": "FID(mini-clip)"}}
+        found |= {"seconds": {"training": 90.0, "measuring": 1.0}, "report": report}
         write_text(result_path(out, Job(next(row for row in ALL if row.name == name), 0)), json.dumps(found))
     result = CliRunner().invoke(SCRIPT.main, ["--render", "--out", str(out)])
     assert result.exception is None, result.output
     lines = (out / "guidance.md").read_text().splitlines()
     assert len(lines) == 2 + 3 and len(json.loads((out / "guidance.json").read_text())) == 3
     assert lines[2].startswith("| the checkpoint that all rows begin from | 1 | 0.0500 |") and lines[2].endswith("- |")
-    assert "| - | 4,480 | 1.5 |" in lines[3] and "| 0.125 | 4,480 | 1.5 |" in lines[4]
+    assert "| - | 4,480 | 1.5 |" in lines[3] and "| 0.125 | 2,560 | 1.5 |" in lines[4]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dreamportrait.systems.dreamportrait.ablations.clip_weight import mean_slope
 from dreamportrait.systems.dreamportrait.ablations.page import cells, head, measured
 from dreamportrait.systems.dreamportrait.ablations.rows import Row
 from dreamportrait.systems.dreamportrait.ablations.runs import train_row
-from dreamportrait.systems.dreamportrait.ablations.study import Job, Study
+from dreamportrait.systems.dreamportrait.ablations.study import Job, Study, shortened
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.training.states import load_state
 
@@ -38,7 +38,8 @@ ALL = (
 )
 SMALL = "sds-small"
 USUAL = tuple(row.name for row in ALL if row.name not in ("sds-js", SMALL))
-OWN = ("loss.guidance_weight", "guidance.encoder")  # settings that differ between rows
+# Settings that differ between rows. Lengths do with --minutes, and the average's half-life follows them.
+OWN = ("loss.guidance_weight", "guidance.encoder", "optim.ema_images", *(f"stages.{i}.images" for i in range(9)))
 COST_STEPS = 16  # a whole turn of the regularisers
 
 
@@ -153,8 +154,9 @@ def _images(minutes: float, cost: Cost, batch: int) -> int:
 
 
 def _length(study: Study, images: int) -> tuple[str, ...]:
-    """Return the setting that ends a training `images` images after the start."""
-    stages = load_config(study.path).stages
+    """Return the settings that end a training `images` images after the start, see study.shortened."""
+    config = load_config(study.path)
+    stages = config.stages
     before = sum(stage.images for stage in stages[:-1])
     seen = 0 if study.start is None else seen_by(study.start)
     if seen < before:
@@ -162,7 +164,7 @@ def _length(study: Study, images: int) -> tuple[str, ...]:
             f"--start {study.start}: after {seen} images, before the last stage begins at {before}; "
             "name a later checkpoint, such as the one at the end of the stage before"
         )
-    return (f"stages.{len(stages) - 1}.images={seen - before + images}",)
+    return f"stages.{len(stages) - 1}.images={seen - before + images}", shortened(config, images)
 
 
 def seen_by(checkpoint: Path) -> int:

@@ -84,16 +84,21 @@ def overrides(study: Study, job: Job) -> tuple[str, ...]:
 
 
 def _length(study: Study) -> tuple[str, ...]:
-    """Return the settings for the length of the last stage.
-
-    The half-life of the running average is shortened with the stage. Otherwise the average of a short training would
-    mostly consist of weights from its beginning.
-    """
+    """Return the settings for the length of the last stage."""
     if study.images is None:
         return ()
     config = base_config(study)
-    average = max(1, round(config.optim.ema_images * study.images / config.stages[-1].images))
-    return f"stages.{len(config.stages) - 1}.images={study.images}", f"optim.ema_images={average}"
+    return f"stages.{len(config.stages) - 1}.images={study.images}", shortened(config, study.images)
+
+
+def shortened(config: Config, images: int) -> str:
+    """Return the setting of the running average for `images` images in the last stage.
+
+    Its half-life is shortened with the stage. Otherwise the average of a short training would mostly consist of weights
+    from its beginning.
+    """
+    average = max(1, round(config.optim.ema_images * images / config.stages[-1].images))
+    return f"optim.ema_images={average}"
 
 
 def placed(study: Study, job: Job) -> tuple[str, ...]:
