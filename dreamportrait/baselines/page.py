@@ -1,4 +1,4 @@
-"""Render docs/baselines.md from the results: costs, scores, and the paper's orderings with verdicts."""
+"""Render the tables of docs/baselines.md from results: costs, scores, and the paper's orderings with verdicts."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,14 @@ class Metric(NamedTuple):
 
 
 METRICS = (
-    Metric("fid", "FID(mini-clip)", 3, -1),
+    Metric("fid", "FID", 3, -1),
     Metric("msc", "MSC", 2, 1),
     Metric("r_precision", "R-P, %", 1, 1),
     Metric("oracle", "said and shown, %", 1, 1),
     Metric("sharpness", "sharpness, distance", 1, -1),
     Metric("color", "views: colour error", 4, -1),
 )
-COSTS = (Metric("busy", "CPU seconds", 2, -1), Metric("memory", "memory, MB", 0, -1))
+COSTS = (Metric("busy", "seconds", 2, -1), Metric("memory", "memory, MB", 0, -1))
 ALL = {metric.name: metric for metric in (*METRICS, *COSTS)}
 
 
@@ -132,10 +132,13 @@ def _difference(metric: Metric, found: Verdict) -> str:
 def render(content: Mapping[str, Any]) -> str:
     """Return the tables with what was run, as Markdown."""
     values, machine, code = measured(content), content["machine"], content["code"]
+    seconds = "by the clock" if machine["device"] == "cuda" else "CPU seconds of all threads"
     facts = [
+        ["seconds", f"{seconds}, median over prompts; the models are loaded before"],
+        ["memory", "weights of the networks that a method needs, and the largest peak beyond them"],
         ["prompts", f"the first {content['prompts']} evaluation captions of {content['dataset']}"],
         ["R-P", f"chooses from {content['results'][0]['r_precision']['candidates']} captions" if values else ""],
-        ["distance", f"{content['distance']}; as many real pictures have {content['floor']:.3f}"],
+        ["FID", f"{content['distance']}; as many real pictures have {content['floor']:.3f}"],
         ["judge", f"{content['judge']['clip']}, SHA-256 {content['judge']['sha256'][:16]}..."],
         ["machine", f"{machine['name']}, {machine.get('threads', '-')} threads, PyTorch {machine['torch']}"],
         ["code", f"{code['version']} {(code['commit'] or 'no commit')[:10]}"],

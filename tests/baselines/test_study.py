@@ -213,7 +213,7 @@ def content(*results: dict[str, Any]) -> dict[str, Any]:
         "distance": "FID(mini-clip)",
         "floor": 0.01,
         "judge": {"clip": "mini/clip-b", "sha256": "c" * 64},
-        "machine": {"name": "a processor", "threads": 1, "torch": "2.10"},
+        "machine": {"device": "cpu", "name": "a processor", "threads": 1, "torch": "2.10"},
         "code": {"version": "0.1.0", "commit": None},
     }
 
@@ -237,5 +237,5 @@ def test_the_page_names_every_ordering() -> None:
     orderings = page.partition("## Orderings")[2]
     assert sum(line.startswith("| Table 1 |") for line in orderings.splitlines()) == 3
     assert sum(line.startswith("| ") for line in orderings.partition("##")[0].splitlines()) == 2 + len(PAPER + OURS)
-    assert "| Figure 6 | FID(mini-clip): one pass < sds | 0.450 | 1 | **same direction, one seed** |" in page
+    assert "| Figure 6 | FID: one pass < sds | 0.450 | 1 | **same direction, one seed** |" in page
     assert "as many real pictures have 0.010" in page
