@@ -37,7 +37,7 @@ def estimate(
         from dreamportrait.systems.dreamportrait.config import load_config
         from dreamportrait.systems.dreamportrait.cost import bill as bills
         from dreamportrait.systems.dreamportrait.cost.page import page
-        from dreamportrait.training.trainer import count_processes
+        from dreamportrait.training.devices import count_processes
 
         config = load_config(path, overrides)
         processes = count_processes(config)

@@ -51,16 +51,21 @@ def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signa
     if system == "dreamportrait":
         from dreamportrait.core.settings import ConfigError
         from dreamportrait.systems.dreamportrait import run as training
+        from dreamportrait.training.meeting import Together, join, join_seconds
     else:
         raise ValueError(f"{path}: system is {brief(system)}; must be {' or '.join(SYSTEMS)}")
-    plan = training.plan(path, changes, resume, look_only=dry_run)
-    if dry_run:
-        click.echo(training.describe(plan))
-    if plan.problems:
-        raise ConfigError(str(path), plan.problems)
+    together = Together() if dry_run else join()
+    with together.checked(join_seconds()) as facts:
+        plan = training.plan(path, changes, resume, look_only=dry_run)
+        if dry_run:
+            click.echo(training.describe(plan))
+        if plan.problems:
+            raise ConfigError(str(path), plan.problems)
+        facts |= plan.facts()
     if dry_run:
         return
-    run = training.prepare(plan, sys.argv, signals)
+    with together.checked(plan.config.trainer.patience_seconds):
+        run = training.prepare(plan, sys.argv, together, signals)
     is_first = run.trainer.is_global_zero
     if is_first:
         click.echo(f"training in {plan.config.folder}, from {plan.checkpoint or 'the beginning'}")

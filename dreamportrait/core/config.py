@@ -40,6 +40,8 @@ class Data(Section):
     count: Count | None = None  # miniworld: faces to render (None = 8000). folder: only the first ones (None = all)
     batch: Few = 32  # images per optimiser step, summed over all processes and accumulated parts
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # per training process, to read images; 0 = it reads them itself
+    # What a picture that cannot be read does. skip: it is named and counted, and the next one takes its place.
+    unreadable: Literal["refuse", "skip"] = "refuse"
     own_shards: bool = False  # prepared folder: each process reads shards of its own, the same ones in each epoch
 
 
@@ -107,7 +109,8 @@ class Trainer(Section):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # for layers that tolerate lower precision
     # Processes per machine; under torchrun, torchrun's number of processes.
     devices: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
-    nodes: Few = 1  # machines
+    nodes: Few = 1  # machines; more than one need torchrun or another launcher, see docs/clusters.md
+    patience_seconds: Count = 1800  # that a process may wait for another one, before the run ends and names it
     log_every_images: Count = 1000
     save_every_images: Count = 50_000
     sample_every_images: Images = 50_000  # 0 = no sheets

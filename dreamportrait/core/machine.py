@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ def environment() -> dict[str, Any]:
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SHOWN_VARIABLES)},
         "packages": dict(sorted((each.name, each.version) for each in metadata.distributions() if each.name)),
     }
+
+
+def code_versions() -> dict[str, str]:
+    """Return what identifies the code that this process runs: PyTorch, Python, and a checksum of each source file."""
+    root = Path(__file__).resolve().parents[2]
+    paths = [path for package in ("dreamportrait", "eg3d_ops") for path in sorted((root / package).rglob("*.*"))]
+    sources = [path for path in paths if path.suffix in (".py", ".cpp", ".cu", ".h", ".cuh")]
+    found = {path.relative_to(root).as_posix(): f"{zlib.crc32(path.read_bytes()):08x}" for path in sources}
+    return {"torch": torch.__version__, "python": platform.python_version()} | found
 
 
 def git_state() -> dict[str, Any]:

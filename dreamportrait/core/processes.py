@@ -5,12 +5,41 @@ process computes all samples.
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+class Exchanges:
+    """The exchanges of values between processes that this one has begun. training/watch.py reads it in a thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.since: float | None = None  # when the present exchange began. None = there is none
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count an exchange, which is the inside of the `with` block."""
+        if self.since is not None:  # part of another one
+            yield
+            return
+        self.count, self.since = self.count + 1, time.monotonic()
+        try:
+            yield
+        finally:
+            self.since = None
+
+    def waited(self) -> float:
+        """Return the seconds that this process has waited in the present exchange."""
+        since = self.since
+        return 0.0 if since is None else time.monotonic() - since
+
+
+exchanges = Exchanges()
 
 
 def processes() -> tuple[int, int]:
@@ -36,7 +65,9 @@ def gathered(values: Tensor, count: int) -> Tensor:  # [own, ...] -> [count, ...
     padded = values.new_zeros(longest, *values.shape[1:]).to(_exchange_device())
     padded[: len(values)] = values
     parts = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(parts, padded)
+    with exchanges.waiting():
+        dist.all_gather(parts, padded)
+        _finish(padded)
     return torch.stack(parts, 1).flatten(0, 1)[:count].cpu()  # sample i is row i // R of process i % R
 
 
@@ -50,8 +81,21 @@ def largest(value: int) -> int:
     if processes()[1] == 1:
         return value
     found = torch.tensor(value, device=_exchange_device())
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    with exchanges.waiting():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+
+def total(value: int) -> int:
+    """Return the sum of the values of all processes."""
+    world = processes()[1]
+    return int(gathered(torch.tensor([value]), world).sum())
+
+
+def _finish(exchanged: Tensor) -> None:
+    """Wait for an exchange on a GPU, which only begins when it is called, so that a time-out is noticed there."""
+    if exchanged.is_cuda:
+        torch.cuda.current_stream(exchanged.device).synchronize()
 
 
 def _exchange_device() -> torch.device:
@@ -83,7 +127,9 @@ def average_over_processes(tensors: Sequence[Tensor]) -> None:
     if not tensors or world == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(flat)
+    with exchanges.waiting():
+        dist.all_reduce(flat)
+        _finish(flat)
     flat /= world
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))

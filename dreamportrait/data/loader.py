@@ -6,6 +6,7 @@ number of images handed out. Process r of W gets every W-th image of each batch,
 a batch are then computed over the same groups as in one process.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from dreamportrait.core.errors import DataError
 from dreamportrait.data.dataset import Batch, Conditions, Draw, Example, TrainingData, collate
 from dreamportrait.text.encoder import PromptEncoder
+
+_log = logging.getLogger(__name__)
 
 
 class _Epoch(NamedTuple):
@@ -47,23 +50,34 @@ class Order:
         return _Epoch(rng.permutation(n), rng.random(n), rng.permutation(n), rng.random(n))
 
 
-class _Read(Dataset[Example | DataError]):
-    """Returns the error of a picture that cannot be read. Raised in a reader process, it would come as a traceback."""
-
-    def __init__(self, data: TrainingData) -> None:
-        self.data = data
-
-    def __getitem__(self, draw: Draw) -> Example | DataError:
-        try:
-            return self.data[draw]
-        except DataError as error:
-            return error
+Unreadable = dict[int, str]  # numbers of pictures that cannot be read, with the reasons
+_TRIES = 10  # a row of pictures that cannot be read is no accident
 
 
-def _collate(examples: Sequence[Example | DataError]) -> Batch | DataError:
-    read = [each for each in examples if not isinstance(each, DataError)]
-    failed = [each for each in examples if isinstance(each, DataError)]
-    return failed[0] if failed else collate(read)
+class _Read(Dataset["tuple[Example | None, Unreadable]"]):
+    """Returns an example, and the pictures that could not be read in its place.
+
+    An error that is raised in a reader process would come as a traceback.
+    """
+
+    def __init__(self, data: TrainingData, skip: bool) -> None:
+        self.data, self.tries = data, min(_TRIES, len(data)) if skip else 1
+
+    def __getitem__(self, draw: Draw) -> tuple[Example | None, Unreadable]:
+        bad: Unreadable = {}
+        for number in range(draw.image, draw.image + self.tries):
+            number %= len(self.data)
+            try:
+                return self.data[draw._replace(image=number)], bad
+            except DataError as error:
+                bad[number] = str(error)
+        return None, bad
+
+
+def _collate(read: Sequence[tuple[Example | None, Unreadable]]) -> tuple[Batch | None, list[Unreadable]]:
+    """Return the batch, None if one of its examples is missing, and the pictures that could not be read."""
+    examples = [example for example, _ in read if example is not None]
+    return collate(examples) if len(examples) == len(read) else None, [bad for _, bad in read if bad]
 
 
 class ShardOrder(Order):
@@ -123,6 +137,7 @@ class Loader:
         workers: int = 0,  # processes that read pictures
         real_text: bool = False,  # whether to encode the pictures' own captions as well
         shards: Sequence[int] | None = None,  # of the pictures: each process then reads its own. None = any picture
+        skip: bool = False,  # pictures that cannot be read; otherwise, they are an error
     ) -> None:
         if batch % processes:
             raise ValueError(f"batch={batch}: does not divide among {processes} processes; choose a multiple")
@@ -133,6 +148,8 @@ class Loader:
         self.batch, self.total, self.rank, self.processes = batch, total, rank, processes
         self.workers, self.real_text = workers, real_text
         self.images = 0  # handed out, over all processes
+        self.skip, self.skipped = skip, 0  # how often this process skipped a picture that it could not read
+        self._named: set[int] = set()
 
     def __len__(self) -> int:
         """Return the number of batches of the whole run.
@@ -143,7 +160,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         plain = DataLoader(
-            _Read(self.data),
+            _Read(self.data, self.skip),
             batch_sampler=self._shares(range(self.images, len(self) * self.batch, self.batch)),
             collate_fn=_collate,
             num_workers=self.workers,
@@ -151,12 +168,21 @@ class Loader:
             multiprocessing_context="forkserver" if self.workers else None,
             generator=torch.Generator().manual_seed(0),  # the default would draw from training's global generator
         )
-        for found in plain:
-            if isinstance(found, DataError):
-                raise found
+        for found, unreadable in plain:
+            if found is None:
+                raise DataError(_reason(unreadable, self.skip))
+            self._note(unreadable)
             self.images += self.batch
             real = self._with_text(found.real) if self.real_text else found.real
             yield Batch(found.pixels, real, self._with_text(found.fake))
+
+    def _note(self, unreadable: list[Unreadable]) -> None:
+        """Count the pictures that were skipped, and name each once."""
+        for number, reason in (item for bad in unreadable for item in bad.items()):
+            self.skipped += 1
+            if number not in self._named:
+                self._named.add(number)
+                _log.warning("picture %d is skipped, the next one takes its place: %s", number, reason)
 
     def state_dict(self) -> dict[str, int]:
         return {"images": self.images}
@@ -176,3 +202,12 @@ class Loader:
 
     def _with_text(self, conditions: Conditions) -> Conditions:
         return Conditions(conditions.camera, conditions.words, self.text.encode(conditions.prompts))
+
+
+def _reason(unreadable: list[Unreadable], skip: bool) -> str:
+    """Return the message for a batch that cannot be read."""
+    bad = max(unreadable, key=len)
+    first = next(iter(bad.values()))
+    if not skip:
+        return f"{first}. Or skip and count such pictures: data.unreadable=skip"
+    return f"{len(bad)} pictures in a row cannot be read, so the data set itself is broken. The first: {first}"

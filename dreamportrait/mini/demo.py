@@ -174,7 +174,7 @@ def measured(column: Column, config: "Config") -> dict[str, Any]:
 
 def train(config: "Config", path: Path, changes: tuple[str, ...]) -> None:
     """Train in a separate process, or in several that share the cores."""
-    from dreamportrait.training.trainer import count_processes
+    from dreamportrait.training.devices import count_processes
 
     settings = [word for change in changes for word in ("--set", change)]
     threads = {"OMP_NUM_THREADS": str(max(1, count_cores() // count_processes(config)))}

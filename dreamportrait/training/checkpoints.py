@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from dreamportrait.training.every import CountedModule, Every
 from dreamportrait.training.run_folder import CHECKPOINTS
+from dreamportrait.training.same_weights import check_same_weights
 from dreamportrait.training.states import load_state, save_state
 
 PARTS = {"state_dict": dict, "optimizer_states": list, "images": int, "measured": dict, "callbacks": dict}
@@ -34,6 +35,7 @@ class Checkpoints(Every):
         return super().is_due(module) or module.images in module.config.stage_ends()
 
     def act(self, trainer: Trainer, module: CountedModule) -> None:
+        check_same_weights(module, f"after {module.images} images")
         trainer.save_checkpoint(self.folder / name_of(module.images), weights_only=False)
         if trainer.is_global_zero:
             ends = {name_of(end) for end in module.config.stage_ends()}

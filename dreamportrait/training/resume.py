@@ -81,7 +81,7 @@ def _differences(config: RunConfig, path: Path, allowed: Allowed, remedy: str) -
         reasons = "; ".join(map(str, problems))
         text = f"{path} is not of this version of dreamportrait ({reasons}); choose another name"
         return [Problem(("run.name",), text)]
-    old, new = (_flat(each.model_dump(mode="json")) for each in (before, config))
+    old, new = (flat(each.model_dump(mode="json")) for each in (before, config))
     keys = [key for key in old | new if old.get(key) != new.get(key) and not allowed(key, old, new)]
     return [
         Problem((key,), f"was {brief(old.get(key))} when {path.parent} was begun, now {brief(new.get(key))}; {remedy}")
@@ -91,11 +91,12 @@ def _differences(config: RunConfig, path: Path, allowed: Allowed, remedy: str) -
 
 def computed(config: RunConfig) -> dict[str, Any]:
     """Return every setting that affects the result, by its dotted name."""
-    values = _flat(config.model_dump(mode="json"))
+    values = flat(config.model_dump(mode="json"))
     return {key: value for key, value in values.items() if not _is_under(key, (*config.FREE, "run.name"))}
 
 
-def _flat(values: Any, place: tuple[Any, ...] = ()) -> dict[str, Any]:
+def flat(values: Any, place: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Return the settings of nested sections by their dotted names."""
     items: Iterator[tuple[Any, Any]] | None = None
     if isinstance(values, Mapping):
         items = iter(values.items())
@@ -103,7 +104,7 @@ def _flat(values: Any, place: tuple[Any, ...] = ()) -> dict[str, Any]:
         items = enumerate(values)
     if items is None:
         return {settings.dotted(place): values}
-    return {key: value for part, inner in items for key, value in _flat(inner, (*place, part)).items()}
+    return {key: value for part, inner in items for key, value in flat(inner, (*place, part)).items()}
 
 
 def _may_differ(free: Sequence[str], key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

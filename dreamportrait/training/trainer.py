@@ -1,12 +1,6 @@
-"""The Lightning trainer for runs that count images: processes, devices, loggers, and a run from start to result.
-
-Each process computes a share of the batch, and gradients are averaged once, just before an update. This replaces
-DDP's wrapper: two networks are updated in turn, by several backward passes each, some of them through gradients, and a
-wrapper would have to know for each pass whether it is the last and which parameters it uses.
-"""
+"""The Lightning trainer for runs that count images: processes, devices, loggers, and a run from start to result."""
 
 import logging
-import os
 import secrets
 import subprocess
 import time
@@ -21,67 +15,19 @@ import torch.distributed as dist
 from filelock import BaseFileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.strategies import DDPStrategy
 
 from dreamportrait.core.config import RunConfig
 from dreamportrait.core.errors import first_line
 from dreamportrait.core.launch import is_first_process
+from dreamportrait.core.processes import total
 from dreamportrait.core.signals import Signals
 from dreamportrait.data.loader import Loader
 from dreamportrait.training.checkpoints import Checkpoints
+from dreamportrait.training.devices import count_devices, count_processes, on_gpu
 from dreamportrait.training.every import CountedModule
+from dreamportrait.training.meeting import Together
 from dreamportrait.training.stopping import NoHandlers, StopOnSignal, start_readers_server
-
-
-class SharedBatch(DDPStrategy):
-    """Lightning's processes without DDP's wrapper. All processes start with the weights of the first."""
-
-    def configure_ddp(self) -> None:
-        assert self.model is not None
-        with torch.no_grad():
-            for value in (*self.model.parameters(), *self.model.buffers()):
-                dist.broadcast(value, 0)
-
-
-def count_processes(config: RunConfig) -> int:
-    """Return the number of processes on all machines: those of torchrun, or those that Lightning will start."""
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
-    return count_devices(config) * config.trainer.nodes
-
-
-def count_devices(config: RunConfig) -> int:
-    """Return the number of processes on this machine."""
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        return int(os.environ["LOCAL_WORLD_SIZE"])
-    if config.trainer.devices != "auto":
-        return config.trainer.devices
-    return max(1, torch.cuda.device_count()) if _on_gpu(config) else 1
-
-
-def _on_gpu(config: RunConfig) -> bool:
-    wanted = config.trainer.accelerator
-    return wanted == "gpu" or (wanted == "auto" and torch.cuda.is_available())
-
-
-def check_devices(config: RunConfig) -> None:
-    """Raise ValueError if this machine lacks the devices or the precision of a configuration."""
-    if not _on_gpu(config):
-        return
-    found, wanted = torch.cuda.device_count(), count_devices(config)
-    if not found:
-        raise ValueError("PyTorch sees no GPU here, and trainer.accelerator is gpu; choose auto or cpu")
-    if wanted > found:
-        raise ValueError(f"{wanted} processes for {found} GPUs; set trainer.devices={found}, or make more GPUs visible")
-    asked = "bfloat16" in (config.trainer.precision, config.guidance.precision)
-    if asked and torch.cuda.get_device_capability() < (8, 0):
-        raise ValueError(f"{torch.cuda.get_device_name()} has no bfloat16; choose float16, also for guidance.precision")
-
-
-def own_device(config: RunConfig) -> torch.device:
-    """Return the device of this process."""
-    number = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
-    return torch.device("cuda", number) if _on_gpu(config) else torch.device("cpu")
+from dreamportrait.training.strategy import SharedBatch
 
 
 @dataclass(frozen=True)
@@ -130,6 +76,8 @@ class TrainingRun:
         except RuntimeError as error:
             if not is_lost_process(error):
                 raise
+            if watched(self.trainer):
+                raise SystemExit(1) from error
             problem = "another process of this run has ended, and its own message says why"
             raise ValueError(f"{problem}; the same command continues from the last checkpoint") from error
         stop.check(self.module)
@@ -140,6 +88,12 @@ class TrainingRun:
 def is_lost_process(error: RuntimeError) -> bool:
     """Return whether an exchange failed because another process has ended."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def watched(trainer: Trainer) -> bool:
+    """Return whether the cause of a lost process has been told."""
+    strategy = trainer.strategy
+    return isinstance(strategy, SharedBatch) and strategy.watch is not None and strategy.watch.told
 
 
 def end_children(trainer: Trainer, patience: float = 10.0) -> None:
@@ -166,16 +120,26 @@ class Continuation(Callback):
         assert isinstance(pl_module, CountedModule)
         self.loader.load_state_dict({"images": pl_module.images})
 
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Count, for the log, how often pictures were skipped since this start."""
+        assert isinstance(pl_module, CountedModule)
+        if self.loader.skip:
+            pl_module.measured["skipped_images"] = total(self.loader.skipped)
 
-def make_trainer(config: RunConfig, callbacks: list[Callback]) -> Trainer:
-    """Make the trainer: it moves data to devices and starts processes; its own counting and files are turned off."""
+
+def make_trainer(config: RunConfig, callbacks: list[Callback], together: Together | None = None) -> Trainer:
+    """Make the trainer: it moves data to devices and starts processes; its own counting and files are turned off.
+
+    together: the processes that a launcher has started. None = there are none.
+    """
     processes, devices = count_processes(config), count_devices(config)
-    backend = "nccl" if _on_gpu(config) else "gloo"
+    backend, patience = "nccl" if on_gpu(config) else "gloo", config.trainer.patience_seconds
+    shared = SharedBatch(together or Together(), backend, patience) if processes > 1 else None
     trainer = Trainer(
-        accelerator="gpu" if _on_gpu(config) else "cpu",
+        accelerator="gpu" if on_gpu(config) else "cpu",
         devices=devices,
         num_nodes=processes // devices,
-        strategy=SharedBatch(process_group_backend=backend) if processes > 1 else "auto",
+        strategy=shared or "auto",
         use_distributed_sampler=False,
         max_epochs=1,
         limit_val_batches=0,

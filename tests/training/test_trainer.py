@@ -11,7 +11,8 @@ from tiny_training import config
 
 from dreamportrait.core.launch import is_child
 from dreamportrait.core.processes import largest
-from dreamportrait.training.trainer import check_devices, count_devices, end_children, is_lost_process
+from dreamportrait.training.devices import check_devices, count_devices
+from dreamportrait.training.trainer import end_children, is_lost_process
 
 
 @pytest.fixture

@@ -142,6 +142,7 @@ def make_loader(config: Config, pictures: Pictures, text: PromptEncoder, rank: i
         processes=processes,
         workers=config.data.workers,
         real_text=config.loss.text_aware_discriminator,
+        skip=config.data.unreadable == "skip",
         shards=pictures.shards if config.data.own_shards and isinstance(pictures, ShardPictures) else None,
     )
 

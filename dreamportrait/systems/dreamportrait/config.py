@@ -80,6 +80,7 @@ class Optim(Section):
     lr_discriminator: Rate = 0.002
     lr_mapper: Rate = 0.0025  # the global path
     lr_adapters: Rate = 0.0025  # the local path
+    lr_batch: Count | None = None  # the batch that these rates are for, which data.batch must equal. None = any
     ema_images: Count = 10_000  # half-life of the running average
 
 
@@ -105,8 +106,9 @@ class Measure(Section):
 
 class Config(RunConfig):
     FREE: ClassVar[tuple[str, ...]] = (
-        *("system", "run.folder", "run.offline", "data.path", "data.captions", "data.workers"),
-        *("text.store", "guidance.checkpoint", "guidance.precision", "trainer", "logging", "samples", "measure"),
+        *("system", "run.folder", "run.offline", "data.path", "data.captions", "data.workers", "data.unreadable"),
+        *("optim.lr_batch", "text.store", "guidance.checkpoint", "guidance.precision"),
+        *("trainer", "logging", "samples", "measure"),
     )
     ARCHITECTURE: ClassVar[tuple[str, ...]] = (
         *("model.pretrained", "model.conditioning", "text.clip", "loss.text_aware_discriminator"),
@@ -184,7 +186,7 @@ def contradictions(config: Config) -> list[Problem]:
         "a ratio to an adversarial loss without weight; give guidance_weight instead",
     )
     check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
-    found += guidance_contradictions(config)
+    found += guidance_contradictions(config) + learning_rate_problems(config)
     check(config.data.kind == "folder" and config.data.path is None, "data.path", "missing; data.kind=folder needs one")
     check(
         config.data.kind == "miniworld" and config.data.captions is not None,
@@ -268,6 +270,22 @@ def guidance_contradictions(config: Config) -> list[Problem]:
         "gradients through a UNet in float16 vanish; choose bfloat16, or train a copy with lora_rank=null",
     )
     return found
+
+
+def learning_rate_problems(config: Config) -> list[Problem]:
+    """Return a problem if the learning rates are stated to be for another batch than the run's."""
+    optim, batch = config.optim, config.data.batch
+    if optim.lr_batch in (None, batch):
+        return []
+    assert optim.lr_batch is not None
+    factor = (batch / optim.lr_batch) ** 0.5
+    rates = ("lr_generator", "lr_discriminator", "lr_mapper", "lr_adapters")
+    rule = ", ".join(f"optim.{name}={getattr(optim, name) * factor:.3g}" for name in rates)
+    text = (
+        f"learning rates for batches of {optim.lr_batch}, and batches of {batch}; choose rates and set optim.lr_batch"
+    )
+    text += f"={batch}. The square-root rule for Adam would give {rule}; keeping them is a choice, too"
+    return [Problem(("optim.lr_batch", "data.batch"), text)]
 
 
 def batch_problems(config: Config, processes: int, group: int = 1) -> list[Problem]:

@@ -25,7 +25,7 @@ from dreamportrait.systems.dreamportrait.build import (
 )
 from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.text.store import TextStore
-from dreamportrait.training.trainer import check_devices
+from dreamportrait.training.devices import check_devices
 from dreamportrait.weights.diffusion_sources import diffusion_repositories, locate_diffusion
 from dreamportrait.weights.folder import build_empty
 

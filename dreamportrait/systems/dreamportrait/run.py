@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dreamportrait.core import settings
 from dreamportrait.core.launch import is_first_process
+from dreamportrait.core.machine import code_versions
 from dreamportrait.core.settings import ConfigError, Problem, concerns
 from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import make_pictures
@@ -24,15 +25,10 @@ from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.systems.dreamportrait.summary import summarize
 from dreamportrait.text.loading import load_clip
 from dreamportrait.training import run_folder
-from dreamportrait.training.resume import find_checkpoint
-from dreamportrait.training.trainer import (
-    Continuation,
-    TrainingRun,
-    count_processes,
-    make_trainer,
-    own_device,
-    quieten,
-)
+from dreamportrait.training.devices import count_processes, launch_problems, own_device
+from dreamportrait.training.meeting import Facts, Together
+from dreamportrait.training.resume import find_checkpoint, flat
+from dreamportrait.training.trainer import Continuation, TrainingRun, make_trainer, quieten
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,12 @@ class Plan:
     checkpoint: Path | None  # to resume from. None = start anew
     problems: list[Problem]
 
+    def facts(self) -> Facts:
+        """Return what must be the same in all processes of the run."""
+        settings = flat(self.config.model_dump(mode="json"))
+        found = self.checkpoint and self.checkpoint.name
+        return {"the checkpoint to continue from": found} | settings | code_versions()
+
 
 def plan(path: Path, overrides: tuple[str, ...], resume: str, look_only: bool = False) -> Plan:
     """Check a command without loading anything. Raise ConfigError with all problems if the configuration is invalid."""
@@ -51,6 +53,7 @@ def plan(path: Path, overrides: tuple[str, ...], resume: str, look_only: bool = 
         raise ConfigError(str(path), problems)
     checkpoint, others = find_checkpoint(config, resume, look_only)
     wrong = [key for problem in problems for key in problem.keys]
+    others += launch_problems(config)
     others += batch_problems(config, count_processes(config), build.group_size(config)) + missing(config)
     others = [problem for problem in others if not concerns(problem, wrong)]
     if problems:
@@ -64,8 +67,11 @@ def describe(made: Plan) -> str:
     return f"{text}\nfrom      {made.checkpoint or 'the beginning'}"
 
 
-def prepare(made: Plan, command: list[str], signals: Signals | None = None) -> TrainingRun:
-    """Build all parts of the run and record its start. signals: let a text prior be saved before the process ends."""
+def prepare(made: Plan, command: list[str], together: Together, signals: Signals | None = None) -> TrainingRun:
+    """Build all parts of the run and record its start.
+
+    together: the processes that a launcher has started. signals: let a text prior be saved before the process ends.
+    """
     config = made.config
     quieten()
     device, processes = own_device(config), count_processes(config)
@@ -94,9 +100,9 @@ def prepare(made: Plan, command: list[str], signals: Signals | None = None) -> T
     prompts = list(config.samples.prompts) if config.trainer.sample_every_images else []
     metrics = build.make_metrics(config, pictures, text, portrait, device)
     callbacks = make_callbacks(config, text.encode(prompts) if prompts else None, metrics)
-    trainer = make_trainer(config, callbacks)
+    trainer = make_trainer(config, callbacks, together)
     loader = build.make_loader(config, pictures, text, trainer.global_rank, processes)
-    trainer.callbacks.append(Continuation(loader))  # type: ignore[attr-defined]
+    trainer.callbacks.insert(0, Continuation(loader))  # type: ignore[attr-defined]
     return TrainingRun(config, module, loader, trainer, made.checkpoint, partial(save_result, config, module), lock)
 
 

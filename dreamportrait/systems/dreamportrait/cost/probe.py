@@ -38,7 +38,8 @@ from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.systems.dreamportrait.step_settings import step_settings
 from dreamportrait.text.encoder import TextFeatures
-from dreamportrait.training.trainer import make_trainer, own_device, quieten
+from dreamportrait.training.devices import own_device
+from dreamportrait.training.trainer import make_trainer, quieten
 from dreamportrait.weights.diffusion_sources import SourceError, locate_diffusion
 
 
