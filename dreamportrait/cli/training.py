@@ -60,6 +60,9 @@ def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signa
         raise ConfigError(str(path), plan.problems)
     if dry_run:
         return
+    from dreamportrait.core.precision import exact_float32
+
+    exact_float32()
     run = training.prepare(plan, sys.argv, signals)
     is_first = run.trainer.is_global_zero
     if is_first:
