@@ -28,9 +28,7 @@ def main() -> None:
     options = parse(parser)
     from benchmarks import ops
     from benchmarks.measure import identity, write
-    from dreamportrait.core.timing import keep_freed_memory
 
-    keep_freed_memory()
     device, repeats, path = options.device, options.repeats, options.official
     precision = "float16" if device == "cuda" else "float32"
     parts: dict[str, Callable[[], Any]] = {

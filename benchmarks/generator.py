@@ -20,11 +20,9 @@ def main() -> None:
 
     from benchmarks import images
     from benchmarks.measure import identity, save, table
-    from dreamportrait.core.timing import keep_freed_memory
 
     # The official code runs super-resolution in float16 on a GPU and in float32 on a CPU.
     precision = options.precision or ("float16" if options.device == "cuda" else "float32")
-    keep_freed_memory()
     about = identity(options.device)
     with torch.inference_mode():
         rows = images.run(options.official, options.device, options.batches, options.repeats, precision)

@@ -12,11 +12,8 @@ from benchmarks.options import make_parser, parse
 def main() -> None:
     options = parse(make_parser(__doc__, repeats=5))
     from benchmarks.measure import identity, save
-    from dreamportrait.core.timing import keep_freed_memory
 
     logging.basicConfig(level=logging.INFO)
-    keep_freed_memory()
-
     about = identity(options.device)
     print("\nwrote", save("ops", options.device, about | run(options.device, options.repeats)))
 

@@ -5,6 +5,8 @@ import importlib.util
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+from dreamportrait.core.allocator import keep_freed_memory
+
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -17,13 +19,17 @@ def make_parser(doc: str | None, repeats: int) -> argparse.ArgumentParser:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; refuse a device that is not there."""
+    """Parse the command line; refuse a device that is not there. Then set allocator and arithmetic, as programs do."""
     options = parser.parse_args()
+    keep_freed_memory()
     if options.device == "cuda":
         import torch
 
+        from dreamportrait.core.precision import exact_float32
+
         if not torch.cuda.is_available():
             parser.error("--device cuda: PyTorch sees no GPU here; choose cpu")
+        exact_float32()
     return options
 
 

@@ -27,11 +27,9 @@ def main() -> None:
         parser.error("--official: the official code has no such planes as the miniature world's; choose small or full")
     from benchmarks import steps
     from benchmarks.measure import identity, save
-    from dreamportrait.core.timing import keep_freed_memory
 
     # The official code runs super-resolution and discriminator in float16 on a GPU and in float32 on a CPU.
     precision = options.precision or ("float16" if options.device == "cuda" else "float32")
-    keep_freed_memory()
     about = identity(options.device)
     result = steps.run(options.size, options.official, options.device, options.batch, options.repeats, precision)
     steps.show(result)

@@ -24,6 +24,7 @@ import threading
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from . import _build, _cache
 from ._library import constant_when_traced
@@ -117,6 +118,7 @@ def _load(device_type: str, mode: str) -> None:
             try:
                 path = find(device_type)
                 torch.ops.load_library(str(path))
+                _try(device_type)
             except (_build.BuildError, OSError) as error:
                 causes.append(f"{kind}: {error}")
                 continue
@@ -126,6 +128,25 @@ def _load(device_type: str, mode: str) -> None:
             logger.info("%s: compiled ops from %s", device_type, path)
             return
     raise _build.BuildError("Tried:\n  " + "\n  ".join(causes))
+
+
+def _try(device_type: str) -> None:
+    """Raise BuildError unless a kernel of the loaded library can be launched.
+
+    A library for a newer driver or for other devices loads without an error, and then every launch fails. CUDA reports
+    that at the launch, so this does not wait for the GPU.
+    """
+    if device_type != "cuda":
+        return  # the processor's instruction set was chosen when the library was loaded
+    try:
+        launch_smallest(torch.zeros(1, device=device_type))
+    except RuntimeError as error:
+        raise _build.BuildError(f"it loads, but its kernels do not run here: {error}") from error
+
+
+def launch_smallest(x: Tensor) -> None:
+    """Launch bias_act on one number."""
+    torch.ops.eg3d_ops.bias_act(x, None, 0, 0, 0.0, 1.0, -1.0)
 
 
 def _prebuilt(device_type: str) -> Path:

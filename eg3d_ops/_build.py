@@ -99,6 +99,23 @@ def find_nvcc() -> str:
     )
 
 
+def find_cuda_runtime(nvcc: Path) -> Path:
+    """Return the folder of libcudart_static.a in the toolkit of `nvcc`.
+
+    NVIDIA's installers put it into lib64, conda into targets/<machine>-linux/lib, and both link other folders to it.
+    """
+    toolkit = nvcc.resolve().parent.parent
+    folders = [toolkit / "lib64", toolkit / f"targets/{platform.machine()}-linux/lib", toolkit / "lib"]
+    for folder in folders:
+        if (folder / "libcudart_static.a").exists():
+            return folder
+    looked = ", ".join(map(str, folders))
+    raise BuildError(
+        f"no libcudart_static.a (looked in {looked}); install the toolkit's runtime (conda: cuda-cudart-static) "
+        "or set CUDA_HOME to a complete toolkit"
+    )
+
+
 def find_ninja() -> str:
     """Find ninja on PATH or next to the interpreter, so that a virtual environment need not be activated."""
     user_scripts = sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
@@ -223,8 +240,7 @@ def _libraries(target: str) -> list[str]:
     libraries = [f"-L{find_torch() / 'lib'}", "-ltorch_cpu", "-lc10"]
     if target == "cuda":
         # Static runtime: no libcudart of a particular version to find at load time.
-        toolkit = Path(find_nvcc()).resolve().parent.parent
-        libraries += [f"-L{toolkit / 'lib64'}", "-ltorch_cuda", "-lc10_cuda"]
+        libraries += [f"-L{find_cuda_runtime(Path(find_nvcc()))}", "-ltorch_cuda", "-lc10_cuda"]
         libraries += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
     return libraries
 

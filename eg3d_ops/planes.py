@@ -49,7 +49,9 @@ def sample_planes(planes: Tensor, points: Tensor, plane_axes: PlaneAxes, box_war
     n, p, c, h, w = planes.shape
     m = points.shape[1]
     normalised = points * (2 / box_warp)  # the box becomes [-1, 1]^3
-    grid = torch.stack([normalised[..., list(pair)] for pair in plane_axes], dim=1)  # [N, P, M, 2]
+    # Single columns, because an index made of a list is copied from the host, and the host waits for the copy.
+    along = normalised.unbind(-1)
+    grid = torch.stack([torch.stack([along[u], along[v]], -1) for u, v in plane_axes], dim=1)  # [N, P, M, 2]
     features = F.grid_sample(
         planes.reshape(n * p, c, h, w), grid.reshape(n * p, 1, m, 2), padding_mode="zeros", align_corners=False
     )  # [N*P, C, 1, M]

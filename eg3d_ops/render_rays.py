@@ -6,6 +6,7 @@ keeps samples in registers and cache; `_render_rays` is the reference implementa
 """
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,10 @@ def render_rays(
         and [N, R, num_fine].
     impl  "auto", "compiled" or "reference". Gradients with respect to planes and decoder always exist. Gradients
         with respect to rays exist only in the reference, which "auto" uses if they are required.
+
+    Results are the same in every run. So are the gradients, except those of the planes on a GPU: they are summed by
+    atomic additions in an order that varies, which changes them by rounding.
+    torch.use_deterministic_algorithms(True) makes that backward pass an error.
     """
     axes = parse_plane_axes(plane_axes)
     decoder = Decoder(*decoder)
@@ -317,10 +322,24 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, d_color, d_depth, d_weight, d_depths):  # type: ignore[no-untyped-def]
     *inputs, depths = ctx.saved_tensors
+    _refuse_if_deterministic(inputs[0])
     d_planes, *d_decoder = torch.ops.eg3d_ops.render_rays_backward(
         d_color, d_depth, d_weight, *inputs, depths, ctx.axes, ctx.box_warp
     )
     return d_planes.to(inputs[0].dtype), None, None, None, None, *d_decoder, *(None,) * 7
+
+
+def _refuse_if_deterministic(planes: Tensor) -> None:
+    """Raise or warn, as torch.use_deterministic_algorithms demands, if the gradient of these planes varies."""
+    if planes.device.type != "cuda" or not torch.are_deterministic_algorithms_enabled():
+        return
+    message = (
+        "the gradient of render_rays to planes on a GPU is summed by atomic additions in an order that varies, "
+        "but torch.use_deterministic_algorithms(True) was called; call it with warn_only=True, or train on a CPU"
+    )
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        raise RuntimeError(message)
+    warnings.warn(message, stacklevel=2)
 
 
 def _no_second_gradient(ctx, *grads):  # type: ignore[no-untyped-def]

@@ -123,21 +123,34 @@ def check_filter(f: Tensor, x: Tensor) -> Tensor:
     return f
 
 
-# Filters whose values were found finite, with the version that was checked. Reading a filter on a GPU waits for the
-# GPU, so each filter is checked only once.
+# Filters whose values were found finite, with the version that was checked; None: inference tensors have no version, so
+# their later changes are not noticed. Reading a filter on a GPU waits for the GPU, so each is checked only once.
 _finite: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def _check_finite(f: Tensor) -> None:
     if torch.compiler.is_compiling() or f.device.type == "meta":
         return  # there are no values to check
-    remember = f.device.type != "cpu" and not f.is_inference()  # inference tensors have no version
-    if remember and _finite.get(f) == f._version:
+    remember = f.device.type != "cpu"
+    if remember and known_finite(f):
         return
     if not math.isfinite(f.sum(dtype=torch.float64)):  # one pass, and no overflow
         raise ValueError(f"f must be finite, got {f.tolist()}")
     if remember:
-        _finite[f] = f._version
+        remember_finite(f)
+
+
+def known_finite(f: Tensor) -> bool:
+    """Return whether f was found finite and has not changed since."""
+    return f in _finite and _finite[f] == _version(f)
+
+
+def remember_finite(f: Tensor) -> None:
+    _finite[f] = _version(f)
+
+
+def _version(f: Tensor) -> int | None:
+    return None if f.is_inference() else f._version
 
 
 def _output_size(size: int, taps: int, up: int, down: int, before: int, after: int) -> int:

@@ -57,14 +57,12 @@ def main(
         if out is not None and not overwrite and (there := [name for name in NAMES if (out / name).exists()]):
             raise FileExistsError(f"--out {out}: holds {there[0]}; name another folder, or add --overwrite")
 
-        import torch
-
+        from dreamportrait.core.allocator import keep_freed_memory
         from dreamportrait.core.files import write_text
-        from dreamportrait.core.timing import check_memory, keep_freed_memory
+        from dreamportrait.core.machine import find_device
+        from dreamportrait.core.timing import check_memory
 
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = find_device(device)
         check_memory(device)
         keep_freed_memory()
         source = "full size, random weights" if full_size else checkpoint or "mini"

@@ -15,6 +15,7 @@ import torch
 from tiny_ops import Fresh
 
 import eg3d_ops
+from dreamportrait.core.precision import exact_float32
 from eg3d_ops import _backend, _build
 
 # A shell without job control ignores SIGINT for commands in the background, and nohup ignores SIGHUP. Processes that
@@ -28,8 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return
     for item in items:
-        if "gpu" in item.keywords:
+        if item.get_closest_marker("gpu"):  # `item.keywords` also has the names of folders
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exact_float32() -> None:
+    """Forbid TF32, as programs do: its errors exceed every tolerance of the tests."""
+    exact_float32()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@
 2. Compile every kernel for those architectures again, to read registers and spills from the assembler's log.
 3. Compile every kernel for sm_70 (V100). nvcc 13 no longer supports it, but NVRTC 12.8 does. It is installed from PyPI
    into build/nvrtc, because torch brings another version of NVRTC into the environment.
+4. Read the PTX code for arithmetic in float64: only kernels of float64 may have any, because most GPUs are many times
+   slower with it.
 
 Prints one line per kernel and architecture. A missing compiler is a failure. tests/ops/test_cuda_sources.py checks that
 the kernels compute the right results.
@@ -62,7 +64,7 @@ class Usage(NamedTuple):
 def main() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     failed = False
-    for step in (check_table, check_library, check_nvcc_kernels, check_nvrtc_kernels):
+    for step in (check_table, check_library, check_nvcc_kernels, check_nvrtc_kernels, check_float64):
         try:
             for line in step():
                 print(line, flush=True)
@@ -115,6 +117,30 @@ def check_nvrtc_kernels() -> Iterator[str]:
     compiler = Nvrtc()
     for header, instances in KERNELS.items():
         yield from report(compiler.compile(header, instances))
+
+
+def check_float64() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sorted(SOURCES.glob("*.cu")):
+            ptx = Path(folder) / f"{source.stem}.ptx"
+            arch = f"-arch=compute_{ARCHS[-1]}"
+            command = [_build.find_nvcc(), "-std=c++17", arch, f"-I{_build.CSRC}", "-ptx", str(source), "-o", str(ptx)]
+            run(command, f"nvcc -ptx on {source.name}")
+            counts = float64_instructions(ptx.read_text(encoding="utf-8"))
+            named = dict(zip(demangle(list(counts)), counts.values(), strict=True))
+            if using := [f"{name}: {n}" for name, n in named.items() if n and "double" not in name]:
+                raise CheckFailed(f"kernels of other types compute in float64, instructions: {'; '.join(using)}")
+            without = sum(n == 0 for n in named.values())
+            yield f"ok      {source.name}: no float64 in {without} of {len(named)} kernels"
+
+
+def float64_instructions(ptx: str) -> dict[str, int]:
+    """Return the number of instructions on float64 values in each kernel. Loads of parameters do not count."""
+    counts = {}
+    for kernel in re.split(r"\.entry\s+", ptx)[1:]:
+        lines = re.findall(r"^\s*(?:@\S+\s+)?([a-z]\w*\.[\w.]*f64[\w.]*)\s", kernel, re.MULTILINE)
+        counts[re.split(r"[(\s]", kernel, maxsplit=1)[0]] = sum(not line.startswith("ld.param") for line in lines)
+    return counts
 
 
 # ----- The assembler's log --------------------------------------------------------------------------------

@@ -17,12 +17,14 @@ from dreamportrait.cli.verify import verify
 from dreamportrait.cli.video import video
 from dreamportrait.cli.view import view
 from dreamportrait.cli.weights import convert
+from dreamportrait.core.allocator import keep_freed_memory
 
 
 @click.group()
 @click.version_option(__version__, prog_name="dreamportrait")
 def main() -> None:
     """Text-to-3D portraits from a tri-plane GAN."""
+    keep_freed_memory()
 
 
 for command in (

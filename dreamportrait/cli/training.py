@@ -64,6 +64,9 @@ def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signa
         facts |= plan.facts()
     if dry_run:
         return
+    from dreamportrait.core.precision import exact_float32
+
+    exact_float32()
     with together.checked(plan.config.trainer.patience_seconds):
         run = training.prepare(plan, sys.argv, together, signals)
     is_first = run.trainer.is_global_zero

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from dreamportrait.core.precision import exact_float32, float32_rule
+
 _SHOWN_VARIABLES = (
     "EG3D_OPS",
     "DREAMPORTRAIT",
@@ -24,7 +26,11 @@ _MAX_DIFF = 2**20
 
 
 def find_device(device: str | None) -> str:
-    """Return the requested device. The default is "cuda" if there is a GPU, otherwise "cpu"."""
+    """Return the requested device, and make float32 on a GPU exact. Programs call this before they compute.
+
+    The default is "cuda" if there is a GPU, otherwise "cpu".
+    """
+    exact_float32()
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:
         raise ValueError("--device cuda: PyTorch sees no GPU here; choose cpu")
@@ -45,7 +51,12 @@ def machine(device: str) -> dict[str, Any]:
     """Describe the processor that a measurement runs on."""
     info: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version(), "device": device}
     if device == "cuda":
-        return info | {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+        gpu = {
+            "name": torch.cuda.get_device_name(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+        return info | gpu | {"float32": float32_rule()}
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line]
     name = names[0] if names else platform.processor()
     return info | {"name": name, "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
@@ -67,6 +78,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "cuda": torch.version.cuda,
+        "float32": float32_rule(),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SHOWN_VARIABLES)},
         "packages": dict(sorted((each.name, each.version) for each in metadata.distributions() if each.name)),
     }

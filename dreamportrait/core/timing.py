@@ -1,6 +1,7 @@
-"""Measures time and peak memory of a function call, and has the allocator setting that benchmarks use."""
+"""Measures time and peak memory of a function call."""
 
 import ctypes
+import math
 import platform
 import sys
 import time
@@ -9,27 +10,39 @@ from pathlib import Path
 
 import torch
 
+_MEASURED_SECONDS = 0.02  # one measurement of short kernels takes about this long
+_MOST_CALLS = 200  # the queue of a GPU holds about a thousand launches
+_CYCLES_PER_SECOND = 2e9  # at least the clock rate of a GPU
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks instead of returning them to the system at once.
-
-    Getting them back page by page can take as long as the arithmetic. In a comparison, both sides benefit.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped on its own
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap never shrinks
-
-
 def seconds(run: Callable[[], object], device: str) -> float:
-    """Return the wall-clock time of one call."""
+    """Return the wall-clock time of one call: what somebody waits for. It includes launching the kernels."""
     finish(device)
     start = time.perf_counter()
     run()
     finish(device)
     return time.perf_counter() - start
+
+
+def kernel_seconds(run: Callable[[], object], device: str) -> float:
+    """Return the time that the device itself needs for one call. On a CPU, this is `seconds`.
+
+    A kernel of microseconds takes less time than its launch, so the wall clock would measure launches. Here the GPU
+    first waits while many calls are put into its queue; then it does them one after another, between two events.
+    """
+    wall = seconds(run, device)
+    if device != "cuda" or wall > _MEASURED_SECONDS:  # then launches hardly count
+        return wall
+    calls = min(_MOST_CALLS, math.ceil(_MEASURED_SECONDS / wall))
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(int(calls * wall * _CYCLES_PER_SECOND))  # as long as it takes to launch them
+    start.record()
+    for _ in range(calls):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000 / calls
 
 
 def finish(device: str) -> None:

@@ -16,7 +16,7 @@ def rays_from_label(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     check_label(label, name="label")
     check_int("resolution", resolution, 1)
     cam2world = label[:, :16].reshape(-1, 4, 4)
-    fx, skew, cx, fy, cy = label[:, [16, 17, 18, 20, 21], None].unbind(1)  # [N, 1] each
+    fx, skew, cx, fy, cy = _intrinsics(label)
 
     centres = (torch.arange(resolution, dtype=label.dtype, device=label.device) + 0.5) / resolution
     v, u = torch.meshgrid(centres, centres, indexing="ij")  # [R, R]: v down, u right
@@ -40,7 +40,7 @@ def project(points: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     matrix = label[:, :16].reshape(-1, 4, 4)
     relative = points - matrix[:, None, :3, 3]
     x, y, z = (relative @ matrix[:, :3, :3]).unbind(-1)  # [N, M] each, in the camera's axes
-    fx, skew, cx, fy, cy = label[:, [16, 17, 18, 20, 21], None].unbind(1)  # [N, 1] each
+    fx, skew, cx, fy, cy = _intrinsics(label)
     place = torch.stack([(fx * x + skew * y) / z + cx, fy * y / z + cy], -1)
     return place, relative.norm(dim=-1) * z.sign()
 
@@ -49,3 +49,11 @@ def points_at(depth: Tensor, label: Tensor) -> Tensor:
     """Return the world points [N, R * R, 3] at depth [N, 1, R, R] along the rays of labels [N, 25]."""
     origins, directions = rays_from_label(label, depth.shape[-1])
     return origins + depth.flatten(1)[..., None] * directions
+
+
+def _intrinsics(label: Tensor) -> tuple[Tensor, ...]:
+    """Return fx, skew, cx, fy and cy [N, 1] of labels [N, 25].
+
+    They are slices, because an index made of a list is copied from the host, and the host waits for the copy.
+    """
+    return tuple(label[:, i : i + 1] for i in (16, 17, 18, 20, 21))

@@ -97,3 +97,55 @@ def test_filters_are_looked_into_once():
     f[0, 0] = math.nan
     with pytest.raises(ValueError, match="f must be finite"):
         upfirdn2d(x, f)
+
+
+@pytest.mark.parametrize("op", ["bias_act", "upfirdn2d"])
+def test_more_than_2_to_31_elements(op):
+    """The last numbers lie beyond the range of 32-bit offsets."""
+    size = (9, 64, 2048, 2048)  # 2.4e9 numbers of 16 bits
+    if torch.cuda.mem_get_info()[0] < 12 * 2**30:
+        pytest.skip("needs 12 GB of GPU memory")
+    x = torch.zeros(size, dtype=torch.bfloat16, device="cuda")
+    x[-1] = normal(64, 2048, 2048).cuda()
+    if op == "bias_act":
+        b = normal(64).cuda()
+        found, expected = (bias_act(part, b, act="lrelu", clamp=1.5, impl="compiled") for part in (x, x[-1:].clone()))
+    else:
+        f = BLUR.cuda()
+        found, expected = (upfirdn2d(part, f, padding=[2, 1, 2, 1], impl="compiled") for part in (x, x[-1:].clone()))
+    assert torch.equal(found[-1:], expected)
+
+
+def test_too_many_columns_are_refused():
+    """Threads are numbered by an int within a row, so that rows end at 2^31 - 32 numbers."""
+    if torch.cuda.mem_get_info()[0] < 9 * 2**30:
+        pytest.skip("needs 9 GB of GPU memory")
+    x = torch.zeros(1, 1, 2**30 - 8, 2, dtype=torch.float16, device="cuda").permute(0, 3, 1, 2)  # [1, 2, 1, 2^30 - 8]
+    with pytest.raises(RuntimeError, match="at most 2147483616 numbers in a row of the output, got 2147483632"):
+        upfirdn2d(x, None, impl="compiled")
+
+
+@pytest.mark.parametrize("op", ["bias_act", "upfirdn2d"])
+def test_side_stream(op):
+    x, b, f = normal(2, 64, 128, 128).cuda(), normal(64).cuda(), BLUR.cuda()
+
+    def run(x):
+        return bias_act(x, b, act="lrelu", impl="compiled") if op == "bias_act" else upfirdn2d(x, f, impl="compiled")
+
+    expected, side = run(x), torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(20_000_000)  # the main stream is ahead by milliseconds
+        found = run(x + 0)  # exists only when the side stream has got there
+    torch.cuda.current_stream().wait_stream(side)
+    assert torch.equal(found, expected)
+
+
+def test_filters_made_in_inference_mode_are_looked_into_once():
+    with torch.inference_mode():
+        x, f = normal(1, 1, 8, 8).cuda(), BLUR.cuda()
+        upfirdn2d(x, f)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            upfirdn2d(x, f)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

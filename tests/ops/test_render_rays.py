@@ -3,34 +3,11 @@
 import pytest
 import torch
 from goldens import load
-from ray_scenes import OUTPUTS, assert_as_good_as_twin, outputs_and_gradients, random_draws, scene
+from ray_scenes import CASES, OUTPUTS, assert_as_good_as_twin, outputs_and_gradients, random_draws, scene
 
 from dreamportrait.geometry.rays import rays_from_label
 from eg3d_ops.planes import PLANE_AXES, Decoder
 from eg3d_ops.render_rays import render_rays
-
-CASES = {
-    "official sizes": ({}, {}),
-    "no importance samples": ({}, {"num_fine": 0}),
-    "odd sizes": (
-        {"batch": 2, "rays": 33, "channels": 5, "size": (7, 11), "hidden": 20, "colors": 3},
-        {"num_coarse": 7, "num_fine": 5},
-    ),
-    "wide decoder, one plane": (
-        {"planes": 1, "channels": 40, "hidden": 70, "colors": 33},
-        {"num_coarse": 12, "num_fine": 13, "disparity": True, "white_back": True},
-    ),
-    "fewest samples": ({"rays": 5}, {"num_coarse": 4, "num_fine": 1}),
-    "more samples than a tile": ({"rays": 3}, {"num_coarse": 70, "num_fine": 61}),
-    "several rays per tile, 8 x 8 blocks": ({"rays": 256}, {"num_coarse": 6, "num_fine": 6}),
-    "opaque": ({"density": 100.0}, {}),
-    "small box": ({}, {"box_warp": 0.3, "ray_start": "auto", "ray_end": "auto"}),
-    "one ray": ({"rays": 1}, {}),
-    "far before near": (
-        {"rays": 7},
-        {"num_fine": 0, "ray_start": torch.full((1, 7, 1), -1.0), "ray_end": torch.full((1, 7, 1), -2.0)},
-    ),
-}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -195,11 +172,9 @@ def test_half_precision_planes(compiled_cpu):
         same = {**s, "planes": s["planes"].to(dtype).float()}
         for impl in ("compiled", "reference"):
             assert torch.equal(render_rays(**low, impl=impl).features, render_rays(**same, impl=impl).features)
-        # outputs_and_gradients casts the planes to float32, so their gradient is float32, too.
-        assert outputs_and_gradients(low, "compiled")["d_planes"].dtype == torch.float32
-        planes = low["planes"].requires_grad_()
-        (d_planes,) = torch.autograd.grad(render_rays(**low, impl="compiled").features.sum(), planes)
-        assert d_planes.dtype == dtype
+        found, full = outputs_and_gradients(low, "compiled"), outputs_and_gradients(same, "compiled")
+        assert found["d_planes"].dtype == dtype
+        assert torch.equal(found["d_planes"], full["d_planes"].to(dtype))
 
 
 @pytest.mark.parametrize("impl", ["compiled", "reference"])
@@ -277,23 +252,3 @@ def test_float64_is_left_to_the_twin(compiled_cpu):
     with pytest.raises(ValueError, match="no float64"):
         render_rays(**s, impl="compiled")
     assert render_rays(**s, impl="auto").features.dtype == torch.float64
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("case", [name for name in CASES if "wide" not in name])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_cuda_like_twin(case, dtype):
-    """Half precision affects only how planes are stored, so the same tolerance holds for rounded planes."""
-    sizes, options = CASES[case]
-    s = scene(**sizes)
-    s["planes"] = s["planes"].to(dtype)
-    twin = outputs_and_gradients(s, "reference", **options)
-    exact = outputs_and_gradients(s, "reference", torch.float64, **options)
-    compiled = outputs_and_gradients(s, "compiled", device="cuda", **options)
-    assert_as_good_as_twin({k: v.cpu() for k, v in compiled.items()}, twin, exact)
-
-
-@pytest.mark.gpu
-def test_cuda_limits():
-    with pytest.raises(ValueError, match="at most 64 hidden units"):
-        outputs_and_gradients(scene(hidden=65), "compiled", device="cuda")

@@ -20,7 +20,7 @@ from op_checks import (
 
 from eg3d_ops import _backend
 from eg3d_ops.filters import setup_filter
-from eg3d_ops.upfirdn2d import upfirdn2d
+from eg3d_ops.upfirdn2d import known_finite, remember_finite, upfirdn2d
 
 # Relative to the largest value: float32 sums of up to 25 products in another order.
 CLOSE = 3e-6
@@ -362,3 +362,25 @@ def test_filter_changed_to_nan_is_noticed(impl):
     f[0, 0] = math.nan
     with pytest.raises(ValueError, match="f must be finite"):
         upfirdn2d(x, f, impl=impl)
+
+
+# ----- Filters are looked into once per version -----------------------------------------------------------
+
+
+def test_a_checked_filter_is_known_until_it_changes() -> None:
+    """On a GPU, looking into a filter waits for the GPU, so it happens once."""
+    f = torch.ones(3, 3)
+    assert not known_finite(f)
+    remember_finite(f)
+    assert known_finite(f) and not known_finite(f.clone())
+    f[0, 0] = math.nan
+    assert not known_finite(f)
+
+
+def test_filters_made_in_inference_mode_are_known_too() -> None:
+    """They have no version; a network that was built in inference mode has sixteen of them."""
+    with torch.inference_mode():
+        f = torch.ones(3, 3)
+        assert not known_finite(f)
+        remember_finite(f)
+        assert known_finite(f)

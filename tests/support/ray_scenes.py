@@ -7,6 +7,29 @@ from eg3d_ops.render_rays import render_rays
 
 OUTPUTS = ("features", "depth", "weights", "d_planes", "d_w1", "d_b1", "d_w2", "d_b2")
 XYZ = ((0, 1), (1, 2), (2, 0))
+# Name -> sizes of the scene, options of the call.
+CASES = {
+    "official sizes": ({}, {}),
+    "no importance samples": ({}, {"num_fine": 0}),
+    "odd sizes": (
+        {"batch": 2, "rays": 33, "channels": 5, "size": (7, 11), "hidden": 20, "colors": 3},
+        {"num_coarse": 7, "num_fine": 5},
+    ),
+    "wide decoder, one plane": (
+        {"planes": 1, "channels": 40, "hidden": 70, "colors": 33},
+        {"num_coarse": 12, "num_fine": 13, "disparity": True, "white_back": True},
+    ),
+    "fewest samples": ({"rays": 5}, {"num_coarse": 4, "num_fine": 1}),
+    "more samples than a tile": ({"rays": 3}, {"num_coarse": 70, "num_fine": 61}),
+    "several rays per tile, 8 x 8 blocks": ({"rays": 256}, {"num_coarse": 6, "num_fine": 6}),
+    "opaque": ({"density": 100.0}, {}),
+    "small box": ({}, {"box_warp": 0.3, "ray_start": "auto", "ray_end": "auto"}),
+    "one ray": ({"rays": 1}, {}),
+    "far before near": (
+        {"rays": 7},
+        {"num_fine": 0, "ray_start": torch.full((1, 7, 1), -1.0), "ray_end": torch.full((1, 7, 1), -2.0)},
+    ),
+}
 
 
 def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, colors=32, density=3.0, seed=0):
@@ -33,10 +56,14 @@ def scene(batch=1, rays=64, planes=3, channels=32, size=(24, 24), hidden=64, col
 
 
 def outputs_and_gradients(scene, impl, dtype=torch.float32, device="cpu", **options):
-    """Return the three outputs and the gradients of a random projection of them, by the names in OUTPUTS."""
+    """Return the three outputs and the gradients of a random projection of them, by the names in OUTPUTS.
+
+    Planes of 16 bits stay so, unless the arithmetic is float64: then they are only rounded.
+    """
     scene = {**scene, **options}
+    stored = scene["planes"].dtype if dtype == torch.float32 else dtype
     moved = {k: v.to(device, dtype) if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
-    planes = moved.pop("planes").detach().requires_grad_()
+    planes = moved.pop("planes").to(stored).detach().requires_grad_()
     decoder = Decoder(*(part.to(device, dtype).detach().requires_grad_() for part in moved.pop("decoder")))
     if isinstance(moved.get("draws"), tuple):
         moved["draws"] = tuple(u.to(device, dtype) for u in moved["draws"])

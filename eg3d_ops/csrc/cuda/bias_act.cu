@@ -16,13 +16,20 @@ dim3 blocks(const BiasAct& p) {
   return dim3((unsigned)count);
 }
 
+template <class T>
+auto settings(const BiasAct& p) {
+  typedef typename Compute<T>::type F;
+  return Settings<F>{(F)p.alpha, (F)p.gain, (F)p.clamp};
+}
+
 }  // namespace
 
 void launch_bias_act(ElementType type, BiasAct p, const void* x, const void* b, void* y, void* stream) {
   p.aligned = aligned(x) && aligned(y);
   with_element(type, [&](auto zero) {
     using T = decltype(zero);
-    launch("bias_act_kernel", bias_act_kernel<T>, blocks<T>(p), 256, 0, stream, p, (const T*)x, (const T*)b, (T*)y);
+    launch("bias_act_kernel", bias_act_kernel<T>, blocks<T>(p), 256, 0, stream, p, settings<T>(p), (const T*)x,
+           (const T*)b, (T*)y);
   });
 }
 
@@ -31,8 +38,8 @@ void launch_bias_act_grad(ElementType type, BiasAct p, const void* dy, const voi
   p.aligned = aligned(dy) && aligned(x) && aligned(y) && aligned(dx);
   with_element(type, [&](auto zero) {
     using T = decltype(zero);
-    launch("bias_act_grad_kernel", bias_act_grad_kernel<T>, blocks<T>(p), 256, 0, stream, p, (const T*)dy, (const T*)x,
-           (const T*)b, (const T*)y, (T*)dx);
+    launch("bias_act_grad_kernel", bias_act_grad_kernel<T>, blocks<T>(p), 256, 0, stream, p, settings<T>(p),
+           (const T*)dy, (const T*)x, (const T*)b, (const T*)y, (T*)dx);
   });
 }
 
@@ -41,8 +48,8 @@ void launch_bias_act_grad2(ElementType type, BiasAct p, const void* v, const voi
   p.aligned = aligned(v) && aligned(dy) && aligned(x) && aligned(out);
   with_element(type, [&](auto zero) {
     using T = decltype(zero);
-    launch("bias_act_grad2_kernel", bias_act_grad2_kernel<T>, blocks<T>(p), 256, 0, stream, p, (const T*)v,
-           (const T*)dy, (const T*)x, (const T*)b, (T*)out);
+    launch("bias_act_grad2_kernel", bias_act_grad2_kernel<T>, blocks<T>(p), 256, 0, stream, p, settings<T>(p),
+           (const T*)v, (const T*)dy, (const T*)x, (const T*)b, (T*)out);
   });
 }
 

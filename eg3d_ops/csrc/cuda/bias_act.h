@@ -9,10 +9,10 @@ struct BiasAct {
   long long count;   // elements
   long long stride;  // element i has bias (i / stride) % channels
   long long channels;
-  int act;  // index of the activation; see with_activation
-  double alpha, gain;
-  double clamp;  // negative: no clamp
-  bool aligned;  // every tensor starts on a 16-byte boundary; set by the launchers
+  int act;             // index of the activation; see with_activation
+  double alpha, gain;  // the launchers pass these three to the kernels in the type of the arithmetic
+  double clamp;        // negative: no clamp
+  bool aligned;        // every tensor starts on a 16-byte boundary; set by the launchers
 };
 
 // All tensors have `count` elements in the same memory order; `b` has `channels` elements. Null: the tensor is absent.

@@ -78,16 +78,23 @@ struct Swish {
   }
 };
 
+// Settings in the type of the arithmetic. The host converts them: inside a kernel, conversions from float64 would be
+// repeated for every element, and most GPUs convert only two numbers per cycle and processor.
+template <class F>
+struct Settings {
+  F alpha, gain, clamp;  // clamp < 0: no clamp
+};
+
 // Calls `run` with the activation. All threads take the same branch, once per kernel and not once per element.
 template <class F, class Run>
-__device__ inline void with_activation(const BiasAct& p, const Run& run) {
-  switch (p.act) {
+__device__ inline void with_activation(int act, F alpha, const Run& run) {
+  switch (act) {
     case 0:
       return run(Linear<F>());
     case 1:
       return run(Relu<F>());
     case 2:
-      return run(LeakyRelu<F>{F(p.alpha)});
+      return run(LeakyRelu<F>{alpha});
     case 3:
       return run(Tanh<F>());
     case 4:
@@ -172,25 +179,26 @@ __device__ inline F clamped(F y, F limit) {
 
 // Returns the clamp rounded to type T, so that a stored y at the limit is recognised.
 template <class T>
-__device__ inline typename Compute<T>::type stored_clamp(const BiasAct& p) {
-  return widen(narrow<T>((typename Compute<T>::type)p.clamp));
+__device__ inline typename Compute<T>::type stored_clamp(typename Compute<T>::type clamp) {
+  return widen(narrow<T>(clamp));
 }
 
 // ----- Kernels ------------------------------------------------------------------------------------------
 
 // y = clamp(gain * f(x + b)); b may be null.
 template <class T>
-__global__ void __launch_bounds__(256) bias_act_kernel(BiasAct p, const T* x, const T* b, T* y) {
+__global__ void __launch_bounds__(256)
+    bias_act_kernel(BiasAct p, Settings<typename Compute<T>::type> set, const T* x, const T* b, T* y) {
   typedef typename Compute<T>::type F;
   const Span<T> span(p);
   if (span.count == 0) return;
   F v[Span<T>::width];
   span.load_biased(p, x, b, v);
-  with_activation<F>(p, [&](const auto& f) {
+  with_activation<F>(p.act, set.alpha, [&](const auto& f) {
 #pragma unroll
     for (int i = 0; i < Span<T>::width; ++i) {
-      v[i] = f.value(v[i]) * F(p.gain);
-      if (p.clamp >= 0) v[i] = clamped(v[i], F(p.clamp));
+      v[i] = f.value(v[i]) * set.gain;
+      if (set.clamp >= 0) v[i] = clamped(v[i], set.clamp);
     }
   });
   span.store(y, v);
@@ -199,8 +207,8 @@ __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct p, const T* x, co
 // dx = dy * gain * f'(x + b), zero where clamped. The caller gives x, or y, or neither. y is enough if f has two linear
 // pieces, because its sign and size then determine f' and the clamp. Neither is needed if f is linear without clamp.
 template <class T>
-__global__ void __launch_bounds__(256)
-    bias_act_grad_kernel(BiasAct p, const T* dy, const T* x, const T* b, const T* y, T* dx) {
+__global__ void __launch_bounds__(256) bias_act_grad_kernel(BiasAct p, Settings<typename Compute<T>::type> set,
+                                                            const T* dy, const T* x, const T* b, const T* y, T* dx) {
   typedef typename Compute<T>::type F;
   const Span<T> span(p);
   if (span.count == 0) return;
@@ -210,14 +218,14 @@ __global__ void __launch_bounds__(256)
     span.load(y, v);
   else if (x)
     span.load_biased(p, x, b, v);
-  const F limit = y ? stored_clamp<T>(p) : F(p.clamp);
-  with_activation<F>(p, [&](const auto& f) {
+  const F limit = y ? stored_clamp<T>(set.clamp) : set.clamp;
+  with_activation<F>(p.act, set.alpha, [&](const auto& f) {
 #pragma unroll
     for (int i = 0; i < Span<T>::width; ++i) {
       const F at = x || y ? v[i] : F(0);
-      const F out = y ? at : f.value(at) * F(p.gain);
-      const bool flat = p.clamp >= 0 && abs_of(out) >= limit;
-      d[i] = flat ? F(0) : d[i] * F(p.gain) * f.slope(at);
+      const F out = y ? at : f.value(at) * set.gain;
+      const bool flat = set.clamp >= 0 && abs_of(out) >= limit;
+      d[i] = flat ? F(0) : d[i] * set.gain * f.slope(at);
     }
   });
   span.store(dx, d);
@@ -225,8 +233,8 @@ __global__ void __launch_bounds__(256)
 
 // v * dy * gain * f''(x + b), zero where clamped.
 template <class T>
-__global__ void __launch_bounds__(256)
-    bias_act_grad2_kernel(BiasAct p, const T* v, const T* dy, const T* x, const T* b, T* out) {
+__global__ void __launch_bounds__(256) bias_act_grad2_kernel(BiasAct p, Settings<typename Compute<T>::type> set,
+                                                             const T* v, const T* dy, const T* x, const T* b, T* out) {
   typedef typename Compute<T>::type F;
   const Span<T> span(p);
   if (span.count == 0) return;
@@ -234,11 +242,11 @@ __global__ void __launch_bounds__(256)
   span.load_biased(p, x, b, at);
   span.load(v, a);
   span.load(dy, d);
-  with_activation<F>(p, [&](const auto& f) {
+  with_activation<F>(p.act, set.alpha, [&](const auto& f) {
 #pragma unroll
     for (int i = 0; i < Span<T>::width; ++i) {
-      const bool flat = p.clamp >= 0 && abs_of(f.value(at[i]) * F(p.gain)) >= F(p.clamp);
-      a[i] = flat ? F(0) : a[i] * d[i] * F(p.gain) * f.curvature(at[i]);
+      const bool flat = set.clamp >= 0 && abs_of(f.value(at[i]) * set.gain) >= set.clamp;
+      a[i] = flat ? F(0) : a[i] * d[i] * set.gain * f.curvature(at[i]);
     }
   });
   span.store(out, a);

@@ -20,14 +20,14 @@ auto choose_kernel(const Upfirdn2d& p) {
   return upfirdn2d_kernel<T, 0, 0, 0>;
 }
 
-void check_size(const char* what, long long size) {
-  if (size > 0x7fffffffLL)
-    fail(std::string("upfirdn2d: ") + what + " must be fewer than 2^31, got " + std::to_string(size));
+void check_size(const char* what, long long size, int most = 0x7fffffff) {
+  if (size > most)
+    fail(std::string("upfirdn2d: at most ") + std::to_string(most) + " " + what + ", got " + std::to_string(size));
 }
 
 dim3 blocks(const Upfirdn2d& p) {
   const long long columns = (long long)p.x.out * p.inner, rows = (long long)p.images * p.y.out;
-  check_size("numbers in a row of the output", columns);
+  check_size("numbers in a row of the output", columns, kMostColumns);
   check_size("numbers in a row of the input", (long long)p.x.in * p.inner);
   check_size("rows of all images", rows);
   check_size("upsampled columns", (long long)p.x.out * p.x.down + p.x.taps);
@@ -44,7 +44,7 @@ void launch_upfirdn2d(ElementType type, const Upfirdn2d& p, const void* x, const
   with_element(type, [&](auto zero) {
     using T = decltype(zero);
     launch("upfirdn2d_kernel", choose_kernel<T>(p), blocks(p), dim3(kResampleColumns, kResampleRows), 0, stream, p,
-           (const T*)x, filter, (T*)y);
+           (typename Compute<T>::type)p.gain, (const T*)x, filter, (T*)y);
   });
 }
 

@@ -22,11 +22,16 @@ __device__ inline TapWindow tap_window(int o, int up, int down, int before) {
 }
 
 constexpr int kResampleColumns = 32, kResampleRows = 8;  // threads of a block
+// The largest number of columns whose index, rounded up to whole blocks, is an int.
+constexpr int kMostColumns = 0x7fffffff / kResampleColumns * kResampleColumns;
+static_assert((kMostColumns - 1LL + kResampleColumns) / kResampleColumns * kResampleColumns - 1 <= 0x7fffffffLL,
+              "the last thread's column is an int");
 
 // Up, Down and Taps are known at compile time and equal along x and y; 0 means that they are in `p`.
 template <class T, int Up, int Down, int Taps>
 __global__ void __launch_bounds__(kResampleColumns* kResampleRows)
-    upfirdn2d_kernel(Upfirdn2d p, const T* __restrict__ x, const float* __restrict__ filter, T* __restrict__ y) {
+    upfirdn2d_kernel(Upfirdn2d p, typename Compute<T>::type gain, const T* __restrict__ x,
+                     const float* __restrict__ filter, T* __restrict__ y) {
   typedef typename Compute<T>::type F;
   const int up_x = Up ? Up : p.x.up, up_y = Up ? Up : p.y.up;
   const int down_x = Down ? Down : p.x.down, down_y = Down ? Down : p.y.down;
@@ -57,7 +62,7 @@ __global__ void __launch_bounds__(kResampleColumns* kResampleRows)
         sum += widen(line[ix * p.inner]) * F(weights[p.flip ? kx : taps_x - 1 - kx]);
       }
     }
-    y[(long long)row * p.x.out * p.inner + column] = narrow<T>(sum * F(p.gain));
+    y[(long long)row * p.x.out * p.inner + column] = narrow<T>(sum * gain);
   }
 }
 

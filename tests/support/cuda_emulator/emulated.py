@@ -1,8 +1,8 @@
 """Run the CUDA ops on the CPU, with the bindings, launchers and kernels of the real library.
 
 They are registered as the CPU ops of a separate library, `torch.ops.eg3d_emulated`. This shows what the kernels
-compute. It does not show what only a GPU does: its arithmetic (fused multiply-add, fast intrinsics), its
-memory model, its speed.
+compute. It does not show what only a GPU does: its fused multiply-add, its memory model, its speed. The fast intrinsics
+have errors as large as CUDA's programming guide allows.
 """
 
 import ctypes
@@ -48,6 +48,17 @@ def reversed_threads() -> Iterator[None]:
         yield
     finally:
         switches.emulator_reverse(0)
+
+
+@contextmanager
+def largest_errors() -> Iterator[None]:
+    """Let every fast intrinsic be off by the most that is allowed, always upwards, so that the errors add up."""
+    _, switches = load()
+    switches.emulator_largest_errors(1)
+    try:
+        yield
+    finally:
+        switches.emulator_largest_errors(0)
 
 
 def _build_library() -> Path:

@@ -165,6 +165,35 @@ unsigned __ballot_sync(unsigned, int predicate, int line) {
   return votes;
 }
 
+// ----- Fast intrinsics ----------------------------------------------------------------------------------
+
+// The share of the largest error that CUDA's programming guide states. On: always all of it, upwards, so that errors
+// add up. Off: a number in [-1, 1] that depends on the input.
+static bool largest_errors = false;
+
+static float with_error(double exact, float input, double most) {
+  const uint32_t mixed = emulator::bits<uint32_t>(input) * 2654435761u;
+  const double share = largest_errors ? 1 : static_cast<int32_t>(mixed ^ mixed << 13) / 2147483648.;
+  return static_cast<float>(exact + share * most);
+}
+
+// Distance from the float `v` to the next.
+static double ulp(double v) { return std::ldexp(1., std::ilogb(std::fmax(std::fabs(v), 1e-37)) - 23); }
+
+float __expf(float x) {
+  const double exact = std::exp((double)x);
+  return exact > 0 && exact < 1e38 ? with_error(exact, x, (2 + std::floor(std::fabs(1.173 * x))) * ulp(exact)) : exact;
+}
+float __logf(float x) {
+  const double exact = std::log((double)x);
+  if (!(x > 0) || x > 3e38f) return exact;
+  return with_error(exact, x, x >= 0.5f && x <= 2 ? std::exp2(-21.41) : 3 * ulp(exact));
+}
+float __fdividef(float a, float b) {
+  const double exact = (double)a / b;
+  return std::isfinite(exact) ? with_error(exact, b, 2 * ulp(exact)) : exact;
+}
+
 // ----- 16-bit floats: to nearest, ties to even ----------------------------------------------------------
 
 float __half2float(__half v) {
@@ -209,3 +238,4 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t emulator_allow_shared(const void* kernel, int bytes) { return allowed_shared[kernel] = bytes, cudaSuccess; }
 
 extern "C" __attribute__((visibility("default"))) void emulator_reverse(int on) { reversed = on; }
+extern "C" __attribute__((visibility("default"))) void emulator_largest_errors(int on) { largest_errors = on; }
