@@ -16,6 +16,6 @@ def exact_float32() -> None:
 
 def float32_rule() -> str:
     """Return "exact", or where float32 may be rounded to TF32 on a GPU: "tf32 in convolutions, matrix products"."""
-    places = {"convolutions": torch.backends.cudnn, "matrix products": torch.backends.cuda.matmul}
-    allowed = [name for name, backend in places.items() if backend.allow_tf32]
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    allowed = ["convolutions"] * convolutions + ["matrix products"] * products
     return f"tf32 in {', '.join(allowed)}" if allowed else "exact"
