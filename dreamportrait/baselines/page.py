@@ -33,6 +33,7 @@ METRICS = (
     Metric("oracle", "said and shown, %", 1, 1),
     Metric("sharpness", "sharpness, distance", 1, -1),
     Metric("color", "views: colour error", 4, -1),
+    Metric("depth", "views: depth error", 4, -1),
 )
 COSTS = (Metric("busy", "seconds", 2, -1), Metric("memory", "memory, MB", 0, -1))
 ALL = {metric.name: metric for metric in (*METRICS, *COSTS)}
@@ -70,6 +71,7 @@ def measured(content: Mapping[str, Any]) -> Values:
             "r_precision": Measured(100 * r["value"], 100 * r["low"], 100 * r["high"]),
             "sharpness": Measured(each["sharpness"]["distance"]),
             "color": Measured(each["consistency"]["color"]),
+            "depth": Measured(each["consistency"]["depth"]),
             "busy": Measured(each["busy"]),
             "memory": Measured(each["peak_mb"] + content["weights_mb"][method]),
         }

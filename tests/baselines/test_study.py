@@ -197,7 +197,7 @@ def result(method: str, seed: int, fid: float, r: float = 0.5) -> dict[str, Any]
         "msc": 20.0 + r,
         "r_precision": {"value": r, "low": r / 2, "high": min(1, 1.5 * r), "count": 12, "candidates": 100},
         "sharpness": {"distance": 20.0},
-        "consistency": {"color": 0.05},
+        "consistency": {"color": 0.05, "depth": 0.01},
         "oracle": {"share": r},
         "busy": 1.0 if method == ONE_PASS else 60.0,
         "peak_mb": 10.0,
@@ -230,6 +230,12 @@ def test_orderings_that_hold_and_that_do_not() -> None:
     assert judged(values, Claim("Figure 7", "memory", LIFTING)).word == "within noise"
     assert judged(values, Claim("Figure 7", "busy", LIFTING)).word == "holds"
     assert judged(values, Claim("Figure 6", "fid", SDS)).word == "not run"
+
+
+def test_the_document_has_the_tables_of_the_stored_results() -> None:
+    root = Path(__file__).resolve().parents[2]
+    stored = json.loads((root / "benchmarks/results/baselines.json").read_text(encoding="utf-8"))
+    assert render(stored) in (root / "docs/baselines.md").read_text(encoding="utf-8")
 
 
 def test_the_page_names_every_ordering() -> None:
