@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "full-size.md"
 SMALL = """
 data: {batch: 8, workers: 0}
+optim: {lr_batch: 8}
 model: {conditioning: {token_dim: 8, heads: 2, mapper_blocks: 1, mapper_width: 16}}
 stages:
   - name: speak
@@ -43,7 +44,7 @@ CHANGES = (
     ("--nnodes=8 --nproc_per_node=8", "--nnodes=2 --nproc_per_node=1 --local_addr=127.0.0.1"),
     ("--nproc_per_node=8", "--standalone --nproc_per_node=2"),
     ("$HEAD", "127.0.0.1"),
-    ("data.batch=256", "data.batch=8"),
+    ("data.batch=256 --set optim.lr_batch=256", "data.batch=8"),
     ("stages.1.accumulate=8 --set stages.2.accumulate=8", "stages.1.accumulate=2 --set stages.2.accumulate=2"),
     ("--workers 16 --largest-face", "--largest-face --resolution 128 --landmarks downloads/landmarks.jsonl"),
     ("--num-images 1000", "--num-images 4 --num-candidates 2 --batch 4"),

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.core.signals import Signals
-from dreamportrait.training.log import Table
 from dreamportrait.training.states import load_state, save_state
+from dreamportrait.training.table import Table
 
 
 class Stateful(Protocol):

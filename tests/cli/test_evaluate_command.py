@@ -17,6 +17,7 @@ from dreamportrait.cli import main
 from dreamportrait.core.signals import Signals
 from dreamportrait.systems.dreamportrait import callbacks
 from dreamportrait.systems.dreamportrait.run import plan, prepare
+from dreamportrait.training.meeting import Together
 
 QUIET = ("samples.prompts=[]", "trainer.save_every_images=8")
 
@@ -181,7 +182,7 @@ def train(folder: Path, monkeypatch, *changes: str):
     _, path, *words_ = arguments(sources, folder / "runs", *QUIET, *changes)
     made = plan(Path(path), tuple(words_[1::2]), "auto")
     assert not made.problems, made.problems
-    prepare(made, ["train.py"]).train(Signals())
+    prepare(made, ["train.py"], Together()).train(Signals())
     return folder / "runs" / "test", found
 
 

@@ -90,8 +90,11 @@ def test_beyond_the_largest_sizes(what: str) -> None:
 @on_devices
 @pytest.mark.lengthy
 def test_official_size(device: str) -> None:
-    """Planes of 256 x 256 texels and 128 x 128 rays: more blocks than a GPU has room for, offsets in the millions."""
-    s = scene(rays=128 * 128, size=(256, 256))
+    """Planes of 256 x 256 texels and 128 x 128 rays: more blocks than a GPU has room for, offsets in the millions.
+
+    On a CPU, fewer rays: they take the reference long, and there is no limit to be met.
+    """
+    s = scene(rays=128 * (128 if device == "cuda" else 8), size=(256, 256))
     # Smooth planes, as networks make them: on white noise, rounded positions of samples would dominate the differences.
     s["planes"] = torch.nn.functional.interpolate(s["planes"][0, :, :, ::8, ::8], size=(256, 256), mode="bilinear")[
         None
@@ -99,8 +102,9 @@ def test_official_size(device: str) -> None:
     found = outputs_and_gradients(s, "compiled", device=device)
     twin = outputs_and_gradients(s, "reference", device=device)
     for name in OUTPUTS:
-        # Measured on a CPU: at most 2e-6, for gradients of the decoder, which are sums over 1.6 million samples.
-        assert distance(found[name].cpu(), twin[name].cpu().double()) <= 2e-5, name
+        # Gradients of planes: float32 rounds positions up to 256 by 1.5e-5, so are weights of neighbours, several times
+        # over. 3e-5 measured on a CPU with all rays, other outputs 2e-6. A wrong offset is an error of size 1.
+        assert distance(found[name].cpu(), twin[name].cpu().double()) <= 1e-4, name
 
 
 def misaligned(planes: Tensor) -> Tensor:

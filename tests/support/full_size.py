@@ -77,7 +77,8 @@ class Networks(NamedTuple):
 
 
 def make_config(batch: int, accumulate: int, precision: str) -> Config:
-    changes = [f"data.batch={batch}", f"stages.1.accumulate={accumulate}", f"trainer.precision={precision}"]
+    changes = [f"data.batch={batch}", f"optim.lr_batch={batch}", f"stages.1.accumulate={accumulate}"]
+    changes += [f"trainer.precision={precision}"]
     return load_config(YAML, changes)
 
 
