@@ -3,6 +3,7 @@
 The command that started a run also continues it. Settings that change the result must stay the same.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from dreamportrait.core.errors import brief
 from dreamportrait.core.launch import is_first_process
 from dreamportrait.core.settings import Problem
 from dreamportrait.training.checkpoints import damage, newest_checkpoint, saved_checkpoints
-from dreamportrait.training.run_folder import CHECKPOINTS, CONFIG, LOCK
+from dreamportrait.training.run_folder import CHECKPOINTS, CONFIG, LOCK, STARTS
 
 
 def find_checkpoint(config: RunConfig, resume: str, look_only: bool = False) -> tuple[Path | None, list[Problem]]:
@@ -56,7 +57,8 @@ def _named_checkpoint(
         return None, [Problem((), f"--resume {given}: {path} {problem}; name another checkpoint, or a run's folder")]
     there = path.resolve().parent.parent
     problems = []
-    if there != config.folder.resolve() and is_first_process() and not _is_free(config.folder):
+    elsewhere = there != config.folder.resolve()
+    if elsewhere and is_first_process() and not (_is_free(config.folder) or _began_from(path, config.folder)):
         text = f"{config.folder} is not empty, and --resume names another run's checkpoint; choose a new name"
         problems.append(Problem(("run.name",), text))
     if (there / CONFIG).is_file():
@@ -69,6 +71,14 @@ def _named_checkpoint(
 
 def _is_free(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()))
+
+
+def _began_from(checkpoint: Path, folder: Path) -> bool:
+    """Return whether a run in `folder` began from this checkpoint and was stopped before it saved one of its own."""
+    started = sorted((folder / STARTS).glob("*/environment.json"))
+    if not started or saved_checkpoints(folder):
+        return False
+    return json.loads(started[-1].read_text(encoding="utf-8")).get("checkpoint") == str(checkpoint)
 
 
 Allowed = Callable[[str, Mapping[str, Any], Mapping[str, Any]], bool]  # arguments: key, old values, new values

@@ -44,6 +44,18 @@ def test_a_checkpoint_of_another_architecture_is_named(sources, tmp_path, finish
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_from_a_checkpoint_that_saved_nothing_begins_again(sources, tmp_path, finished):
+    changes = ("run.name=other", QUIET)
+    began = str(finished / "checkpoints/images-000000008.ckpt")
+    assert run(sources, tmp_path, *changes, options=("--resume", began)).exit_code == 0
+    for saved in (tmp_path / "other/checkpoints").iterdir():  # as if the process had been killed before the first
+        saved.unlink()
+    assert run(sources, tmp_path, *changes, options=("--resume", began)).exit_code == 0
+    later = str(finished / "checkpoints/images-000000016.ckpt")
+    another = run(sources, tmp_path, *changes, options=("--resume", later))
+    assert another.exit_code == 1 and "is not empty, and --resume names another run's" in another.output
+
+
 def test_all_that_is_missing_is_said_at_once(tmp_path):
     changes = (
         "guidance.kind=sds",
