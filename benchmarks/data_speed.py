@@ -93,7 +93,7 @@ def reading(folder: Path, kind: str, number: int, workers: int, repeats: int) ->
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
     from torchvision.transforms import PILToTensor  # type: ignore[import-untyped]
 
-    size = make_both(folder, kind, number)
+    size = make_both(folder, kind, number, workers)
     shards = TrainingData(ShardPictures(folder / "prepared"))
     plain = ImageFolder(str(folder / "files"), PILToTensor())
 
@@ -157,7 +157,7 @@ def read(batches: Iterable[Tensor], count: int) -> dict[str, float]:
     return took
 
 
-def make_both(folder: Path, kind: str, number: int) -> int:
+def make_both(folder: Path, kind: str, number: int, workers: int) -> int:
     """Write the same pictures as a prepared data set and as files in a folder; return the mean size of a file."""
     from PIL import Image
     from skimage import data
@@ -180,7 +180,7 @@ def make_both(folder: Path, kind: str, number: int) -> int:
         rows.append(f'{{"file": "{name}", "caption": "a portrait, {i}", "split": "train"}}\n')
     (folder / "source/dataset.json").write_text(json.dumps({"labels": list(labels.items())}))
     (folder / "source/captions.jsonl").write_text("".join(rows))
-    prepare(folder / "source", folder / "prepared", Settings("eg3d", kind=kind, aligned=True))
+    prepare(folder / "source", folder / "prepared", Settings("eg3d", kind=kind, aligned=True), workers=workers)
     pictures = ShardPictures(folder / "prepared")
     (folder / "files/one").mkdir(parents=True)
     for i in range(len(pictures)):
