@@ -8,6 +8,7 @@ from .bias_act import bias_act
 from .filters import downsample2d, filter2d, setup_filter, upsample2d
 from .marching import RenderedRays
 from .planes import PLANE_AXES, Decoder, decode, sample_planes
+from .rasterize import rasterize
 from .render_rays import render_rays
 from .upfirdn2d import upfirdn2d
 
@@ -22,6 +23,7 @@ __all__ = [
     "downsample2d",
     "filter2d",
     "loaded_libraries",
+    "rasterize",
     "render_rays",
     "sample_planes",
     "set_backend",

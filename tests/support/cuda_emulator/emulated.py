@@ -22,7 +22,7 @@ from eg3d_ops import _build
 
 FOLDER = Path(__file__).resolve().parent
 CACHE = ROOT / "build" / "cuda_emulator"
-OPS = ("bias_act", "bias_act_grad", "bias_act_grad2", "upfirdn2d", "render_rays", "render_rays_backward")
+OPS = ("bias_act", "bias_act_grad", "bias_act_grad2", "upfirdn2d", "render_rays", "render_rays_backward", "rasterize")
 
 
 @functools.cache
@@ -76,6 +76,7 @@ def _build_library() -> Path:
     ]
     texts = (".h", ".cuh", ".cpp", ".cu")
     files = [path for folder in (FOLDER, _build.CSRC / "cuda") for path in sorted(folder.rglob("*"))]
+    files += sorted(_build.CSRC.glob("*.h"))
     files = [path for path in files if path.suffix in texts]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files) + " ".join(command).encode()).hexdigest()[:16]
     path = CACHE / f"emulated-{digest}{_build.SUFFIX}"

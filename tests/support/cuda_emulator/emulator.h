@@ -102,6 +102,11 @@ inline float atomicAdd(float* at, float v) {
   *at = old + v;
   return old;
 }
+inline unsigned long long atomicMin(unsigned long long* at, unsigned long long v) {
+  const unsigned long long old = *at;
+  *at = v < old ? v : old;
+  return old;
+}
 // The fast intrinsics are as wrong as CUDA's programming guide allows; each input always has the same error.
 float __expf(float x);
 float __logf(float x);
