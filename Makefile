@@ -18,7 +18,7 @@ SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 # Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
 PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: test test-fast test-slow test-viewers test-gpu test-oldest lint format check-cuda bench demo mini-weights mini-splats ablations notebook clean
+.PHONY: test test-fast test-slow test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-splats ablations notebook clean
 
 test: $(VENV)/.installed  ## everything but the slow tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
@@ -36,6 +36,11 @@ test-viewers: $(VENV)/.installed $(NODE)/.installed  ## exported files in other 
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+# On a machine without make's environment: python3 tests/support/only_torch.py pytest tests/ops tests/eg3d/...gpu.py
+test-ops: $(VENV)/.installed  ## the ops with PyTorch, ninja, filelock and pytest only: everything else is refused
+	$(BIN)/python tests/support/only_torch.py pytest tests/ops tests/eg3d/test_generator_gpu.py $(PYTEST_ARGS)
+	$(BIN)/python tests/support/only_torch.py benchmarks.ops --help > /dev/null
 
 test-oldest: $(OLDEST)/.installed  ## with the oldest version of every dependency that we support: tests/oldest.txt
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)

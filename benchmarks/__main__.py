@@ -49,12 +49,9 @@ def main() -> None:
 
 
 def run_images(path: Path | None, device: str, repeats: int, precision: str) -> list[Row]:
-    import torch
-
     from benchmarks import images
 
-    with torch.inference_mode():
-        return images.run(path, device, [1], repeats, precision)
+    return images.run(path, device, [1], repeats, precision)
 
 
 def run_training(size: str, path: Path | None, device: str, batch: int, repeats: int) -> Row:

@@ -16,16 +16,13 @@ def main() -> None:
     parser.add_argument("--batches", type=count, nargs="+", default=[1, 8])
     parser.add_argument("--precision", choices=PRECISIONS, default=None)
     options = parse(parser)
-    import torch
-
     from benchmarks import images
     from benchmarks.measure import identity, save, table
 
     # The official code runs super-resolution in float16 on a GPU and in float32 on a CPU.
     precision = options.precision or ("float16" if options.device == "cuda" else "float32")
     about = identity(options.device)
-    with torch.inference_mode():
-        rows = images.run(options.official, options.device, options.batches, options.repeats, precision)
+    rows = images.run(options.official, options.device, options.batches, options.repeats, precision)
     print(table(rows))
     print("\nwrote", save("generator", options.device, about | {"precision": precision, "rows": rows}))
 

@@ -1,7 +1,7 @@
 """Whole images of the full FFHQ 512 configuration, ours and those of the official code."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import official
 from benchmarks.measure import Row, side_by_side, table
 from dreamportrait.core.timing import peak_megabytes, seconds
 from dreamportrait.eg3d.config import GeneratorConfig
@@ -79,24 +78,26 @@ def gigaflops(run: Callable[[], object], rays: int) -> float:
 
 def run(path: Path | None, device: str, batches: list[int], repeats: int, precision: str) -> list[Row]:
     """Measure every batch size. `path` is the official checkout; None = measure only ours."""
-    ours = our_generator(device, precision)
-    theirs = None
+    ours, theirs = our_generator(device, precision), None
     if path is not None:
+        from benchmarks import official  # needs the packages of training, which a machine for the ops may lack
+
         official.find(path)
         theirs = official.make_generator(ours, device)
-    rows: list[Row] = []
-    for batch in batches:
-        other = official_passes(theirs, batch, device) if theirs else {}
-        compared = {"largest_difference": largest_difference(ours, theirs, batch, device)} if theirs else {}
-        for case, own in our_passes(ours, batch, device).items():
-            measured = (
-                against(other[case], own, batch, repeats, device) if theirs else alone(own, batch, repeats, device)
-            )
-            flops = gigaflops(own, batch * RESOLUTION**2) / batch
-            speed = {"GFLOP_per_image": flops, "GFLOPs_ours": flops / measured["s_per_image_ours"]}
-            rows.append({"case": case, "batch": batch} | measured | speed | compared)
-            print(table(rows[-1:]), flush=True)
-    return rows
+    with torch.inference_mode():  # the networks are older: tensors made inside cannot be checked for changes
+        return [row for batch in batches for row in rows_of(ours, theirs, batch, repeats, device)]
+
+
+def rows_of(ours: TriPlaneGenerator, theirs: Any, batch: int, repeats: int, device: str) -> Iterator[Row]:
+    other = official_passes(theirs, batch, device) if theirs else {}
+    compared = {"largest_difference": largest_difference(ours, theirs, batch, device)} if theirs else {}
+    for case, own in our_passes(ours, batch, device).items():
+        measured = against(other[case], own, batch, repeats, device) if theirs else alone(own, batch, repeats, device)
+        flops = gigaflops(own, batch * RESOLUTION**2) / batch
+        speed = {"GFLOP_per_image": flops, "GFLOPs_ours": flops / measured["s_per_image_ours"]}
+        row = {"case": case, "batch": batch} | measured | speed | compared
+        print(table([row]), flush=True)
+        yield row
 
 
 def against(other: Callable[[], Tensor], own: Callable[[], Tensor], batch: int, repeats: int, device: str) -> Row:

@@ -16,15 +16,22 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def side_by_side(
-    reference: Callable[[], object], compiled: Callable[[], object], repeats: int, device: str, warm_ups: int = 3
+    reference: Callable[[], object],
+    compiled: Callable[[], object],
+    repeats: int,
+    device: str,
+    warm_ups: int = 3,
+    clock: Callable[[Callable[[], object], str], float] = seconds,
 ) -> Row:
     """Return median times of alternating runs, and the median of the ratios of the pairs.
+
+    `clock` is kernel_seconds for single ops, whose launches would otherwise be measured on a GPU.
 
     Warm-up runs load libraries and allocate memory: the first use of a memory page can take longer than the op.
     """
     for run in (reference, compiled) * warm_ups:
         seconds(run, device)
-    pairs = [(seconds(reference, device), seconds(compiled, device)) for _ in range(repeats)]
+    pairs = [(clock(reference, device), clock(compiled, device)) for _ in range(repeats)]
     return {
         "ms_reference": 1000 * statistics.median(a for a, _ in pairs),
         "ms_compiled": 1000 * statistics.median(b for _, b in pairs),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Row, side_by_side
+from dreamportrait.core.timing import kernel_seconds
 from eg3d_ops.bias_act import bias_act
 from eg3d_ops.filters import setup_filter
 from eg3d_ops.upfirdn2d import upfirdn2d
@@ -62,5 +63,5 @@ def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
                 )
                 case = f"{name}, {'forward+backward' if backward else 'forward'}, {dtype}".replace("torch.", "")
                 what = {"op": op.__name__, "case": case, "shape": shape}
-                rows.append(what | side_by_side(reference, compiled, repeats, device))
+                rows.append(what | side_by_side(reference, compiled, repeats, device, clock=kernel_seconds))
     return rows

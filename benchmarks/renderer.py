@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Row, side_by_side
-from dreamportrait.core.timing import peak_megabytes
+from dreamportrait.core.timing import kernel_seconds, peak_megabytes
 from eg3d_ops.planes import Decoder
 from eg3d_ops.render_rays import render_rays
 
@@ -59,6 +59,6 @@ def run(device: str = "cpu", repeats: int = 5) -> list[Row]:
                 "op": "render_rays",
                 "case": f"{name}, 48+48 samples, {'forward+backward' if backward else 'forward'}",
             }
-            timing = side_by_side(reference, compiled, repeats, device)
+            timing = side_by_side(reference, compiled, repeats, device, clock=kernel_seconds)
             rows.append(what | timing | memory | {"memory_ratio": memory["MB_reference"] / memory["MB_compiled"]})
     return rows

@@ -24,7 +24,6 @@ import threading
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from . import _build, _cache
 from ._library import constant_when_traced
@@ -139,14 +138,14 @@ def _try(device_type: str) -> None:
     if device_type != "cuda":
         return  # the processor's instruction set was chosen when the library was loaded
     try:
-        launch_smallest(torch.zeros(1, device=device_type))
+        launch_smallest(device_type)
     except RuntimeError as error:
         raise _build.BuildError(f"it loads, but its kernels do not run here: {error}") from error
 
 
-def launch_smallest(x: Tensor) -> None:
+def launch_smallest(device_type: str) -> None:
     """Launch bias_act on one number."""
-    torch.ops.eg3d_ops.bias_act(x, None, 0, 0, 0.0, 1.0, -1.0)
+    torch.ops.eg3d_ops.bias_act(torch.zeros(1, device=device_type), None, 0, 0, 0.0, 1.0, -1.0)
 
 
 def _prebuilt(device_type: str) -> Path:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
 
 class WeightsError(ValueError):
     """A folder of weights or a file in it is not as expected."""
@@ -52,4 +50,6 @@ def one_message() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, NonFiniteLoss) as error:
+        import click  # only commands need it; the benchmarks of the ops run without
+
         raise click.ClickException(str(error)) from error

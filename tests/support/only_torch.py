@@ -1,0 +1,63 @@
+"""Run a module as on a machine that has only what the ops need: PyTorch, ninja, filelock, and pytest for the tests.
+
+    python tests/support/only_torch.py pytest -q tests/ops
+    python tests/support/only_torch.py benchmarks.ops --device cuda
+
+Every other installed package is refused, as if it were not there.
+"""
+
+import importlib.metadata
+import os
+import re
+import runpy
+import sys
+from collections.abc import Iterable
+
+NEEDED = ("torch", "ninja", "filelock", "pytest")
+OURS = ("eg3d_ops", "dreamportrait", "benchmarks")
+
+
+class Refuse:
+    """Raises for modules of other packages before Python looks for them."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}: refused by only_torch.py", name=name)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def with_requirements(names: Iterable[str]) -> set[str]:
+    """Return the distributions that these need, themselves included."""
+    found: set[str] = set()
+    waiting = [normal(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needed = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:  # for another platform
+            continue
+        waiting += [normal(re.split(r"[^\w.-]", line)[0]) for line in needed if "extra ==" not in line]
+    return found
+
+
+def others() -> set[str]:
+    """Return the names of all installed modules that do not belong to the needed packages."""
+    kept = with_requirements(NEEDED)
+    owners = importlib.metadata.packages_distributions()
+    return {module for module, by in owners.items() if not {normal(name) for name in by} & kept} - set(OURS)
+
+
+if __name__ == "__main__":
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins are such other packages
+    sys.meta_path.insert(0, Refuse(others()))
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
