@@ -1,0 +1,1 @@
+"""Morphable heads: linear models of a head's shape, rendered differentiably and tuned to a prompt."""

@@ -1,0 +1,29 @@
+"""A head of a few vertices with a rig that can be worked out by hand."""
+
+from typing import Any
+
+import torch
+
+from dreamportrait.systems.heads.model import HeadModel
+
+
+def arm(**changes: Any) -> HeadModel:
+    """Return two triangles on the x axis: one follows the root at x = 0, one a joint at x = 1."""
+    fields: dict[str, Any] = {
+        "name": "arm",
+        "licence": "none",
+        "v_template": torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [1, 0, 0], [2, 0, 0], [1, 1, 0]]),
+        "shapedirs": torch.stack([torch.eye(3)[0].expand(6, 3), torch.eye(3)[2].expand(6, 3)], -1),
+        "faces": torch.tensor([[0, 1, 2], [3, 4, 5]]),
+        "exprdirs": torch.zeros(6, 3, 1).index_fill(0, torch.tensor([4]), 1.0),
+        "expr_names": ("grow",),
+        "posedirs": torch.zeros(6, 3, 9),
+        "joint_names": ("root", "elbow"),
+        "parents": (-1, 0),
+        "weights": torch.tensor([[1.0, 0]] * 3 + [[0.0, 1]] * 3),
+        "joint_regressor": torch.tensor([[1.0, 0, 0, 0, 0, 0], [0.0, 0, 0, 1, 0, 0]]),
+        "uv": torch.tensor([[0.0, 0], [1, 0], [0, 1]]),
+        "uv_faces": torch.tensor([[0, 1, 2], [0, 1, 2]]),
+        "mean_texture": torch.full((3, 4, 4), 0.5),
+    }
+    return HeadModel(**(fields | changes))
