@@ -22,7 +22,9 @@ EXTRAS = {  # module: what it is for, and how it is installed
     "av": ("MP4 and WEBM videos", "pip install 'dreamportrait[video]'"),
     "viser": ("the viewer in the browser", "pip install 'dreamportrait[view]'"),
     "c2pa": ("signed statements of origin", "pip install 'dreamportrait[c2pa]'"),
+    "ai_edge_litert": ("finding faces in photographs", "pip install 'dreamportrait[landmarks]'"),
 }
+PACKAGES = {"c2pa": "c2pa-python", "ai_edge_litert": "ai-edge-litert"}  # modules whose package has another name
 LEAST_SPACE = 2e9  # bytes; below that, caches of data sets and checkpoints fail soon
 
 
@@ -43,7 +45,7 @@ def findings() -> Iterator[Finding]:
         yield _guarded(name, lambda name=name: _weights(name), "install dreamportrait again")  # type: ignore[misc]
     for module, (use, remedy) in EXTRAS.items():
         there = util.find_spec(module) is not None
-        version = metadata.version("c2pa-python" if module == "c2pa" else module) if there else ""
+        version = metadata.version(PACKAGES.get(module, module)) if there else ""
         yield (
             Finding(module, "ok", f"{version}, for {use}")
             if there
@@ -112,6 +114,11 @@ def doctor(as_json: bool) -> None:
     """Say what works on this machine: PyTorch, GPU, compiled operations, weights, caches, space, optional packages.
 
     The exit code is 1 if something is broken. What is optional and missing does not count.
+
+    \b
+    Examples:
+        dreamportrait doctor
+        dreamportrait doctor --json
     """
     found = []
     for each in findings():

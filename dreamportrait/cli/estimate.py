@@ -19,12 +19,20 @@ GPUS, SIZES = ("v100", "a100"), ("16", "24", "32", "40", "80")
     "--probe", type=click.IntRange(0, 1000), default=0, metavar="N", help="Measure here: N steps of each kind."
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the numbers as JSON, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON in place of a page.")
 def estimate(
-    path: Path, overrides: tuple[str, ...], gpu: str, memory: str | None, probe: int, out: Path | None
+    path: Path,
+    overrides: tuple[str, ...],
+    gpu: str,
+    memory: str | None,
+    probe: int,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Say what a training needs: memory of each GPU by part, hours and GPU-hours of each stage, disk space.
 
     \b
+    Examples:
         dreamportrait estimate --config configs/dreamportrait/celebatext_hq.yaml
         dreamportrait estimate --config configs/dreamportrait/celebatext_hq.yaml --memory 24 --gpu a100
         dreamportrait estimate --config configs/dreamportrait/mini.yaml --probe 3
@@ -43,8 +51,9 @@ def estimate(
         processes = count_processes(config)
         if memory is not None:
             config = bills.with_preset(config, int(memory), processes)
-            click.echo(f"for {memory} GB: {' '.join(bills.settings(config))}\n")
+            click.echo(f"for {memory} GB: {' '.join(bills.settings(config))}\n", err=as_json)
         bill = bills.estimate(config, processes, gpu, probe)
-        click.echo(page(bill))
+        numbers = json.dumps(bills.to_dict(bill), indent=1, allow_nan=False)
+        click.echo(numbers if as_json else page(bill))
         if out is not None:
-            write_text(out, json.dumps(bills.to_dict(bill), indent=1, allow_nan=False) + "\n")
+            write_text(out, numbers + "\n")

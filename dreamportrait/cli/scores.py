@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from dreamportrait.cli.naming import slug
 from dreamportrait.cli.options import SEEDS
 from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import check_free
@@ -22,7 +23,9 @@ from dreamportrait.systems.dreamportrait.names import check_checkpoint
 )
 @click.option("--dataset", required=True, help=f"A folder, a zip file, or one of {KNOWN}.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The folder to write scores.json and scores.md to."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The folder to write scores.json and scores.md to. Default: one here, named after what is measured.",
 )
 @click.option(
     "--captions",
@@ -52,11 +55,12 @@ from dreamportrait.systems.dreamportrait.names import check_checkpoint
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a report.")
+@click.option("--json", "as_json", is_flag=True, help="Print scores.json in place of a table.")
 def evaluate(
     checkpoint: str | None,
     images: Path | None,
     dataset: str,
-    out: Path,
+    out: Path | None,
     count: int | None,
     captions: Path | None,
     extractor: str | None,
@@ -65,6 +69,7 @@ def evaluate(
     device: str | None,
     offline: bool,
     overwrite: bool,
+    as_json: bool,
     **protocol: Any,
 ) -> None:
     """Measure a generator: FID, sharpness, MSC, R-Precision, what is said and shown, diversity, agreement of views.
@@ -72,11 +77,17 @@ def evaluate(
     With --images, measure pictures of another system by the scores that need only pictures.
 
     The command also works under torchrun. The number of processes does not change the scores.
+
+    \b
+    Examples:
+        dreamportrait evaluate --checkpoint mini --dataset miniworld:validation --num-images 200
+        dreamportrait evaluate --images pictures --dataset data/celebatext_hq --extractor inception --out scores
     """
     with one_message():
-        check_free(out, overwrite, report.FILES)  # before anything heavy is imported
         if (checkpoint is None) == (images is None):
             raise click.UsageError("name what to measure: either --checkpoint or --images, and not both")
+        out = out or Path(f"scores-{slug(str(checkpoint or images)) or 'here'}")
+        check_free(out, overwrite, report.FILES)  # before anything heavy is imported
         if checkpoint is not None:
             check_checkpoint(checkpoint)
         check_source(dataset)
@@ -102,4 +113,4 @@ def evaluate(
         )
         text = evaluation.run(request, load_subject)
         if is_first_process():
-            click.echo(f"{text}\nwrote {out}")
+            click.echo((out / report.JSON).read_text(encoding="utf-8") if as_json else f"{text}\nwrote {out}")

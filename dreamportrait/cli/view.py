@@ -1,5 +1,6 @@
 """The command `view`, which opens the viewer for a browser."""
 
+import json
 from importlib import util
 
 import click
@@ -18,7 +19,17 @@ from dreamportrait.systems.dreamportrait.names import locate_portrait
 @options.device
 @options.offline
 @options.provenance
-def view(model: str, port: int, host: str, browse: bool, device: str | None, offline: bool, provenance: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the address as JSON, in one line.")
+def view(
+    model: str,
+    port: int,
+    host: str,
+    browse: bool,
+    device: str | None,
+    offline: bool,
+    provenance: bool,
+    as_json: bool,
+) -> None:
     """Make portraits and turn them in a browser. Ctrl-C ends the viewer.
 
     The viewer has no password, so it only listens on this machine. If it runs on a machine without a screen, forward
@@ -37,16 +48,22 @@ def view(model: str, port: int, host: str, browse: bool, device: str | None, off
         check_host(host, port)
         if not is_hub_id(model):
             locate_portrait(model)  # before anything heavy is imported
+        import rich
+
         from dreamportrait.viewer.server import Viewer
 
         pipe = options.load(model, device, offline)
         pipe.set_progress_bar_config(disable=True)
+        rich.reconfigure(stderr=True)  # viser prints its own lines through it; stdout is the address
         viewer = Viewer(pipe, host=host, port=port, provenance=provenance)
     with viewer:
         try:  # from the line on that tells people about Ctrl-C
-            click.echo(f"open {viewer.address} in a browser; Ctrl-C ends the viewer")
+            if as_json:
+                click.echo(json.dumps({"address": viewer.address, "model": model}))
+            else:
+                click.echo(f"open {viewer.address} in a browser; Ctrl-C ends the viewer")
             if browse:
                 click.launch(viewer.address)
             viewer.wait()
         except KeyboardInterrupt:
-            click.echo("the viewer has ended")
+            click.echo("the viewer has ended", err=as_json)

@@ -77,6 +77,17 @@ def test_the_report(places, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.json", "scores.md"]
 
 
+@pytest.mark.lengthy
+def test_without_out_the_report_is_here_and_stdout_is_json(places, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = given(tmp_path / "Made by others", places, 8)
+    done = evaluate(places, None, "--json", checkpoint=None, images=images.name)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == json.loads((tmp_path / "scores-made-by-others" / "scores.json").read_text())
+    again = evaluate(places, None, checkpoint=None, images=images.name)
+    assert again.exit_code == 1 and "scores-made-by-others exists and is not empty" in again.output
+
+
 def test_a_report_stays(places, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "scores.json").write_text("mine")

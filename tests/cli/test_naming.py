@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamportrait.cli.naming import LONGEST, default_name
+from dreamportrait.cli.naming import LONGEST, default_name, slug
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,7 @@ def test_long_prompts_are_cut_after_a_word() -> None:
     assert str(default_name("x" * 10_000, 0, ".png")) == "x" * LONGEST + "-0.png"
     exact = "word " * 8  # 39 letters: fits
     assert str(default_name(exact, 0, "")) == "-".join(["word"] * 8) + "-0"
+
+
+def test_slugs_of_texts_without_letters_are_empty() -> None:
+    assert slug("一个女人") == "" and slug("runs/my model.v2") == "runs-my-model-v2"

@@ -1,5 +1,6 @@
 """Tests of `dreamportrait view`."""
 
+import json
 import os
 import re
 import signal
@@ -50,17 +51,35 @@ def test_without_viser_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     assert done.exit_code == 1 and "pip install 'dreamportrait[view]'" in done.output
 
 
-@pytest.mark.lengthy
-def test_it_starts_without_a_screen_and_ends_at_ctrl_c() -> None:
-    variables = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", START, "--port", "0", "--offline", "--device", "cpu"],
+def start(*words: str) -> subprocess.Popen[str]:
+    """Start the viewer on a machine without a screen."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", START, "--port", "0", "--offline", "--device", "cpu", *words],
         cwd=ROOT,
-        env=variables,
+        env={name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.lengthy
+def test_with_json_the_address_is_all_that_it_prints() -> None:
+    process = start("--json")
+    try:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert found["model"] == "mini" and re.fullmatch(r"http://127\.0\.0\.1:\d+", found["address"])
+    assert process.returncode == 0 and rest == "" and "the viewer has ended" in errors
+
+
+@pytest.mark.lengthy
+def test_it_starts_without_a_screen_and_ends_at_ctrl_c() -> None:
+    process = start()
     try:
         assert process.stdout is not None
         said = next(line for line in process.stdout if "in a browser" in line)

@@ -327,6 +327,16 @@ def test_command(snapshot, folder, tmp_path):
     assert again.output.startswith("Error: ") and len(again.output.splitlines()) == 1
 
 
+def test_command_names_its_folder_and_prints_json(snapshot, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["convert", "eg3d", str(snapshot), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["out"] == snapshot.stem and found["image_resolution"] == 128
+    assert found["files"] == {path.name: path.stat().st_size for path in (tmp_path / snapshot.stem).iterdir()}
+    assert (tmp_path / snapshot.stem / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
 @pytest.mark.lengthy
 def test_command_fails_with_one_message(tmp_path):
     """A failing process prints nothing but the message. Importing the command line does not import PyTorch."""

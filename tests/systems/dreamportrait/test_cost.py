@@ -193,6 +193,16 @@ def test_the_command(tmp_path: Path) -> None:
     assert found["pictures_at_a_time"] == 16 and found["fits"]["16"] == 16 and found["stages"][0]["seconds"] is None
 
 
+@pytest.mark.lengthy
+def test_the_command_prints_the_numbers_as_json(tmp_path: Path) -> None:
+    out = tmp_path / "bill.json"
+    command = ["estimate", "--config", str(MINI), "--memory", "16", "--out", str(out), "--json"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads(out.read_text())
+    assert "for 16 GB: --set trainer.precision=float16" in result.stderr
+
+
 def test_bad_batches_are_refused_first() -> None:
     command = ["estimate", "--config", str(MINI), "--set", "stages.1.accumulate=8"]
     result = CliRunner().invoke(main, command)
