@@ -16,6 +16,7 @@ from dreamportrait.geometry.rays import points_at, rays_from_label
 
 KINDS = ("Picture", "Depth", "Normals")
 BACKGROUND = (32, 34, 38)  # beside the picture
+PREVIEW = 64  # rays a side that drafts have at least, where the model has as many
 SHARP = 512  # pixels; a picture at rest is enlarged to about this, more smoothly than browsers do it
 
 
@@ -26,9 +27,10 @@ class Drawing(NamedTuple):
 
 @torch.no_grad()
 def draft(head: Planes, label: Tensor) -> Drawing:  # [1, 25]
-    """Draw with a quarter of the rays and without super-resolution."""
+    """Draw with a quarter of the rays, but at least 64 a side, and without super-resolution."""
     generator = head.generator
-    size = max(generator.config.render_resolution // 2, 8)
+    most = generator.config.render_resolution
+    size = min(max(most // 2, PREVIEW), most)
     rays = generator.render_rays(head.planes, *rays_from_label(label.to(head.planes.device), size))
     colors, depth = (rearrange(part, "n (h w) c -> n c h w", h=size) for part in (rays.features[..., :3], rays.depth))
     return Drawing(colors.float(), depth.float())
