@@ -33,6 +33,7 @@ NVRTC = ROOT / "build" / "nvrtc"
 NVRTC_PACKAGES = ["nvidia-cuda-nvrtc-cu12==12.8.*", "nvidia-cuda-runtime-cu12==12.8.*"]
 # Depths must not depend on how a compiler fuses operations: rasterize_setup.h.
 FLOAT64_KERNELS = ("draw_triangles_kernel",)
+CPU_OPS = {"eg3d_ops::styled_conv3x3"}  # on a GPU, cuDNN's own convolutions are the fast ones
 MOST_SPILLED = 64  # bytes; more would make a kernel measurably slower
 
 ALL = ("float", "double", "__half", "__nv_bfloat16")
@@ -42,6 +43,7 @@ KERNELS = {  # header -> template instances that the launchers use
     "bias_act_kernel.cuh": [
         f"{k}<{t}>" for k in ("bias_act_kernel", "bias_act_grad_kernel", "bias_act_grad2_kernel") for t in ALL
     ],
+    "modulated_lrelu_kernel.cuh": [f"modulated_lrelu_kernel<{t}>" for t in ALL],
     "upfirdn2d_kernel.cuh": [f"upfirdn2d_kernel<{t}, {n}>" for t in ALL for n in RESAMPLING],
     "planes_kernel.cuh": [*(f"pack_planes_kernel<{t}>" for t in PLANES), "unpack_planes_kernel"],
     "render_forward_kernel.cuh": [f"render_forward_kernel<{t}>" for t in PLANES],
@@ -98,16 +100,15 @@ def check_library() -> Iterator[str]:
         library = _build.build("cuda", Path(folder), ARCHS)
         yield f"ok      library for sm_{', sm_'.join(ARCHS)} and PTX, {library.stat().st_size / 2**20:.1f} MB"
         script = (
-            "import sys, torch, importlib\n"
-            "for name in ('bias_act', 'upfirdn2d', 'render_rays', 'rasterize'):\n"
-            "    importlib.import_module(f'eg3d_ops.{name}')\n"
+            "import sys, torch, eg3d_ops\n"
             "torch.ops.load_library(sys.argv[1])\n"
             "ops = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith('eg3d_ops::')]\n"
             "missing = [n for n in ops if not torch._C._dispatch_has_kernel_for_dispatch_key(n, 'CUDA')]\n"
+            f"missing = set(missing) - {CPU_OPS}\n"
             "sys.exit(f'no CUDA kernel: {missing}' if missing else 0)\n"
         )
         run([sys.executable, "-c", script, str(library)], "loading the library", cwd=ROOT)
-        yield "ok      library loads, and has a kernel for every op"
+        yield "ok      library loads, and has a kernel for every op of a GPU"
 
 
 def check_nvcc_kernels() -> Iterator[str]:

@@ -83,8 +83,8 @@ def modulated_conv2d(
     check_shape("weight", weight, [co, ci, kh, kw], "[Co, Ci, kh, kw], Ci as x")
     check_shape("styles", check_tensor("styles", styles, 2, "[N, Ci]"), [n, ci], "[N, Ci] as x")
     if demodulate and x.dtype == torch.float16:  # demodulation cancels any scale; this scale keeps sums below 65504
-        weight = weight / (_largest(weight, (1, 2, 3)) * (ci * kh * kw) ** 0.5)
-        styles = styles / _largest(styles, (1,))
+        weight = weight / (largest(weight, (1, 2, 3)) * (ci * kh * kw) ** 0.5)
+        styles = styles / largest(styles, (1,))
     demodulation = _demodulation(weight, styles) if demodulate else None  # [N, Co]
     convolve = partial(conv2d_resample, f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
 
@@ -165,7 +165,7 @@ def _padding(padding: int | Sequence[int], f: Tensor | None, up: int, down: int)
     return Padding(x0, x1, y0, y1)
 
 
-def _largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+def largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Return the largest magnitude along `dims`, clamped to a positive number so that one can divide by it."""
     return x.abs().amax(dims, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
 

@@ -6,9 +6,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dreamportrait.eg3d.conv import modulated_conv2d
+from dreamportrait.eg3d.conv import conv2d_resample, modulated_conv2d
+from dreamportrait.eg3d.inference import (
+    forget,
+    infers,
+    input_scale,
+    kind_of_convolution,
+    modulated_pixels,
+    output_scale,
+    prepared,
+)
 from dreamportrait.eg3d.layers import FullyConnected, normal
-from eg3d_ops import bias_act, setup_filter, upsample2d
+from eg3d_ops import bias_act, modulated_lrelu, setup_filter, styled_conv3x3, upsample2d
 
 Noise = Literal["const", "random", "none"]
 NOISE_MODES = ("const", "random", "none")
@@ -42,6 +51,7 @@ class SynthesisLayer(nn.Module):
         return None
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:  # [N, Ci, h, w], [N, w_dim] -> [N, Co, H, W]
+        forget(self.weight)
         x = modulated_conv2d(
             x,
             self.weight,
@@ -53,8 +63,25 @@ class SynthesisLayer(nn.Module):
             flip_weight=self.up == 1,  # the released models' transposed convolution does not flip
             fused_modconv=len(x) == 1,  # weights per sample are only faster for a single sample
         )
-        clamp = None if self.clamp is None else self.clamp * 2**0.5  # the activation's gain
-        return bias_act(x, self.bias, act="lrelu", clamp=clamp)
+        return bias_act(x, self.bias, act="lrelu", clamp=self.output_clamp)
+
+    @property
+    def output_clamp(self) -> float | None:
+        return None if self.clamp is None else self.clamp * 2**0.5  # the activation's gain
+
+    def infer(self, x: Tensor, scale: Tensor, noise: Noise, next_scale: Tensor | None = None) -> Tensor:
+        """Return what `forward` returns up to rounding, without gradients.
+
+        x is scaled by `scale` [N, Ci] already, and the result by `next_scale` [N, Co].
+        """
+        kind = kind_of_convolution(x, self.weight, self.up)
+        weight, squares = prepared(self.weight, x.dtype, kind)
+        if kind != "winograd":
+            x = conv2d_resample(x, weight, self.resample_filter, up=self.up, padding=1, flip_weight=self.up == 1)
+        after = (output_scale(scale, squares), self.bias, self.noise(noise, x), next_scale)
+        if kind == "winograd":
+            return styled_conv3x3(x, weight, *after, clamp=self.output_clamp)
+        return modulated_lrelu(x, *after, clamp=self.output_clamp)
 
 
 class ToRGB(nn.Module):
@@ -69,6 +96,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:  # [N, C, H, W], [N, w_dim] -> [N, Co, H, W]
         styles = self.affine(w) / self.weight.shape[1] ** 0.5
+        if infers(self):
+            return bias_act(modulated_pixels(x, self.weight, styles), self.bias, clamp=self.clamp)
         x = modulated_conv2d(x, self.weight, styles, demodulate=False, fused_modconv=len(x) == 1)
         return bias_act(x, self.bias, clamp=self.clamp)
 
@@ -114,9 +143,15 @@ class SynthesisBlock(nn.Module):
         # Channels-last convolutions are faster on a CPU (measured: 1.2 to 2 times) and in half precision on a GPU.
         channels_last = x.device.type == "cpu" or self.dtype != torch.float32
         x = x.to(self.dtype, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-        if self.num_convs == 2:
-            x = self.conv0(x, next(w), noise)
-        x = self.conv1(x, next(w), noise)
+        convs = (self.conv0, self.conv1) if self.num_convs == 2 else (self.conv1,)
+        if all(infers(conv) for conv in convs):
+            scales = [input_scale(conv.affine(next(w)), x.dtype) for conv in convs]
+            x = x * scales[0].to(x.dtype)[:, :, None, None]
+            for conv, scale, next_scale in zip(convs, scales, (*scales[1:], None), strict=True):
+                x = conv.infer(x, scale, noise, next_scale)
+        else:
+            for conv in convs:
+                x = conv(x, next(w), noise)
         if img is not None and self.up > 1:
             img = upsample2d(img, self.resample_filter)
         rgb = self.torgb(x, next(w)).float()

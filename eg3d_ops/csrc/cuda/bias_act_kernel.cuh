@@ -121,11 +121,11 @@ struct Span {
   int count;
   bool whole;  // can be loaded and stored as one chunk
 
-  __device__ explicit Span(const BiasAct& p) {
+  __device__ Span(long long elements, bool aligned) {
     begin = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * width;
-    const long long left = p.count - begin;
+    const long long left = elements - begin;
     count = left < 0 ? 0 : left < width ? (int)left : width;
-    whole = p.aligned && count == width;
+    whole = aligned && count == width;
   }
 
   __device__ void load(const T* from, F (&to)[width]) const {
@@ -190,7 +190,7 @@ template <class T>
 __global__ void __launch_bounds__(256)
     bias_act_kernel(BiasAct p, Settings<typename Compute<T>::type> set, const T* x, const T* b, T* y) {
   typedef typename Compute<T>::type F;
-  const Span<T> span(p);
+  const Span<T> span(p.count, p.aligned);
   if (span.count == 0) return;
   F v[Span<T>::width];
   span.load_biased(p, x, b, v);
@@ -210,7 +210,7 @@ template <class T>
 __global__ void __launch_bounds__(256) bias_act_grad_kernel(BiasAct p, Settings<typename Compute<T>::type> set,
                                                             const T* dy, const T* x, const T* b, const T* y, T* dx) {
   typedef typename Compute<T>::type F;
-  const Span<T> span(p);
+  const Span<T> span(p.count, p.aligned);
   if (span.count == 0) return;
   F v[Span<T>::width], d[Span<T>::width];
   span.load(dy, d);
@@ -236,7 +236,7 @@ template <class T>
 __global__ void __launch_bounds__(256) bias_act_grad2_kernel(BiasAct p, Settings<typename Compute<T>::type> set,
                                                              const T* v, const T* dy, const T* x, const T* b, T* out) {
   typedef typename Compute<T>::type F;
-  const Span<T> span(p);
+  const Span<T> span(p.count, p.aligned);
   if (span.count == 0) return;
   F at[Span<T>::width], a[Span<T>::width], d[Span<T>::width];
   span.load_biased(p, x, b, at);

@@ -22,7 +22,10 @@ from eg3d_ops import _build
 
 FOLDER = Path(__file__).resolve().parent
 CACHE = ROOT / "build" / "cuda_emulator"
-OPS = ("bias_act", "bias_act_grad", "bias_act_grad2", "upfirdn2d", "render_rays", "render_rays_backward", "rasterize")
+OPS = (
+    *("bias_act", "bias_act_grad", "bias_act_grad2", "modulated_lrelu", "upfirdn2d"),
+    *("render_rays", "render_rays_backward", "rasterize"),
+)
 
 
 @functools.cache
