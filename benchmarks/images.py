@@ -29,14 +29,14 @@ def our_generator(device: str, precision: Any) -> TriPlaneGenerator:
     return generator
 
 
-def inputs(batch: int, device: str) -> tuple[Tensor, Tensor]:
-    z = torch.randn(batch, 512, generator=torch.Generator().manual_seed(1))
+def inputs(batch: int, device: str, z_dim: int = 512) -> tuple[Tensor, Tensor]:
+    z = torch.randn(batch, z_dim, generator=torch.Generator().manual_seed(1))
     camera = camera_label(official_pose(torch.linspace(1.3, 1.8, batch)), intrinsics_from_fov(18.837))
     return z.to(device), camera.to(device)
 
 
 def our_passes(ours: TriPlaneGenerator, batch: int, device: str) -> dict[str, Callable[[], Tensor]]:
-    z, camera = inputs(batch, device)
+    z, camera = inputs(batch, device, ours.config.z_dim)
     w = ours.map(z, camera)
     planes = ours.synthesize_planes(w)
     return {

@@ -20,16 +20,16 @@ def main() -> None:
 
 def run(device: str, repeats: int) -> dict[str, Any]:
     """Measure the renderer, the other ops and those of inference, and print three tables."""
-    from benchmarks import inference, pointwise, renderer, triangles
+    from benchmarks import layers, pointwise, renderer, triangles
     from benchmarks.measure import table
     from eg3d_ops import cpu_isa, loaded_libraries
 
     render_rows = renderer.run(device, repeats)
     op_rows = pointwise.run(device, repeats) + triangles.run(device, repeats)
-    inference_rows = inference.run(device, repeats)
-    print(table(render_rows), table(op_rows), table(inference_rows), sep="\n\n")
+    layer_rows = layers.run(device, repeats)
+    print(table(render_rows), table(op_rows), table(layer_rows), sep="\n\n")
     kernels = cpu_isa() if device == "cpu" else loaded_libraries()["cuda"].name
-    return {"kernels": kernels, "rows": render_rows + op_rows + inference_rows}
+    return {"kernels": kernels, "rows": render_rows + op_rows + layer_rows}
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def winograd_weight(weight: Tensor) -> Tensor:  # [Co, Ci, 3, 3] -> [panels, 16,
     check_shape("weight", weight, [*weight.shape[:2], 3, 3], "[Co, Ci, 3, 3]")
     co, ci = weight.shape[:2]
     g = weight.new_tensor(_G, dtype=torch.float64)
-    u = torch.einsum("pr, ocrs, qs -> pqco", g, weight.double(), g).flatten(0, 1)  # [16, Ci, Co]
+    w = weight.permute(2, 3, 1, 0).double().flatten(2)  # [3, 3, Ci Co]
+    u = g @ (g @ w.flatten(1)).unflatten(1, w.shape[1:])  # [4, 4, Ci Co]
+    u = u.reshape(16, ci, co)
     u = F.pad(u, (0, -co % PANEL)).unflatten(2, (-1, PANEL))  # [16, Ci, panels, 64]
     return u.permute(2, 0, 1, 3).to(weight.dtype).contiguous()
 

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from dreamportrait.eg3d.conv import largest
 from eg3d_ops import winograd_weight
 from eg3d_ops._backend import use_compiled
-from eg3d_ops.styled_conv import MULTIPLE
+from eg3d_ops.styled_conv import MULTIPLE, PANEL
 
 
 def infers(layer: nn.Module) -> bool:
@@ -81,7 +81,9 @@ def prepare(weight: Tensor, dtype: torch.dtype, kind: Kind) -> Prepared:
     return Prepared(placed.transpose(0, 1) if kind == "transposed" else placed, squares)
 
 
-FEWEST_PIXELS = 64  # of a batch; with fewer, reading the transformed weight takes longer than multiplying
+# Winograd's algorithm pays from this many pixels of a batch on: with fewer, reading the transformed weight takes longer
+# than multiplying. It computes whole panels of output channels, of which this part must be used.
+FEWEST_PIXELS, FEWEST_USED = 64, 0.75
 
 
 def kind_of_convolution(x: Tensor, weight: Tensor, up: int) -> Kind:
@@ -90,7 +92,8 @@ def kind_of_convolution(x: Tensor, weight: Tensor, up: int) -> Kind:
         return "transposed"
     co, ci = weight.shape[:2]
     fits = x.device.type == "cpu" and x.dtype == torch.float32 and ci % MULTIPLE == co % MULTIPLE == 0
-    pays = x.shape[0] * x.shape[2] * x.shape[3] >= FEWEST_PIXELS and can_be_remembered(weight)
+    used = co / (-(-co // PANEL) * PANEL)
+    pays = x.shape[0] * x.shape[2] * x.shape[3] >= FEWEST_PIXELS and used >= FEWEST_USED and can_be_remembered(weight)
     return "winograd" if fits and pays and use_compiled("auto", x.device) else "direct"
 
 

@@ -18,7 +18,7 @@ from dreamportrait.eg3d.synthesis import SynthesisBlock
 W_DIM = 8
 
 
-def block(in_channels: int = 32, out_channels: int = 16, seed: int = 0, **options: object) -> SynthesisBlock:
+def block(in_channels: int = 32, out_channels: int = 64, seed: int = 0, **options: object) -> SynthesisBlock:
     torch.manual_seed(seed)
     made = SynthesisBlock(in_channels, out_channels, W_DIM, resolution=16, img_channels=3, **options)  # type: ignore[arg-type]
     with torch.no_grad():
@@ -63,8 +63,18 @@ def test_values_of_training(case: str, noise: str, batch: int, impl: str) -> Non
     given = inputs(made, batch)
     for found, expected in zip(made(*given, noise), as_in_training(made, *given, noise=noise), strict=True):
         assert found.shape == expected.shape and found.dtype == expected.dtype
-        # float32 sums of up to 288 products in another order. Any part left out is an error of 0.1.
+        # float32 sums of up to 576 products in another order. Any part left out is an error of 0.1.
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+
+
+@torch.no_grad()
+def test_every_kind_of_convolution_is_among_these(compiled_cpu: object) -> None:
+    made = block()
+    made(*inputs(made), "const")
+    assert [kind for conv in (made.conv0, made.conv1) for _, kind in inference._prepared[conv.weight][1]] == [
+        "transposed",
+        "winograd",
+    ]
 
 
 @torch.no_grad()
@@ -108,20 +118,22 @@ def test_a_network_in_training_is_computed_as_with_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "up", "dtype", "kind"),
+    ("size", "co", "up", "dtype", "kind"),
     [
-        ((1, 16, 8, 8), 1, torch.float32, "winograd"),
-        ((1, 16, 8, 8), 2, torch.float32, "transposed"),
-        ((1, 16, 8, 8), 1, torch.bfloat16, "direct"),
-        ((1, 24, 8, 8), 1, torch.float32, "direct"),
-        ((1, 16, 4, 4), 1, torch.float32, "direct"),
-        ((FEWEST_PIXELS // 16, 16, 4, 4), 1, torch.float32, "winograd"),
+        ((1, 16, 8, 8), 64, 1, torch.float32, "winograd"),
+        ((1, 16, 8, 8), 176, 1, torch.float32, "winograd"),
+        ((1, 16, 8, 8), 64, 2, torch.float32, "transposed"),
+        ((1, 16, 8, 8), 64, 1, torch.bfloat16, "direct"),
+        ((1, 24, 8, 8), 64, 1, torch.float32, "direct"),
+        ((1, 16, 8, 8), 32, 1, torch.float32, "direct"),  # half of a panel
+        ((1, 16, 4, 4), 64, 1, torch.float32, "direct"),
+        ((FEWEST_PIXELS // 16, 16, 4, 4), 64, 1, torch.float32, "winograd"),
     ],
 )
 def test_kind_of_convolution(
-    size: tuple[int, ...], up: int, dtype: torch.dtype, kind: str, compiled_cpu: object
+    size: tuple[int, ...], co: int, up: int, dtype: torch.dtype, kind: str, compiled_cpu: object
 ) -> None:
-    x, weight = torch.ones(size, dtype=dtype), nn.Parameter(torch.ones(32, size[1], 3, 3))
+    x, weight = torch.ones(size, dtype=dtype), nn.Parameter(torch.ones(co, size[1], 3, 3))
     assert kind_of_convolution(x, weight, up) == kind
     eg3d_ops.set_backend("reference")
     assert kind_of_convolution(x, weight, up) == ("transposed" if up == 2 else "direct")
@@ -129,7 +141,7 @@ def test_kind_of_convolution(
 
 def test_weights_that_cannot_be_remembered_are_not_transformed(compiled_cpu: object) -> None:
     with torch.inference_mode():
-        weight = torch.ones(16, 16, 3, 3)
+        weight = torch.ones(64, 16, 3, 3)
         assert kind_of_convolution(torch.ones(1, 16, 8, 8), weight, up=1) == "direct"
         before = prepared(weight, torch.float32, "direct")
         weight.mul_(2)
@@ -176,7 +188,7 @@ CHANGES: dict[str, Callable[[SynthesisBlock], object]] = {
     "other memory": replace_data,
     "Adam": optimise,
     "fused Adam": lambda made: optimise(made, fused=True),  # PyTorch does not count its changes
-    "other parameter": lambda made: setattr(made.conv1, "weight", nn.Parameter(normal(16, 16, 3, 3, seed=8))),
+    "other parameter": lambda made: setattr(made.conv1, "weight", nn.Parameter(normal(64, 64, 3, 3, seed=8))),
     "float64 and back": lambda made: made.double().float().conv1.weight.detach().mul_(-1),
 }
 
@@ -210,7 +222,7 @@ def test_made_in_inference_mode_and_used_outside() -> None:
     made = block()
     with torch.inference_mode():
         made(*inputs(made), "const")
-    scale = torch.ones(1, 16, requires_grad=True)
+    scale = torch.ones(1, 64, requires_grad=True)
     (scale * prepared(made.conv1.weight, torch.float32, "direct").squares).sum().backward()
     assert scale.grad is not None
 
