@@ -239,6 +239,44 @@ def test_prebuilt_for_cuda_must_cover_every_device(fresh: Fresh, monkeypatch: py
         _backend._prebuilt("cuda")
 
 
+def test_a_cuda_library_whose_kernels_do_not_run_is_passed_over(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A build for a newer driver loads, and then every launch fails."""
+
+    def fail(device_type: str) -> None:
+        raise RuntimeError("CUDA driver version is insufficient for CUDA runtime version")
+
+    monkeypatch.setattr(_backend, "_prebuilt", lambda device_type: fresh.prebuilt / "prebuilt.so")
+    monkeypatch.setattr(_backend, "_built", lambda device_type: fresh.cache / "built.so")
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
+    monkeypatch.setattr(_backend, "launch_smallest", fail)
+    assert not _backend.use_compiled("auto", torch.device("cuda"))
+    assert eg3d_ops.loaded_libraries() == {}
+    assert "cuda: using the PyTorch implementations" in warnings_in(caplog)[0]
+    for kind in ("prebuilt", "build"):
+        assert f"{kind}: it loads, but its kernels do not run here: CUDA driver version is" in warnings_in(caplog)[0]
+    with pytest.raises(RuntimeError, match="demanded .* but not available"):
+        _backend.use_compiled("compiled", torch.device("cuda"))
+
+
+def test_the_library_that_was_built_here_comes_after_one_that_does_not_run(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def launch(device_type: str) -> None:
+        if loaded[-1] == "prebuilt.so":
+            raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(_backend, "_prebuilt", lambda device_type: Path("prebuilt.so"))
+    monkeypatch.setattr(_backend, "_built", lambda device_type: Path("built.so"))
+    monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    monkeypatch.setattr(_backend, "launch_smallest", launch)
+    assert _backend.use_compiled("auto", torch.device("cuda"))
+    assert eg3d_ops.loaded_libraries() == {"cuda": Path("built.so")} and loaded == ["prebuilt.so", "built.so"]
+
+
 # ----- The instruction set --------------------------------------------------------------------------------
 
 

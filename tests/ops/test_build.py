@@ -95,6 +95,17 @@ def test_missing_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _build.find_nvcc()
 
 
+@pytest.mark.parametrize("folder", ["lib64", f"targets/{platform.machine()}-linux/lib", "lib"])
+def test_the_runtime_is_found_where_installers_put_it(folder: str, tmp_path: Path) -> None:
+    """NVIDIA's installers and conda use other folders."""
+    nvcc = write_compiler(tmp_path / "bin" / "nvcc", "")
+    with pytest.raises(_build.BuildError, match=r"no libcudart_static.a \(looked in .*; install the toolkit's runtime"):
+        _build.find_cuda_runtime(nvcc)
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "libcudart_static.a").touch()
+    assert _build.find_cuda_runtime(nvcc) == tmp_path / folder
+
+
 def test_torch_without_cuda(compiler: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_compiler(tmp_path / "bin" / "nvcc", "")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))

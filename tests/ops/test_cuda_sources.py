@@ -19,6 +19,7 @@ from torch import Tensor
 from eg3d_ops import _build
 from eg3d_ops.bias_act import ACTIVATIONS, _bias_act
 from eg3d_ops.marching import interval_weights
+from eg3d_ops.modulated_lrelu import _modulated_lrelu
 from eg3d_ops.planes import Decoder, decode, sample_planes
 from eg3d_ops.render_rays import CUDA_LIMITS, _render_rays
 from eg3d_ops.upfirdn2d import _upfirdn2d
@@ -168,6 +169,26 @@ def test_stored_clamp_is_recognised(ops) -> None:
     x = torch.tensor([3.0, 0.05, -3.0], dtype=torch.float16)
     y = ops.bias_act(x, None, 0, 2, 0.2, 1.0, 0.1)
     assert ops.bias_act_grad(torch.ones_like(x), None, None, y, 0, 2, 0.2, 1.0, 0.1).tolist() == [0, 1, 0]
+
+
+# ----- modulated_lrelu ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(2, 5, 7, 3), (3, 64, 9, 11), (1, 130, 2, 2), (1, 1, 1, 1), (1, 3, 0, 2)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_modulated_lrelu(ops, size: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype) -> None:
+    n, c, h, w = size
+    inner = torch.promote_types(dtype, torch.float32)
+    x = normal(*size).to(dtype).to(memory_format=layout)
+    scale, b, next_scale = (normal(*s, seed=i).to(inner) for i, s in enumerate([(n, c), (c,), (n, c)]))
+    for noise in (normal(h, w, seed=4).to(inner), normal(n, 1, h, w, seed=5).to(inner), None):
+        parts = (scale, b, noise, next_scale if noise is not None else None)
+        exact = [part if part is None else part.double() for part in parts]
+        for clamp in (-1.0, 1.2):
+            y = ops.modulated_lrelu(x, *parts, 0.3, 1.5, clamp)
+            assert y.dtype == dtype and y.stride() == x.stride()
+            assert_close(y, _modulated_lrelu(x.double(), *exact, 0.3, 1.5, clamp), ROUNDING[dtype])
 
 
 # ----- upfirdn2d ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from op_checks import BLUR, IMPLS, NETWORK, SKEW, assert_derivatives_close, deri
 
 from eg3d_ops.bias_act import ACTIVATIONS, bias_act
 from eg3d_ops.filters import setup_filter
+from eg3d_ops.modulated_lrelu import modulated_lrelu
 from eg3d_ops.upfirdn2d import upfirdn2d
 
 pytestmark = pytest.mark.gpu
@@ -53,6 +54,23 @@ def test_bias_act_autocast(act, impl):
     x = normal(2, 3, 4, dtype=torch.float16).cuda()
     with torch.autocast("cuda", torch.float16):
         assert bias_act(x, normal(3).cuda(), act=act, impl=impl).dtype == torch.float16
+
+
+@pytest.mark.parametrize("dtype", BIAS_ACT_TOLERANCE)
+@pytest.mark.parametrize("size", [(2, 5, 7, 9), (3, 64, 32, 32), (1, 130, 5, 3)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("noise", [None, "shared", "own"])
+def test_modulated_lrelu_like_twin(dtype, size, layout, noise):
+    n, c, h, w = size
+    x = normal(*size).to(dtype).to(memory_format=layout)
+    scale, b, next_scale = normal(n, c, seed=1), normal(c, seed=2), normal(n, c, seed=3)
+    noise = {None: None, "shared": normal(h, w, seed=4), "own": normal(n, 1, h, w, seed=4)}[noise]
+    parts = (scale, b, noise, next_scale)
+    found = modulated_lrelu(x.cuda(), *(p if p is None else p.cuda() for p in parts), clamp=1.2, impl="compiled")
+    assert found.dtype == dtype and found.stride() == x.stride()
+    expected = modulated_lrelu(x.float(), *parts, clamp=1.2, impl="reference")
+    tolerance = BIAS_ACT_TOLERANCE[dtype]
+    torch.testing.assert_close(found.cpu().float(), expected, rtol=tolerance, atol=tolerance)
 
 
 # Sums are computed in float32 and rounded once to the type of x: half an ulp of the result.

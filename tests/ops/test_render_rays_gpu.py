@@ -10,9 +10,10 @@ import torch
 from devices import on_devices
 from ray_scenes import CASES, OUTPUTS, assert_as_good_as_twin, distance, outputs_and_gradients, random_draws, scene
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eg3d_ops.planes import Decoder
-from eg3d_ops.render_rays import CUDA_LIMITS, RenderedRays, render_rays
+from eg3d_ops.render_rays import CUDA_LIMITS, RenderedRays, _refuse_if_deterministic, render_rays
 
 gpu = pytest.mark.gpu
 Scene = dict[str, Any]
@@ -208,6 +209,17 @@ def test_deterministic_algorithms(device: str) -> None:
         else:
             with pytest.raises(RuntimeError, match="atomic additions in an order that varies"):
                 out.features.sum().backward()
+
+
+def test_deterministic_algorithms_without_a_gpu() -> None:
+    """Only the device of the planes decides, so a fake tensor shows what a GPU would do."""
+    with FakeTensorMode():
+        planes = torch.empty(1, device="cuda")
+        _refuse_if_deterministic(planes)
+        with deterministic(), pytest.raises(RuntimeError, match="call it with warn_only=True, or train on a CPU"):
+            _refuse_if_deterministic(planes)
+        with deterministic(warn_only=True), pytest.warns(UserWarning, match="atomic additions in an order that varies"):
+            _refuse_if_deterministic(planes)
 
 
 @gpu

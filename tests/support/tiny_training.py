@@ -127,7 +127,7 @@ def batch(count: int = 4, seed: int = 0, read: bool = False) -> Batch:
 
 def guide(images: Tensor, prompts: list[str], camera: Tensor) -> Tensor:
     """Return a loss that is lowest for a grey given by the prompt. It is a mean over samples, so parts add up."""
-    wanted = torch.tensor([len(prompt) / 10 - 0.7 for prompt in prompts])
+    wanted = torch.tensor([len(prompt) / 10 - 0.7 for prompt in prompts], device=images.device)
     return (images.mean((1, 2, 3)) - wanted).square().mean()
 
 
@@ -160,7 +160,7 @@ def loader(c: Config, rank: int = 0, processes: int = 1) -> Loader:
 
 def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
     return Trainer(
-        accelerator="cpu",
+        accelerator=settings.pop("accelerator", "cpu"),
         devices=settings.pop("devices", 1),
         max_epochs=1,
         callbacks=list(callbacks),
