@@ -11,6 +11,7 @@ bfloat16             the inference path with all convolutions from 8 x 8 on in b
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -142,22 +143,31 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager]] = {
 
 
 def measure(case: str, passes: dict[str, Passes], device: str, repeats: int) -> list[Row]:
-    """Return the median time of each variant, and the medians of ratios and differences to others in the same round."""
+    """Return the median times of each variant, and the medians of its ratios to the first variant in the same round.
+
+    On a CPU, also those of the processor's time of all threads, which other work on the machine changes less.
+    """
     runs = {name: each[case] for name, each in passes.items()}
     pictures = {name: seeded(run) for name, run in runs.items()}  # also loads libraries and prepares weights
-    rounds = [{name: seconds(run, device) for name, run in runs.items()} for _ in range(repeats)]
+    rounds = [{name: times(run, device) for name, run in runs.items()} for _ in range(repeats)]
     first = next(iter(runs))
-    return [
-        {
-            "case": case,
-            "variant": name,
-            "s": statistics.median(times[name] for times in rounds),
-            "slowest": max(times[name] for times in rounds),
-            f"times as fast as {first}": statistics.median(times[first] / times[name] for times in rounds),
-            "dB to plain": psnr(pictures[name], pictures[PLAIN]),
-        }
-        for name in runs
-    ]
+
+    def row(name: str) -> Row:
+        found: Row = {"case": case, "variant": name}
+        for clock in rounds[0][name]:
+            here = [each[name][clock] for each in rounds]
+            ratios = [each[first][clock] / each[name][clock] for each in rounds]
+            found |= {clock: statistics.median(here), f"{clock}, fastest": min(here)}
+            found |= {f"{clock}, ratio": statistics.median(ratios)}
+        return found | {"dB to plain": psnr(pictures[name], pictures[PLAIN])}
+
+    return [row(name) for name in runs]
+
+
+def times(run: Callable[[], Tensor], device: str) -> dict[str, float]:
+    before = time.process_time()
+    wall = seconds(run, device)
+    return {"s": wall} | ({"CPU s": time.process_time() - before} if device == "cpu" else {})
 
 
 def seeded(run: Callable[[], Tensor]) -> Tensor:
