@@ -37,8 +37,8 @@ test-viewers: $(VENV)/.installed $(NODE)/.installed  ## exported files in other 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
 
-# On a machine without make's environment: python3 tests/support/only_torch.py pytest tests/ops tests/eg3d/...gpu.py
-test-ops: $(VENV)/.installed  ## the ops with PyTorch, ninja, filelock and pytest only: everything else is refused
+# On a machine without make's environment: python3 tests/support/only_torch.py pytest -m gpu tests/ops ...
+test-ops: $(VENV)/.installed  ## the ops and EG3D's networks without the packages of training, which are refused
 	$(BIN)/python tests/support/only_torch.py pytest tests/ops tests/eg3d/test_generator_gpu.py $(PYTEST_ARGS)
 	$(BIN)/python tests/support/only_torch.py benchmarks.ops --help > /dev/null
 

@@ -1,4 +1,5 @@
-"""Run a module as on a machine that has only what the ops need: PyTorch, ninja, filelock, and pytest for the tests.
+"""Run a module as on a machine that has only what the ops need: PyTorch, ninja and filelock. Their tests need pytest,
+hypothesis, and for stored numbers numpy and safetensors; those of whole networks need einops.
 
     python tests/support/only_torch.py pytest -q tests/ops
     python tests/support/only_torch.py benchmarks.ops --device cuda
@@ -13,7 +14,7 @@ import runpy
 import sys
 from collections.abc import Iterable
 
-NEEDED = ("torch", "ninja", "filelock", "pytest")
+NEEDED = ("torch", "ninja", "filelock", "pytest", "hypothesis", "numpy", "safetensors", "einops")
 OURS = ("eg3d_ops", "dreamportrait", "benchmarks")
 
 
