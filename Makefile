@@ -18,7 +18,7 @@ SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 # Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
 PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: test test-fast test-slow test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-splats ablations notebook clean
+.PHONY: test test-fast test-slow test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-splats mini-head ablations notebook clean
 
 test: $(VENV)/.installed  ## everything but the slow tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
@@ -78,6 +78,9 @@ mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a
 mini-splats: $(VENV)/.installed  ## trains the corrections of splats for the shipped `mini`, in their place: 15 minutes
 	$(BIN)/python -m dreamportrait.mini.splats --work runs/mini-splats \
 	--out dreamportrait/mini/weights/splats --overwrite
+
+mini-head: $(VENV)/.installed  ## builds the morphable head of the miniature world, in its place: a minute
+	$(BIN)/python -m dreamportrait.mini.head --out dreamportrait/mini/weights/head --overwrite
 
 # Stop it at any time: the same command continues it.
 ablations: $(VENV)/.installed  ## trains every row of the paper's ablations and writes docs/ablations.md: hours on a CPU

@@ -17,7 +17,7 @@ import safetensors
 from PIL import Image
 
 from dreamportrait.core.errors import WeightsError
-from dreamportrait.weights.registry import MINI, SPLATS
+from dreamportrait.weights.registry import HEAD, MINI, SPLATS
 from dreamportrait.weights.seals import seal
 
 LICENCE = "Apache-2.0"
@@ -72,6 +72,19 @@ trains the discriminator, then both networks adversarially, with a low learning 
 picture. The network fits one model: `model_sha256` in config.json is the hash of its generator. Scores are in decibels,
 of portraits with prompts and seeds that nothing was trained on, over cameras of the trained range.""",
     ),
+    HEAD: (
+        "A morphable head of the miniature world: identities, the 52 expressions of ARKit, a rig and a mean texture.",
+        'model = from_pretrained("mini/head")',
+        """The vertices are where rays from the middle of the head leave the world's solids, so that each has the same
+meaning in every head. The identities are the principal components of 3000 random heads; `trait_dirs` gives the weights
+of named traits. The expressions are smooth masks times directions; `notes` in config.json lists those that move
+nothing. The mean texture is that of bald, bare heads. Scores compare bald heads, with their own textures, with the
+world's exact pictures.""",
+    ),
+}
+_COMMANDS = {  # of models that `make mini-weights` does not train
+    SPLATS: "`make mini-splats` trains it for the shipped `mini`. This folder is the result of this command:",
+    HEAD: "`make mini-head` builds it. This folder is the result of this command:",
 }
 
 
@@ -110,9 +123,7 @@ def card(folder: Path, name: str) -> str:
         f"```python\nfrom dreamportrait.mini import from_pretrained\n\n{use}\n```",
         "## Recipe",
         recipe,
-        "`make mini-splats` trains it for the shipped `mini`. This folder is the result of this command:"
-        if name == SPLATS
-        else "`make mini-weights` trains all models. This folder is the result of these stages:",
+        _COMMANDS.get(name, "`make mini-weights` trains all models. This folder is the result of these stages:"),
         _table(("command", "time", "hardware"), _stages(folder)),
         *_notes(folder),
         "## Scores",

@@ -20,6 +20,7 @@ def from_pretrained(name: str) -> Any:
     mini/clip-a, mini/clip-b   open_clip's model and tokenizer
     mini/diffusion             UNet, VAE and noise schedule of diffusers
     mini/eg3d                  TriPlaneGan(generator, discriminator)
+    mini/head                  HeadModel
     mini/oracle                AttributeReader
     mini/splats                SplatHead
     """
@@ -36,6 +37,10 @@ def from_pretrained(name: str) -> Any:
         from dreamportrait.eg3d.folder import load_discriminator, load_generator
 
         return TriPlaneGan(load_generator(folder), load_discriminator(folder))
+    if name == "mini/head":
+        from dreamportrait.systems.heads.folder import read_head_model
+
+        return read_head_model(folder)
     if name == "mini/oracle":
         from dreamportrait.metrics.world_oracle import load
 

@@ -4,6 +4,7 @@
     locate("mini/clip-b")      the CLIP that scores results
     locate("mini/diffusion")   UNet, VAE and noise schedule of diffusers
     locate("mini/eg3d")        generator and discriminator
+    locate("mini/head")        morphable head
     locate("mini/oracle")      classifier of attributes in pictures
     locate("mini/splats")      corrections of Gaussian splats
 
@@ -19,8 +20,9 @@ from dreamportrait.weights.seals import REMEDY, verify
 
 MINI = ("clip-a", "clip-b", "diffusion", "eg3d", "oracle")  # trained together, by `make mini-weights`
 SPLATS = "splats"  # trained for a text-to-3D model, by `make mini-splats`
-_SPLATS_REMEDY = "install dreamportrait again, or run `make mini-splats`"
-NAMES = tuple(f"mini/{name}" for name in (*MINI, SPLATS))
+HEAD = "head"  # built from the solids of the miniature world, by `make mini-head`
+_REMEDIES = {f"mini/{name}": f"install dreamportrait again, or run `make mini-{name}`" for name in (SPLATS, HEAD)}
+NAMES = tuple(f"mini/{name}" for name in (*MINI, SPLATS, HEAD))
 
 
 def locate(name: str) -> Path:
@@ -30,7 +32,7 @@ def locate(name: str) -> Path:
     folder = shipped_folder(name)
     if not folder.is_dir():
         raise WeightsError(f"the weights of {name} are not in this installation: no folder {folder}; {REMEDY}")
-    verify(folder, _SPLATS_REMEDY if name == f"mini/{SPLATS}" else REMEDY)
+    verify(folder, _REMEDIES.get(name, REMEDY))
     return folder
 
 

@@ -15,6 +15,7 @@ SCRIPTS = (
     *("-m dreamportrait view", "-m dreamportrait invert", "-m dreamportrait verify", "-m dreamportrait doctor"),
     *("-m dreamportrait.mini.demo", "-m dreamportrait.mini.train", "-m dreamportrait.mini.publish"),
     *("-m dreamportrait.mini.ideal", "-m dreamportrait.mini.ceilings", "-m benchmarks", "-m benchmarks.ops"),
+    *("-m dreamportrait.mini.head", "-m dreamportrait.mini.head.ceiling"),
     *("-m benchmarks.generator", "-m benchmarks.training", "-m benchmarks.sharpness"),
     *("-m benchmarks.mesh", "-m benchmarks.viewer"),
 )
