@@ -1,10 +1,12 @@
-"""A head of a few vertices with a rig that can be worked out by hand."""
+"""Heads of a few vertices that can be worked out by hand: an arm with a joint, and a square wall."""
 
 from typing import Any
 
 import torch
 
 from dreamportrait.systems.heads.model import HeadModel
+
+WALL = torch.tensor([[-1.0, -1, 0], [1.0, -1, 0], [-1.0, 1, 0], [1.0, 1, 0]]) * 0.25
 
 
 def arm(**changes: Any) -> HeadModel:
@@ -27,3 +29,22 @@ def arm(**changes: Any) -> HeadModel:
         "mean_texture": torch.full((3, 4, 4), 0.5),
     }
     return HeadModel(**(fields | changes))
+
+
+def wall(**changes: Any) -> HeadModel:
+    """Return a square that faces the camera, with a whole texture on it."""
+    fields: dict[str, Any] = {
+        "v_template": WALL,
+        "shapedirs": torch.eye(3)[:1].T.expand(4, 3, 1),
+        "faces": torch.tensor([[0, 1, 2], [2, 1, 3]]),
+        "exprdirs": None,
+        "expr_names": (),
+        "posedirs": None,
+        "parents": (),
+        "joint_names": (),
+        "weights": None,
+        "joint_regressor": None,
+        "uv": torch.tensor([[0.0, 1], [1, 1], [0, 0], [1, 0]]),
+        "uv_faces": torch.tensor([[0, 1, 2], [2, 1, 3]]),
+    }
+    return arm(**(fields | changes))

@@ -4,34 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from meshes import front
-from small_heads import arm
+from small_heads import WALL, wall
 from torch import Tensor
 
-from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.render import AMBIENT, DIFFUSE, LIGHT, Rendering, render
 from dreamportrait.systems.heads.skinning import shaped
 from dreamportrait.systems.heads.uv import atlas, dilated, sampled
-
-WALL = torch.tensor([[-1.0, -1, 0], [1.0, -1, 0], [-1.0, 1, 0], [1.0, 1, 0]]) * 0.25
-
-
-def wall(**changes: object) -> HeadModel:
-    """Return a square that faces the camera, with a whole texture on it."""
-    fields = {
-        "v_template": WALL,
-        "shapedirs": torch.eye(3)[:1].T.expand(4, 3, 1),
-        "faces": torch.tensor([[0, 1, 2], [2, 1, 3]]),
-        "exprdirs": None,
-        "expr_names": (),
-        "posedirs": None,
-        "parents": (),
-        "joint_names": (),
-        "weights": None,
-        "joint_regressor": None,
-        "uv": torch.tensor([[0.0, 1], [1, 1], [0, 0], [1, 0]]),
-        "uv_faces": torch.tensor([[0, 1, 2], [2, 1, 3]]),
-    }
-    return arm(**(fields | changes))
 
 
 def drawn(texture: Tensor, shading: str = "lamp", size: int = 32) -> Rendering:
