@@ -24,6 +24,7 @@ COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
 SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP = 9729, 9987, 33071
 UNLIT = "KHR_materials_unlit"
+SPARSE = 0.4  # displacements of fewer vertices than this share are stored sparsely
 
 
 class Glb:
@@ -72,6 +73,32 @@ class Glb:
             accessor |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
         return self.add("accessors", accessor)
 
+    def add_displacements(self, values: Array) -> int:  # [V, 3]
+        """Store how far vertices move, of those that do where they are few, and return the index of the accessor."""
+        values = np.ascontiguousarray(values, np.float32)
+        moved = np.flatnonzero((values != 0).any(1))
+        if len(moved) >= SPARSE * len(values):
+            return self.add_array(values, bounds=True)
+        accessor: dict[str, Any] = {"componentType": COMPONENTS["float32"], "count": len(values), "type": "VEC3"}
+        accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+        if len(moved):
+            kind = "uint32" if len(values) > 0xFFFF else "uint16"
+            accessor["sparse"] = {
+                "count": len(moved),
+                "indices": {
+                    "bufferView": self._add_view(moved.astype(kind).tobytes(), None),
+                    "componentType": COMPONENTS[kind],
+                },
+                "values": {"bufferView": self._add_view(values[moved].tobytes(), None)},
+            }
+        return self.add("accessors", accessor)
+
+    def show(self, node: int) -> None:
+        """Make a node a part of the scene."""
+        if "scenes" not in self.document:
+            self.document |= {"scene": self.add("scenes", {"nodes": []})}
+        self.document["scenes"][0]["nodes"].append(node)
+
     def add_material(self, texture: bytes | None = None, name: str = "skin") -> int:
         """Add a material that shows its colours as they are, without lights; `texture`: a PNG file.
 
@@ -113,9 +140,7 @@ class Glb:
         primitive = {"attributes": attributes, "indices": indices, "material": material}
         mesh = self.add("meshes", {"name": name, "primitives": [primitive]})
         node = self.add("nodes", {"name": name, "mesh": mesh})
-        if "scenes" not in self.document:
-            self.document |= {"scene": self.add("scenes", {"nodes": []})}
-        self.document["scenes"][0]["nodes"].append(node)
+        self.show(node)
         return node
 
     def to_bytes(self) -> bytes:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -43,11 +45,32 @@ def validated(*paths: Path) -> str:
 
 def drawn_by_three(glb: Path, yaw: float) -> tuple[str, Image.Image]:
     """Draw a GLB with three.js in a headless browser. Return what the page says about it, and the picture."""
+    answer = _answer_of("glb_page.html", glb, f"yaw={yaw}")
+    return answer["said"], _picture(answer)
+
+
+def posed_by_three(glb: Path, pose: dict[str, Any], yaw: float = 0.0) -> tuple[list[list[float]], Image.Image]:
+    """Pose a rigged GLB with three.js. Return where it puts the vertices, and the picture.
+
+    pose: "weights", a number for each blend shape, "joints", a quaternion for each joint, and "time", the moment of the
+    animation that is played before, all optional.
+    """
+    answer = _answer_of("rigged_page.html", glb, f"yaw={yaw}&pose={quote(json.dumps(pose))}")
+    assert answer["said"] == "", answer["said"]
+    return answer["points"], _picture(answer)
+
+
+def _picture(answer: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(answer["picture"].partition(",")[2]))).convert("RGB")
+
+
+def _answer_of(page_name: str, glb: Path, query: str) -> dict[str, Any]:
+    """Open a page of this folder in a headless browser, and return what it sends."""
     three = package("three")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium")
-    page = Path(__file__).with_name("glb_page.html")
+    page = Path(__file__).with_name(page_name)
     answers: queue.Queue[bytes] = queue.Queue()
 
     class Site(SimpleHTTPRequestHandler):
@@ -66,15 +89,14 @@ def drawn_by_three(glb: Path, yaw: float) -> tuple[str, Image.Image]:
 
     options = "--headless=new --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, _served(Site) as address:
-        command = [browser, *options.split(), f"--user-data-dir={profile}", f"{address}/index.html?yaw={yaw}"]
+        command = [browser, *options.split(), f"--user-data-dir={profile}", f"{address}/index.html?{query}"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            answer = json.loads(answers.get(timeout=120))
+            answer: dict[str, Any] = json.loads(answers.get(timeout=120))
         finally:
             process.terminate()
             process.wait(timeout=30)
-    data = base64.b64decode(answer["picture"].partition(",")[2])
-    return answer["said"], Image.open(io.BytesIO(data)).convert("RGB")
+    return answer
 
 
 @contextmanager
