@@ -6,6 +6,7 @@ from dreamportrait import __version__
 from dreamportrait.cli.data import data
 from dreamportrait.cli.doctor import doctor
 from dreamportrait.cli.estimate import estimate
+from dreamportrait.cli.heads import head
 from dreamportrait.cli.invert import invert
 from dreamportrait.cli.mesh import mesh
 from dreamportrait.cli.mix import mix
@@ -35,6 +36,7 @@ for command in (
     mesh,
     splats,
     mix,
+    head,
     invert,
     verify,
     train,

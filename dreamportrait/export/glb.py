@@ -99,8 +99,8 @@ class Glb:
             self.document |= {"scene": self.add("scenes", {"nodes": []})}
         self.document["scenes"][0]["nodes"].append(node)
 
-    def add_material(self, texture: bytes | None = None, name: str = "skin") -> int:
-        """Add a material that shows its colours as they are, without lights; `texture`: a PNG file.
+    def add_material(self, texture: bytes | None = None, name: str = "skin", lit: bool = False) -> int:
+        """Add a material; `texture`: a PNG file. Unless it is `lit`, its colours are shown as they are, without lights.
 
         Pictures of generators contain the light of the scene, and a viewer's light would act a second time. Programs
         that do not know the extension show a rough surface that is no metal.
@@ -112,8 +112,11 @@ class Glb:
             surface["baseColorTexture"] = {
                 "index": self.add("textures", {"source": image, "sampler": self.add("samplers", filters)})
             }
-        self.document["extensionsUsed"] = [UNLIT]
-        return self.add("materials", {"name": name, "pbrMetallicRoughness": surface, "extensions": {UNLIT: {}}})
+        material: dict[str, Any] = {"name": name, "pbrMetallicRoughness": surface}
+        if not lit:
+            self.document["extensionsUsed"] = [UNLIT]
+            material["extensions"] = {UNLIT: {}}
+        return self.add("materials", material)
 
     def add_mesh(
         self,

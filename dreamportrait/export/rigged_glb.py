@@ -27,7 +27,7 @@ class RiggedMesh:
     normals: Array  # [V, 3] of length 1
     uv: Array  # [V, 2] from the upper left corner of the texture
     parts: dict[str, Array]  # name of each material and its faces [F, 3]
-    texture: bytes  # a PNG file
+    texture: bytes  # a PNG file with colours that contain no light
     targets: dict[str, Array]  # name of each blend shape and its displacements [V, 3]
     target_weights: Array  # [n] at rest
     joint_names: tuple[str, ...]
@@ -81,7 +81,7 @@ def strongest(weights: Array) -> tuple[Array, Array, float]:  # [V, K] -> [V, 4]
 def _add_mesh(glb: Glb, name: str, mesh: RiggedMesh, attributes: dict[str, int]) -> int:
     shapes = [{"POSITION": glb.add_displacements(values)} for values in mesh.targets.values()]
     kind = np.uint32 if len(mesh.positions) > 0xFFFF else np.uint16
-    first = glb.add_material(mesh.texture, next(iter(mesh.parts)))
+    first = glb.add_material(mesh.texture, next(iter(mesh.parts)), lit=True)
     primitives = []
     for part, faces in mesh.parts.items():
         material = first

@@ -15,6 +15,7 @@ from torch import Tensor
 from dreamportrait.core.errors import WeightsError, listed, shown
 from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.weights.folder import CONFIG, FORMAT_VERSION, read_json, read_tensors, write_folder
+from dreamportrait.weights.registry import NAMES, locate
 from dreamportrait.weights.seals import SEAL
 
 TENSORS = "head.safetensors"
@@ -76,6 +77,11 @@ def _stored(model: HeadModel, half: bool) -> dict[str, Tensor]:
             if name in stored:
                 stored[name] = stored[name].half()
     return stored
+
+
+def load_head_model(source: str | Path) -> HeadModel:
+    """Load a model by the name of a shipped one, "mini/head", or from a folder."""
+    return read_head_model(locate(str(source)) if str(source) in NAMES else source)
 
 
 def read_head_model(folder: str | Path) -> HeadModel:

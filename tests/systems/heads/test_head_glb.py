@@ -117,6 +117,7 @@ def test_an_arm_is_stored_as_it_is() -> None:
     assert file.document["nodes"][1]["translation"] == [METRES, 0, 0]
     assert file.document["scenes"][0]["nodes"] == [0, 2]
     assert [material["name"] for material in file.document["materials"]] == ["upper", "lower"]
+    assert "extensionsUsed" not in file.document  # viewers light it: the texture contains no light
     assert file.document["meshes"][0]["extras"]["targetNames"] == ["grow"]
     assert file.document["meshes"][0]["weights"] == [0]
     (target,) = file.document["meshes"][0]["primitives"][0]["targets"]
