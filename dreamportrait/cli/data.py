@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dreamportrait.cli.data_prepare import LAYOUTS, a_path, make_prepare
+from dreamportrait.cli.data_prepare import LAYOUTS, Bars, a_path, continued, make_prepare
 from dreamportrait.core.errors import DataError, one_message
 
 PREPARE = """Prepare photographs with captions for training.
@@ -43,31 +43,26 @@ def landmarks(
 ) -> None:
     """Write the landmarks of all faces in IN, for a look or for other tools.
 
-    `data prepare` does this by itself; its option --landmarks reads such a file, whoever wrote it.
+    `data prepare` does this by itself; its option --landmarks reads such a file, whoever wrote it. If the command was
+    stopped, the same command continues it.
     """
-    with one_message():
+    with one_message(), Bars() as bars:
         from dreamportrait.core.files import check_target
-        from dreamportrait.data.preparation.landmarks import write_landmarks
+        from dreamportrait.data.preparation.finding import find_landmarks
         from dreamportrait.data.preparation.layouts import open_source
         from dreamportrait.data.preparation.settings import Settings
-        from dreamportrait.data.preparation.steps import Networks, Tools, steps
+        from dreamportrait.data.preparation.steps import Networks
 
         check_target(out, overwrite, (".jsonl",))
-        opened = open_source(source, layout)
-        tools = Tools(opened.files, Settings(layout, aligned=layout == "eg3d"), Networks(networks, offline))
-        files = [photo.file for photo in opened.photos]
-        found, unreadable = [], 0
-        with steps(tools, workers) as do, click.progressbar(length=len(files), label="looking") as bar:
-            for seen in do.look(files):
-                bar.update(1)
-                if seen.found is None:
-                    unreadable += 1
-                    click.echo(f"{seen.file}: {seen.problem}", err=True)
-                else:
-                    found.append(seen.found)
-        write_landmarks(out, found)
-    faces = sum(len(each.faces) for each in found)
-    click.echo(f"wrote {out}: {faces} faces in {len(found)} photographs, {unreadable} could not be read")
+        settings = Settings(layout, aligned=layout == "eg3d")
+        with continued():
+            found = find_landmarks(
+                open_source(source, layout), out, settings, Networks(networks, offline), workers, bars
+            )
+    for file, problem in found.unreadable.items():
+        click.echo(f"{file}: {problem}", err=True)
+    told = f"{found.faces} faces in {found.photographs} photographs, {len(found.unreadable)} could not be read"
+    click.echo(f"wrote {out}: {told}")
 
 
 @data.command()

@@ -1,5 +1,7 @@
 """The command `data prepare`, also in the forms that datasets/ has for published layouts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,22 +85,19 @@ def run(layout: str, source: Path, out: Path, **given: Any) -> None:
     aligned = given["aligned"] or layout == "eg3d"
     same = ("resolution", "kind", "quality", "per_shard", "least_side", "most_outside", "mirror")
     settings = Settings(layout, aligned=aligned, largest=given["largest_face"], **{name: given[name] for name in same})
-    try:
-        with _Bars() as bars:
-            outcome = prepare(
-                source,
-                out,
-                settings,
-                workers=given["workers"],
-                captions=given["captions"],
-                landmarks=given["landmarks"],
-                poses=given["poses"],
-                networks=Networks(given["networks"], given["offline"]),
-                overwrite=given["overwrite"],
-                report=bars,
-            )
-    except KeyboardInterrupt:
-        raise click.ClickException("stopped; the same command continues where it was") from None
+    with continued(), Bars() as bars:
+        outcome = prepare(
+            source,
+            out,
+            settings,
+            workers=given["workers"],
+            captions=given["captions"],
+            landmarks=given["landmarks"],
+            poses=given["poses"],
+            networks=Networks(given["networks"], given["offline"]),
+            overwrite=given["overwrite"],
+            report=bars,
+        )
     if outcome.existed:
         click.echo(f"{out} holds this already: {outcome.pictures} pictures")
     else:
@@ -107,7 +106,16 @@ def run(layout: str, source: Path, out: Path, **given: Any) -> None:
         click.echo(f"  {count:6d} dropped: {reason}")
 
 
-class _Bars:
+@contextmanager
+def continued() -> Iterator[None]:
+    """Say what a user who stops the command can do."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped; the same command continues where it was") from None
+
+
+class Bars:
     """A progress bar for each step, where the output is a terminal."""
 
     def __init__(self) -> None:
@@ -120,7 +128,7 @@ class _Bars:
             self._bars[step] = tqdm(total=count, initial=done, desc=step, unit="photo", disable=None)
         self._bars[step].update(done - self._bars[step].n)
 
-    def __enter__(self) -> "_Bars":
+    def __enter__(self) -> "Bars":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -6,6 +6,7 @@ continue at any image. Tar files hold members as they are, so other programs str
 
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,15 @@ def decode(content: bytes, resolution: int, where: str) -> Tensor:  # [3, R, R] 
     try:
         with opened(io.BytesIO(content)) as picture:
             size, mode = picture.size, picture.mode
-            pixels = np.array(picture) if size == (resolution, resolution) and mode == "RGB" else None  # [R, R, 3]
+            pixels = np.asarray(picture) if size == (resolution, resolution) and mode == "RGB" else None  # [R, R, 3]
     except Exception as error:  # damaged files raise many kinds of errors
         raise DataError(f"{where} cannot be decoded: {first_line(error)}; prepare the data set again") from None
     if pixels is None:
         given = f"{size[0]} x {size[1]} in mode {mode}"
         raise DataError(f"{where} is {given}; must be {resolution} x {resolution} RGB: prepare the data set again")
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    with warnings.catch_warnings():  # of memory that is read-only; nothing else holds it, and a copy would take longer
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _cameras(path: Path, entries: Sequence[Entry]) -> Tensor:

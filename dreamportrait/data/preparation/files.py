@@ -24,6 +24,10 @@ class Files(Protocol):
         """Return the content of a file, or raise Unusable with the reason."""
         ...
 
+    def size(self, name: str) -> int | None:
+        """Return the number of bytes of a file; None if it cannot be read."""
+        ...
+
 
 def open_files(path: Path) -> "Files":
     if path.is_dir():
@@ -52,6 +56,12 @@ class FolderFiles:
             return (self.path / name).read_bytes()
         except OSError as error:
             raise Unusable(f"cannot be read: {error.strerror}") from None
+
+    def size(self, name: str) -> int | None:
+        try:
+            return (self.path / name).stat().st_size
+        except OSError:
+            return None
 
 
 class ZipFiles:
@@ -82,6 +92,9 @@ class ZipFiles:
         if len(content) > info.file_size:
             raise Unusable("is larger than its archive says")
         return content
+
+    def size(self, name: str) -> int | None:
+        return self._zip().getinfo(name).file_size
 
     def _zip(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dreamportrait.data.preparation.landmarks import Found, parse_line, to_line
+from dreamportrait.data.preparation.landmarks import parse_line, to_line
 from dreamportrait.data.preparation.layouts import Photo
 from dreamportrait.data.preparation.steps import Seen, Steps
 
@@ -23,9 +23,10 @@ def look_at_all(
     report("looking", done, len(photos))
     with path.open("a", encoding="utf-8") as file:
         for number, seen in enumerate(do.look(left), 1):
-            file.write(_to_line(seen))
+            line = _to_line(seen)
+            file.write(line)
             file.flush()
-            known[seen.file] = seen
+            known[seen.file] = _seen(line, path)  # rounded, as a continued run will read it
             report("looking", done + number, len(photos))
     return {photo.file: known.get(photo.file, Seen(photo.file, problem=photo.problem)) for photo in photos}
 
@@ -41,15 +42,13 @@ def _read(path: Path) -> dict[str, Seen]:
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    rows = [json.loads(line) for line in lines]
-    return {
-        row["file"]: Seen(row["file"], row["sha256"], row["found"] and _found(row["found"], path), row["problem"])
-        for row in rows
-    }
+    return {seen.file: seen for seen in (_seen(line, path) for line in lines)}
 
 
-def _found(row: dict[str, object], path: Path) -> Found:
-    return parse_line(json.dumps(row), str(path))
+def _seen(line: str, path: Path) -> Seen:
+    row = json.loads(line)
+    found = row["found"] and parse_line(json.dumps(row["found"]), str(path))
+    return Seen(row["file"], row["sha256"], found, row["problem"])
 
 
 def _truncate(path: Path) -> None:

@@ -4,12 +4,10 @@ Everything is written to a hidden folder beside OUT, which is renamed at the end
 hidden folder remembers what was found in each photograph, and which shards are finished.
 """
 
-import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ import numpy as np
 from dreamportrait import __version__
 from dreamportrait.core.errors import DataError
 from dreamportrait.core.files import write_text
-from dreamportrait.core.locks import alone
 from dreamportrait.data.index import (
     FORMAT,
     INDEX,
@@ -42,6 +39,7 @@ from dreamportrait.data.preparation.pose import angles
 from dreamportrait.data.preparation.settings import Settings
 from dreamportrait.data.preparation.steps import Networks, Seen, Steps, Tools, steps
 from dreamportrait.data.preparation.tars import sha256, write_shard
+from dreamportrait.data.preparation.unfinished import begin, undisturbed, unfinished
 
 BYTES_PER_PIXEL = {"jpg": 0.6, "png": 2.0, "webp": 1.5}  # of photographs, rounded up
 Report = Callable[[str, int, int], None]  # a step's name, photographs done, and all of them
@@ -84,10 +82,10 @@ def prepare(
             return _outcome([row for _, row in index_lines(out)], existed=True)
         if not overwrite:
             raise DataError(f"{out} was prepared from other data or settings; name another folder, or --overwrite")
-    work = out.with_name(f".{out.name}.unfinished")
-    with _alone(out), _clear_errors(out):
+    work = unfinished(out)
+    with undisturbed(out):
         _check_space(work, len(opened.photos), settings)
-        _begin(work, about)
+        begin(work, about)
         rows = _make(work, opened, settings, workers, landmarks, poses, networks or Networks(), report)
         _finish(work, out, about, rows)
     return _outcome(rows)
@@ -108,8 +106,8 @@ def _check_arguments(settings: Settings, landmarks: Path | None, poses: Path | N
 def _identity(
     path: Path, source: Source, settings: Settings, landmarks: Path | None, poses: Path | None
 ) -> dict[str, Any]:
-    """Return what a prepared data set is made from. Equal identities give equal data sets."""
-    photos = json.dumps([asdict(photo) for photo in source.photos]).encode()
+    """Return what a prepared data set is made from. Photographs count by name and size, as reading all takes long."""
+    photos = json.dumps([{**asdict(photo), "size": source.files.size(photo.file)} for photo in source.photos]).encode()
     labels = json.dumps(source.labels).encode()
     given = {name: None if file is None else _hash(file) for name, file in (("landmarks", landmarks), ("poses", poses))}
     parts = {"settings": asdict(settings), "photos": sha256(photos), "labels": sha256(labels), **given}
@@ -129,28 +127,6 @@ def _hash(path: Path) -> str:
     return sha256("".join(f"{each.name} {_hash(each)}\n" for each in sorted(path.iterdir()) if each.is_file()).encode())
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Raise DataError if another process prepares the same data set."""
-    path = out.with_name(f".{out.name}.lock")
-    with alone(path, DataError(f"another process prepares {out}; wait for it, or name another folder")):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _begin(work: Path, about: dict[str, Any]) -> None:
-    path = work / PREPARATION
-    if work.exists() and (not path.is_file() or json.loads(path.read_text())["identity"] != about["identity"]):
-        raise DataError(
-            f"{work} holds an unfinished preparation of other data or settings; run that command again, or remove the "
-            "folder"
-        )
-    if not path.is_file():
-        write_text(path, json.dumps(about, indent=2) + "\n")
-
-
 def _check_space(work: Path, count: int, settings: Settings) -> None:
     needed = int(count * settings.resolution**2 * BYTES_PER_PIXEL[settings.kind])
     there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
@@ -160,25 +136,6 @@ def _check_space(work: Path, count: int, settings: Settings) -> None:
             f"{count} pictures may need {needed / 1e9:.1f} GB, {work.parent} has {free / 1e9:.1f} GB left; free some "
             "space, or name another folder"
         )
-
-
-@contextmanager
-def _clear_errors(out: Path) -> Iterator[None]:
-    """Say what to do when the disk is full or a worker was killed."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DataError(
-                f"the disk of {out.parent} is full; free some space, then the same command continues"
-            ) from None
-        raise
-    except BrokenProcessPool:
-        raise DataError(
-            "a worker was killed, perhaps for lack of memory; the same command continues, with fewer --workers"
-        ) from None
 
 
 def _make(
