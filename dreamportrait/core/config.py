@@ -42,7 +42,8 @@ class Data(Section):
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # per training process, to read images; 0 = it reads them itself
     # What a picture that cannot be read does. skip: it is named and counted, and the next one takes its place.
     unreadable: Literal["refuse", "skip"] = "refuse"
-    own_shards: bool = False  # prepared folder: each process reads shards of its own, the same ones in each epoch
+    # prepared folder: the number of processes, if each is to read shards of its own and no others; 0 = any reads any
+    own_shards: Annotated[int, Field(ge=0)] = 0
 
 
 class Guidance(Section):

@@ -177,21 +177,24 @@ class WorldPictures:
 def make_pictures(data: Data) -> Pictures:
     if data.kind == "folder":
         assert data.path is not None  # checked with the configuration
-        return open_folder(data.path, data.captions, data.count)
+        return open_folder(data.path, data.captions, data.count, whole=not data.own_shards)
     if data.kind == "miniworld":
         return WorldPictures("train", data.count or MINIWORLD_FACES, data.path)
     raise ValueError(f"data.kind={data.kind!r}: must be miniworld or folder")
 
 
-def open_folder(source: str, captions: str | None = None, count: int | None = None) -> Pictures:
-    """Open a data set on disk: a prepared one, with its split after a colon, or one in the format of folder.py."""
+def open_folder(source: str, captions: str | None = None, count: int | None = None, *, whole: bool = True) -> Pictures:
+    """Open a data set on disk: a prepared one, with its split after a colon, or one in the format of folder.py.
+
+    whole: whether all shards of a prepared one must be there.
+    """
     path, split = split_source(source)
     if not is_prepared(path):
         if split is not None:
             raise DataError(f"{source}: {path} has no splits; leave out :{split}, or prepare it first")
         return FolderPictures(path, captions, count)
     check_prepared(path, captions)
-    return ShardPictures(path, split or "train", count)
+    return ShardPictures(path, split or "train", count, whole=whole)
 
 
 class TrainingData(Dataset[Example]):

@@ -52,6 +52,7 @@ class Order:
 
 Unreadable = dict[int, str]  # numbers of pictures that cannot be read, with the reasons
 _TRIES = 10  # a row of pictures that cannot be read is no accident
+_UNEVEN = 1.1  # ratio of the most and the fewest pictures of a process that is worth a warning
 
 
 class _Read(Dataset["tuple[Example | None, Unreadable]"]):
@@ -81,33 +82,38 @@ def _collate(read: Sequence[tuple[Example | None, Unreadable]]) -> tuple[Batch |
 
 
 class ShardOrder(Order):
-    """An order in which every process reads shards of its own, the same ones in each epoch.
+    """An order in which every process reads shards of its own, and no others.
 
-    Shards are dealt out by size. A process whose shards hold fewer pictures than its share gets the pictures that are
-    left over from the others, so every picture still comes once per epoch. The order depends on the number of
-    processes, so a run must be continued with as many.
+    Shards are dealt out by size. Each process goes through its own pictures again and again. Where shards do not divide
+    evenly, the pictures of a process that has fewer come more often. The order depends on the number of processes.
     """
 
     def __init__(self, shards: Sequence[int], seed: int, processes: int) -> None:
         super().__init__(len(shards), seed)
-        self.owners = _dealt(shards, processes)  # the process of each picture
-        self.processes = processes
+        owners = _dealt(shards, processes)
+        self.own = [np.flatnonzero(owners == process) for process in range(processes)]  # pictures of each process
+        counts = [len(own) for own in self.own]
+        if not all(counts):
+            raise ValueError(
+                f"{len(set(shards))} shards for {processes} processes, and each reads its own; prepare the data with "
+                "more, smaller shards (--per-shard), or leave data.own_shards out"
+            )
+        if (ratio := max(counts) / min(counts)) > _UNEVEN:
+            _log.warning(
+                "own shards: processes have %d to %d pictures, so some pictures come %.2f times as often as others; "
+                "more, smaller shards (--per-shard) divide more evenly",
+                *(min(counts), max(counts), ratio),
+            )
+        self._turn = lru_cache(maxsize=2 * processes)(self._make_turn)
 
-    def _make_epoch(self, epoch: int) -> _Epoch:
-        plain = super()._make_epoch(epoch)
-        own = self.owners[plain.images]  # in the order of the permutation
-        places = np.arange(self.count) + epoch * self.count  # of the stream
-        wanted = places % self.processes
-        images = np.empty(self.count, plain.images.dtype)
-        left, free = [], []
-        for process in range(self.processes):
-            mine, slots = plain.images[own == process], np.flatnonzero(wanted == process)
-            both = min(len(mine), len(slots))
-            images[slots[:both]] = mine[:both]
-            left.append(mine[both:])
-            free.append(slots[both:])
-        images[np.concatenate(free)] = np.concatenate(left)
-        return plain._replace(images=images)
+    def draw(self, number: int) -> Draw:
+        place, process = divmod(number, len(self.own))
+        turn, place = divmod(place, len(self.own[process]))
+        return super().draw(number)._replace(image=int(self._turn(process, turn)[place]))
+
+    def _make_turn(self, process: int, turn: int) -> Array:
+        rng = np.random.Generator(np.random.PCG64([self.seed, turn, process + 1]))  # [seed, turn, 0] is [seed, turn]
+        return rng.permutation(self.own[process])
 
 
 def _dealt(shards: Sequence[int], processes: int) -> Array:

@@ -7,7 +7,7 @@ continue at any image. Tar files hold members as they are, so other programs str
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,12 @@ def check_prepared(path: Path, captions: str | None) -> None:
 
 
 class ShardPictures:
-    """The pictures of a split of a prepared data set, in the order of the source. See `data.dataset.Pictures`."""
+    """The pictures of a split of a prepared data set, in the order of the source. See `data.dataset.Pictures`.
 
-    def __init__(self, path: str | Path, split: str = "train", count: int | None = None) -> None:
+    whole: whether the shards of all pictures must be there.
+    """
+
+    def __init__(self, path: str | Path, split: str = "train", count: int | None = None, *, whole: bool = True) -> None:
         self.path, self.split = Path(path), split
         if split not in (*SPLITS, ALL):
             raise DataError(f"{path}: no split {split!r}; must be {', '.join(SPLITS)} or {ALL}")
@@ -47,7 +50,12 @@ class ShardPictures:
         self.entries = rows[:count]
         self.cameras = _cameras(self.path, self.entries)  # [N, 25]
         self._files = _OpenShards(self.path)
-        self._files.check(sorted({entry.shard for entry in self.entries}))
+        if whole:
+            self.check(range(len(self)))
+
+    def check(self, numbers: Iterable[int]) -> None:
+        """Raise DataError unless the shards of these pictures are there."""
+        self._files.check(sorted({self.entries[number].shard for number in numbers}))
 
     @property
     def shards(self) -> list[int]:

@@ -143,25 +143,77 @@ def test_processes_share_an_epoch_without_overlap(out):
         assert sorted(numbers[0] + numbers[1]) == list(range(8))
 
 
+# Shards of one's own.
+
+
 def test_processes_read_shards_of_their_own():
     shards = [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6
     order = ShardOrder(shards, seed=3, processes=2)
-    for epoch in range(3):
-        drawn = [order.draw(k).image for k in range(24 * epoch, 24 * epoch + 24)]
+    epochs = [[order.draw(k).image for k in range(24 * epoch, 24 * epoch + 24)] for epoch in range(3)]
+    for drawn in epochs:
         assert sorted(drawn) == list(range(24))
-        read = [{shards[image] for image in drawn[rank::2]} for rank in range(2)]
-        assert read == [{0, 2}, {1, 3}]
+        assert [{shards[image] for image in drawn[rank::2]} for rank in range(2)] == [{0, 2}, {1, 3}]
+    assert len(set(map(tuple, epochs))) == 3
     again = ShardOrder(shards, seed=3, processes=2)
     assert [again.draw(k) for k in (30, 5, 70)] == [order.draw(k) for k in (30, 5, 70)]
 
 
-@pytest.mark.parametrize("sizes", [(7, 5), (9, 1, 1), (4, 4, 3), (1,)])
-def test_uneven_shards_still_give_every_picture_once(sizes):
+@pytest.mark.parametrize("sizes", [(7, 5, 3), (9, 1, 1, 1), (4, 4, 3, 2)])
+def test_uneven_shards_stay_apart_and_each_process_reads_all_of_its_own(sizes, caplog):
     shards = [number for number, size in enumerate(sizes) for _ in range(size)]
     order = ShardOrder(shards, seed=0, processes=3)
-    count = len(shards)
-    for epoch in range(4):
-        assert sorted(order.draw(k).image for k in range(epoch * count, (epoch + 1) * count)) == list(range(count))
+    assert "times as often as others; more, smaller shards (--per-shard)" in caplog.text
+    read = []
+    for process, own in enumerate(order.own):
+        drawn = [order.draw(process + 3 * k).image for k in range(4 * len(own))]
+        turns = [drawn[i : i + len(own)] for i in range(0, len(drawn), len(own))]
+        assert all(sorted(turn) == own.tolist() for turn in turns)
+        read.append({shards[image] for image in drawn})
+    assert sum(map(len, read)) == len(set.union(*read)) == len(sizes)
+
+
+def test_fewer_shards_than_processes_are_refused(out):
+    pictures = ShardPictures(out)
+    with pytest.raises(ValueError, match="2 shards for 4 processes.*--per-shard.*or leave data.own_shards out"):
+        loader(pictures, processes=4, shards=pictures.shards)
+
+
+def without_shards_of_others(out: Path, folder: Path, rank: int) -> Loader:
+    """Return the loader of one of two processes, whose disk holds its own shards alone."""
+    import shutil
+
+    shutil.copytree(out, folder)
+    pictures = ShardPictures(folder, whole=False)
+    own = loader(pictures, shards=pictures.shards, rank=rank, processes=2, workers=2, batch=2, total=16)
+    assert isinstance(own.order, ShardOrder)
+    needed = {pictures.entries[i].shard for i in own.order.own[rank]}
+    for path in (folder / "shards").iterdir():
+        if int(path.stem) not in needed:
+            path.unlink()
+    with pytest.raises(DataError, match="shards 0000. are missing|shards 0000..tar are missing"):
+        ShardPictures(folder)
+    pictures.check(own.order.own[rank])
+    return own
+
+
+@pytest.mark.lengthy
+def test_two_ranks_with_two_workers_each_read_disjoint_shards_and_continue_in_the_middle(out, tmp_path):
+    read = []
+    for rank in range(2):
+        own = without_shards_of_others(out, tmp_path / f"{rank}", rank)
+        pictures = own.data.pictures
+        whole = list(own)
+        drawn = [batch.real.words[0].image for batch in whole]
+        assert sorted(drawn[:4]) == sorted(drawn[4:]) == own.order.own[rank].tolist()  # twice through its own
+        read.append({pictures.entries[i].shard for i in drawn})
+        assert all(torch.equal(b.pixels[0], ShardPictures(out).image(i)) for b, i in zip(whole, drawn, strict=True))
+        own.load_state_dict({"images": 6})  # three of the eight batches; four are a turn
+        rest = list(own)
+        assert len(rest) == 5
+        for a, b in zip(rest, whole[3:], strict=True):
+            assert torch.equal(a.pixels, b.pixels) and torch.equal(a.fake.camera, b.fake.camera)
+            assert a.real.words == b.real.words and a.fake.words == b.fake.words
+    assert not read[0] & read[1] and read[0] | read[1] == {0, 1}
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")  # of webdataset

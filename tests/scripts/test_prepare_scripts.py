@@ -55,7 +55,7 @@ def test_photographs_become_training_steps(prepared, tmp_path):
         f"data.path={prepared}",
         f"text.store={tmp_path / 'text'}",
         "samples.prompts=[]",
-        "data.own_shards=true",
+        "data.own_shards=1",
     )
     run(train.main, *arguments(sources, tmp_path / "runs", *settings))
     state = load_state(tmp_path / "runs/test/checkpoints/images-000000024.ckpt")
@@ -66,8 +66,10 @@ def test_training_refuses_what_does_not_fit(prepared, tmp_path):
     sources = write_sources(tmp_path / "sources")
     result = result_of(train.main, *arguments(sources, tmp_path / "runs", f"data.path={prepared}:test:train"))
     assert result.exit_code == 1 and "is neither a folder nor a zip file" in result.output
-    own = result_of(train.main, *arguments(sources, tmp_path / "runs", "data.own_shards=true"))
+    own = result_of(train.main, *arguments(sources, tmp_path / "runs", "data.own_shards=1"))
     assert own.exit_code == 1 and "has no shards; prepare it" in own.output
+    own = result_of(train.main, *arguments(sources, tmp_path / "runs", f"data.path={prepared}", "data.own_shards=2"))
+    assert own.exit_code == 1 and "shards for 2 processes, and this run has 1; start as many" in own.output
     captions = (f"data.path={prepared}", "data.captions=x.jsonl")
     result = result_of(train.main, *arguments(sources, tmp_path / "runs", *captions))
     assert result.exit_code == 1 and "has captions of its own" in result.output

@@ -16,7 +16,7 @@ import torch
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.core.files import cache_folder
 from dreamportrait.data.dataset import Pictures, TrainingData
-from dreamportrait.data.loader import Loader
+from dreamportrait.data.loader import Loader, ShardOrder
 from dreamportrait.data.shards import ShardPictures
 from dreamportrait.data.sources import open_pictures
 from dreamportrait.eg3d.config import GeneratorConfig
@@ -132,7 +132,7 @@ def make_guide(config: Config, device: torch.device) -> Guide | None:
 
 
 def make_loader(config: Config, pictures: Pictures, text: PromptEncoder, rank: int, processes: int) -> Loader:
-    return Loader(
+    loader = Loader(
         TrainingData(pictures),
         text,
         seed=config.run.seed,
@@ -145,6 +145,9 @@ def make_loader(config: Config, pictures: Pictures, text: PromptEncoder, rank: i
         skip=config.data.unreadable == "skip",
         shards=pictures.shards if config.data.own_shards and isinstance(pictures, ShardPictures) else None,
     )
+    if isinstance(pictures, ShardPictures) and isinstance(loader.order, ShardOrder):
+        pictures.check(loader.order.own[rank])
+    return loader
 
 
 def measured(config: Config) -> str:

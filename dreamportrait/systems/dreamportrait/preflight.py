@@ -25,7 +25,7 @@ from dreamportrait.systems.dreamportrait.build import (
 )
 from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.text.store import TextStore
-from dreamportrait.training.devices import check_devices
+from dreamportrait.training.devices import check_devices, count_processes
 from dreamportrait.weights.diffusion_sources import diffusion_repositories, locate_diffusion
 from dreamportrait.weights.folder import build_empty
 
@@ -40,6 +40,7 @@ def missing(config: Config) -> list[Problem]:
         "stages.0.prior.faces": _check_prior,
         "guidance.source": _check_guidance,
         "data.path": _check_data,
+        "data.own_shards": _check_own_shards,
         "measure.data": _check_measured,
         "measure.extractor": _check_extractor,
     }
@@ -109,8 +110,6 @@ def _check_data(config: Config) -> None:
     if is_prepared(path):
         check_prepared(path, config.data.captions)
         return
-    if config.data.own_shards:
-        raise ValueError(f"data.own_shards: {path} has no shards; prepare it, or leave data.own_shards out")
     if path.is_dir():
         names = {each.name for each in path.iterdir()}
     elif path.is_file() and zipfile.is_zipfile(path):
@@ -126,6 +125,19 @@ def _check_data(config: Config) -> None:
     needed = [LABELS] if captions is not None else [LABELS, CAPTIONS]
     if lost := [name for name in needed if name not in names]:
         raise ValueError(f"{path} has no {' and no '.join(lost)}; data/folder.py describes what a data set holds")
+
+
+def _check_own_shards(config: Config) -> None:
+    data, processes = config.data, count_processes(config)
+    if not data.own_shards:
+        return
+    if data.kind != "folder" or data.path is None or not is_prepared(split_source(data.path)[0]):
+        raise ValueError(f"{data.path or data.kind} has no shards; prepare it, or leave data.own_shards out")
+    if data.own_shards != processes:
+        raise ValueError(
+            f"shards for {data.own_shards} processes, and this run has {processes}; start as many, or set "
+            f"data.own_shards={processes} in a new run"
+        )
 
 
 def _check_measured(config: Config) -> None:
