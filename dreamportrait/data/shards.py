@@ -46,7 +46,9 @@ class ShardPictures:
         if not rows:
             raise DataError(f"{path} has no pictures in the split {split}; choose another, or {ALL}")
         if count is not None and count > len(rows):
-            raise DataError(f"{path}: the split {split} holds {len(rows)} images, {count} are asked for")
+            raise DataError(
+                f"{path}: the split {split} holds {len(rows)} images, {count} are asked for; lower data.count"
+            )
         self.entries = rows[:count]
         self.cameras = _cameras(self.path, self.entries)  # [N, 25]
         self._files = _OpenShards(self.path)

@@ -252,6 +252,12 @@ def test_settings_and_arguments_are_checked_before_work(tmp_path, photos):
         prepare(photos, tmp_path / "out", small(aligned=True))
     with pytest.raises(DataError, match="is not there"):
         prepare(photos, tmp_path / "out", SMALL, landmarks=tmp_path / "none.jsonl")
+    (tmp_path / "wrong.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="line 1: must have file, width, height and faces"):
+        prepare(photos, tmp_path / "out", SMALL, landmarks=tmp_path / "wrong.jsonl")
+    (tmp_path / "poses").mkdir()
+    with pytest.raises(DataError, match="holds no .mat or .npz files"):
+        prepare(photos, tmp_path / "out", small(aligned=True), poses=tmp_path / "poses")
     assert not list(tmp_path.glob(".out*"))
 
 

@@ -40,8 +40,8 @@ def find_landmarks(
     sizes = [(photo.file, source.files.size(photo.file)) for photo in photos]
     work = unfinished(out)
     with undisturbed(out):
-        begin(work, {"identity": sha256(json.dumps(["landmarks", sizes]).encode())})
         with steps(Tools(source.files, settings, networks), workers) as do:
+            begin(work, {"identity": sha256(json.dumps(["landmarks", sizes]).encode())})
             seen = look_at_all(work, photos, do, report)
         found = [each.found for each in seen.values() if each.found is not None]
         write_landmarks(work / LANDMARKS, found)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ndarray as Array
 
 from dreamportrait import __version__
 from dreamportrait.core.errors import DataError
@@ -31,7 +32,7 @@ from dreamportrait.data.index import (
     to_lines,
 )
 from dreamportrait.data.preparation.cameras import checked, read_cameras
-from dreamportrait.data.preparation.landmarks import read_landmarks, write_landmarks
+from dreamportrait.data.preparation.landmarks import Found, read_landmarks, write_landmarks
 from dreamportrait.data.preparation.layouts import Source, open_source
 from dreamportrait.data.preparation.looking import look_at_all
 from dreamportrait.data.preparation.plan import Planned, plan
@@ -82,11 +83,15 @@ def prepare(
             return _outcome([row for _, row in index_lines(out)], existed=True)
         if not overwrite:
             raise DataError(f"{out} was prepared from other data or settings; name another folder, or --overwrite")
+    given = None if landmarks is None else read_landmarks(landmarks)
+    labels = _labels(opened, settings, poses)
+    finder = networks or Networks() if given is None and labels is None else None
     work = unfinished(out)
     with undisturbed(out):
         _check_space(work, len(opened.photos), settings)
-        begin(work, about)
-        rows = _make(work, opened, settings, workers, landmarks, poses, networks or Networks(), report)
+        with steps(Tools(opened.files, settings, finder), workers) as do:  # an error before anything is written
+            begin(work, about)
+            rows = _make(work, opened, settings, do, given, labels, report)
         _finish(work, out, about, rows)
     return _outcome(rows)
 
@@ -138,32 +143,32 @@ def _check_space(work: Path, count: int, settings: Settings) -> None:
         )
 
 
+def _labels(source: Source, settings: Settings, poses: Path | None) -> dict[str, Array | str] | None:
+    """Return the cameras of pictures that are aligned already, or what is wrong with them; None for others."""
+    if not settings.aligned:
+        return None
+    return checked(source.labels) if poses is None else read_cameras(poses, [photo.file for photo in source.photos])
+
+
 def _make(
     work: Path,
     source: Source,
     settings: Settings,
-    workers: int,
-    landmarks: Path | None,
-    poses: Path | None,
-    networks: Networks,
+    do: Steps,
+    given: dict[str, Found] | None,
+    labels: dict[str, Array | str] | None,
     report: Report,
 ) -> list[Entry | Dropped]:
-    photos = source.photos
-    given = None if landmarks is None else read_landmarks(landmarks)
-    finds = given is None and not settings.aligned
-    with steps(Tools(source.files, settings, networks if finds else None), workers) as do:
-        seen = look_at_all(work, photos, do, report)
-        if given is not None:
-            seen = {file: Seen(file, each.sha256, given.get(file), each.problem) for file, each in seen.items()}
-        labels = None
-        if settings.aligned:
-            labels = checked(source.labels) if poses is None else read_cameras(poses, [p.file for p in photos])
-        planned = plan(photos, seen, labels, settings)
-        if not any(isinstance(row, Planned) for row in planned):
-            shutil.rmtree(work)
-            raise DataError(f"{source.files.path}: no photograph can be used: {_reasons(planned)}")
-        rows = _write_shards(work, planned, settings, do, report)
-    if finds:
+    """Do both steps, and return the index. given: landmarks of another detector. labels: cameras that are known."""
+    seen = look_at_all(work, source.photos, do, report)
+    if given is not None:
+        seen = {file: Seen(file, each.sha256, given.get(file), each.problem) for file, each in seen.items()}
+    planned = plan(source.photos, seen, labels, settings)
+    if not any(isinstance(row, Planned) for row in planned):
+        shutil.rmtree(work)
+        raise DataError(f"{source.files.path}: no photograph can be used: {_reasons(planned)}")
+    rows = _write_shards(work, planned, settings, do, report)
+    if given is None and labels is None:
         write_landmarks(work / LANDMARKS, (each.found for each in seen.values() if each.found is not None))
     return rows
 
