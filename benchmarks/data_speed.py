@@ -1,6 +1,6 @@
 """Measure how fast data sets are prepared and read, beside torchvision's ImageFolder in the same run.
 
-python -m benchmarks.data_speed [--photos 48] [--images 384] [--workers 2] [--repeats 3] [--out FILE]
+python -m benchmarks.data_speed [--photos 48] [--images 384] [--kinds jpg,png,webp] [--workers 2] [--repeats 3]
 
 The photographs are turned and shifted copies of one portrait that scikit-image ships, at 1024 x 1024, so the detector
 and the landmark network do their real work. Reading draws all pictures once in random order, in batches of 32 at
@@ -28,6 +28,7 @@ from benchmarks.measure import RESULTS, identity, write
 from benchmarks.options import count
 from dreamportrait.data.dataset import Batch, Conditions, TrainingData
 from dreamportrait.data.loader import Loader
+from dreamportrait.data.preparation.tars import KINDS
 from dreamportrait.data.shards import ShardPictures
 from dreamportrait.text.encoder import TextFeatures
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=count, default=48, help="photographs to prepare")
     parser.add_argument("--images", type=count, default=384, help="pictures to read")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of files to read")
     parser.add_argument("--workers", type=count, default=2)
     parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--networks", type=Path, help="the wheel with the face networks")
@@ -45,6 +47,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.images < (least := (1 + ahead(options.workers)) * BATCH):
         parser.error(f"--images {options.images}: must be at least {least} for {options.workers} workers")
+    kinds = options.kinds.split(",")
+    if wrong := sorted(set(kinds) - set(KINDS)):
+        parser.error(f"--kinds {wrong[0]}: must be among {', '.join(KINDS)}")
     about = identity("cpu")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -52,7 +57,7 @@ def main() -> None:
         found: dict[str, Any] = {"prepare": preparing(root, options.photos, options.workers, options.networks)}
         print(found["prepare"])
         found["read"] = []
-        for kind in ("jpg", "png", "webp"):
+        for kind in kinds:
             row = {"kind": kind} | reading(root / kind, kind, options.images, options.workers, options.repeats)
             print(row, flush=True)
             found["read"].append(row)
