@@ -18,16 +18,21 @@ SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 # Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
 PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: test test-fast test-slow test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-splats mini-head ablations notebook clean
+.PHONY: test test-fast test-slow test-faults test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-splats mini-head ablations notebook clean
 
 test: $(VENV)/.installed  ## everything but the slow tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed  ## the inner loop: without tests that train, build packages or start processes
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not lengthy" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not lengthy and not faults" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# Needs the command `ip` and the right to make network namespaces for two machines; otherwise it uses two addresses.
+test-faults: $(VENV)/.installed  ## kills, hangs and starves trainings, and writes what that cost
+	FAULTS_RESULTS=benchmarks/results/faults.json \
+	$(BIN)/python -m pytest -m faults tests/faults $(PYTEST_ARGS)
 
 # Without npm or Chromium, tests of them are skipped and say so.
 test-viewers: $(VENV)/.installed $(NODE)/.installed  ## exported files in other programs: Khronos' validator, three.js, ...

@@ -49,9 +49,10 @@ def train(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, of
 def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signals: "Signals") -> None:
     system = _system(path)
     if system == "dreamportrait":
+        from dreamportrait.core.network import join_seconds
         from dreamportrait.core.settings import ConfigError
         from dreamportrait.systems.dreamportrait import run as training
-        from dreamportrait.training.meeting import Together, join, join_seconds
+        from dreamportrait.training.meeting import Together, join
     else:
         raise ValueError(f"{path}: system is {brief(system)}; must be {' or '.join(SYSTEMS)}")
     together = Together() if dry_run else join()

@@ -1,7 +1,7 @@
 """How many processes a run has, on which devices, and whether that fits the configuration. Nothing is loaded for it.
 
-torchrun, or the script of another launcher (launch/), starts all processes of a run with several machines and says in
-variables which one each is. Without a launcher, Lightning starts those of one machine.
+torchrun or another launcher (tools/launch/) starts all processes of a run with several machines and says in variables
+which one each is. Without a launcher, Lightning starts those of one machine.
 """
 
 import os
@@ -58,7 +58,7 @@ def launch_problems(config: RunConfig) -> list[Problem]:
     found, nodes = [], config.trainer.nodes
     if "RANK" not in os.environ:
         if nodes > 1:
-            text = f"{nodes} machines need a launcher that starts their processes: torchrun, or a file of launch/"
+            text = f"{nodes} machines need a launcher that starts their processes: torchrun, or a file of tools/launch/"
             found.append(Problem(("trainer.nodes",), f"{text}; see docs/clusters.md"))
         return found
     processes, here = count_processes(config), count_devices(config)

@@ -12,7 +12,6 @@ PyTorch's key-value store at that address; the process group is later made from 
 import json
 import os
 import platform
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +21,8 @@ from typing import Any
 import torch.distributed as dist
 
 from dreamportrait.core.errors import brief, first_line, listed
+from dreamportrait.core.network import JOIN_SECONDS, RULE, join_seconds, reach
 
-JOIN_SECONDS = "DREAMPORTRAIT_JOIN_SECONDS"  # how long processes wait for each other at the start. Default: 50
 _LEAVE_SECONDS = 5.0  # for the others to read what the first process found
 _SHOWN = 8  # differences of one process in a message
 Facts = dict[str, Any]
@@ -50,9 +49,11 @@ class Together:
         try:
             yield facts
         except BaseException as error:
-            self._agree(facts, error, patience)
-            if self.rank and isinstance(error, ValueError | OSError):  # the first process has told it
-                raise SystemExit(1) from error
+            try:
+                self._agree(facts, error, patience)
+            except SystemExit:
+                if isinstance(error, ValueError | OSError):  # the first process has told it
+                    raise
             raise
         self._agree(facts, None, patience)
 
@@ -114,7 +115,13 @@ def join() -> Together:
     hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     patience = join_seconds()
     if not hosts:
-        _reach(rank, address, int(port), patience)
+        try:
+            reach(address, int(port), patience)  # PyTorch's own client would write traces while it waits
+        except ValueError as error:
+            raise ValueError(
+                f"rank {rank} ({platform.node()}): {error}. MASTER_ADDR (torchrun: --rdzv_endpoint) {RULE}. "
+                f"{JOIN_SECONDS} changes how long processes wait"
+            ) from None
     try:
         store = dist.TCPStore(
             address, int(port), is_master=hosts, wait_for_workers=False, timeout=timedelta(seconds=patience)
@@ -124,35 +131,6 @@ def join() -> Together:
             f"rank {rank}: no store at {address}:{port}: {first_line(error)}; choose another port"
         ) from None
     return Together(rank, world, store)
-
-
-def join_seconds() -> float:
-    text = os.environ.get(JOIN_SECONDS, "50")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e6:
-        raise ValueError(f"{JOIN_SECONDS}={text}: must be a number of seconds above 0")
-    return seconds
-
-
-def _reach(rank: int, address: str, port: int, patience: float) -> None:
-    """Wait until something listens at the address. PyTorch's own client would write traces while it waits."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=max(0.1, until - time.monotonic())).close()
-            return
-        except OSError as error:
-            cause = error.strerror or str(error)
-        if time.monotonic() >= until:
-            raise ValueError(
-                f"rank {rank} ({platform.node()}): nothing answers at {address}:{port} after {patience:g} s ({cause}). "
-                "MASTER_ADDR (torchrun: --rdzv_endpoint) must be the machine of rank 0, by a name or address that "
-                f"this machine can reach. {JOIN_SECONDS} changes how long processes wait"
-            )
-        time.sleep(0.2)
 
 
 def _await(store: dist.Store, key: str, patience: float) -> bool:

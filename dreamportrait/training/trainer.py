@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from dreamportrait.training.every import CountedModule
 from dreamportrait.training.meeting import Together
 from dreamportrait.training.stopping import NoHandlers, StopOnSignal, start_readers_server
 from dreamportrait.training.strategy import SharedBatch
+
+_log = logging.getLogger(__name__)
+_WANDB_SECONDS = 30  # for the server of W&B to answer at the start
 
 
 @dataclass(frozen=True)
@@ -164,15 +168,37 @@ def make_logger(config: RunConfig) -> Logger | None:
     path = config.folder / "wandb_id.txt"
     if is_first_process() and not path.exists():
         path.write_text(secrets.token_hex(4), encoding="utf-8")
-    return WandbLogger(
+    logger = partial(
+        WandbLogger,
         name=config.run.name,
         id=path.read_text(encoding="utf-8") if path.exists() else None,
         resume="allow",
         project=config.logging.project,
         save_dir=str(config.folder),
-        offline=mode == "offline",
         config=config.model_dump(mode="json"),
     )
+    if mode == "online" and is_first_process():
+        import wandb
+
+        online = logger(settings=wandb.Settings(init_timeout=_WANDB_SECONDS))
+        if _connects(online):
+            return online
+        mode = "offline"
+        upload = f"wandb sync {config.folder / 'wandb'}/offline-run-*"
+        _log.warning("the values of this start are kept on this machine; `%s` uploads them later", upload)
+    return logger(offline=mode == "offline")
+
+
+def _connects(logger: WandbLogger) -> bool:
+    """Return whether the server of W&B can be used. That it cannot is no reason not to train."""
+    import wandb.errors
+
+    try:
+        _ = logger.experiment
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        _log.warning("W&B cannot be used: %s", first_line(error))
+        return False
+    return True
 
 
 def quieten() -> None:

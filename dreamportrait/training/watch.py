@@ -3,6 +3,8 @@
 Every process reports once a second, in the store that the processes met in, whether it waits in an exchange and where
 its main thread is. When one has waited too long, it compares these reports: the processes that are silent, or that
 never came to the exchange, are the cause. The group's own time-out, some seconds later, then ends the waiting.
+
+The first process may hold the store. If it is stopped, the store does not answer, which a second thread notices.
 """
 
 import json
@@ -20,6 +22,7 @@ from dreamportrait.core.processes import exchanges
 
 BEAT = 1.0  # seconds between two reports
 SLACK = 10.0  # seconds that the group waits longer than this thread
+ANSWER = 7.0  # seconds within which the store has answered the questions after an exchange that took too long
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -34,15 +37,19 @@ class Watch:
         self._main = threading.get_ident()
         self._ended = threading.Event()
         self._beats = 0
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._threads = [
+            threading.Thread(target=act, name="watch", daemon=True) for act in (self._run, self._watch_the_store)
+        ]
 
     def start(self) -> None:
         self._report()  # so that every process is known from the start
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         self._ended.set()
-        self._thread.join(2 * BEAT)
+        for thread in self._threads:
+            thread.join(2 * BEAT)
 
     def _run(self) -> None:
         try:
@@ -53,6 +60,15 @@ class Watch:
                     return
         except RuntimeError:  # the process that holds the store has ended, which ends the exchange, too
             return
+
+    def _watch_the_store(self) -> None:
+        """Name the first process if the store, which it holds, gives no answer. This thread must not use the store."""
+        while not self._ended.wait(BEAT):
+            if exchanges.waited() > self.patience + ANSWER and not self.told:
+                self.told = True
+                if self.rank == 1:  # it waits as all others do, and they cannot agree who speaks
+                    click.echo(f"Error: {message([1], self.patience, 'rank 0 shows no sign of life')}", err=True)
+                return
 
     def _report(self) -> None:
         self._beats += 1
@@ -78,9 +94,9 @@ class Watch:
         if exchanges.waited() <= self.patience:  # it came after all
             return
         self.told = True
-        waiting, message = verdict(before, after, self.world, self.patience)
+        waiting, text = verdict(before, after, self.world, self.patience)
         if self.rank == min(waiting, default=self.rank):
-            click.echo(f"Error: {message}", err=True)
+            click.echo(f"Error: {text}", err=True)
 
 
 def verdict(
@@ -99,9 +115,14 @@ def verdict(
         if r not in waiting:
             causes.append(f"rank {r} ({after[r]['host']}) does not come to it: it is at {after[r]['at']}")
     what = "; ".join(causes) or "all have come to it and none gets an answer, so it is the network between them"
-    return waiting, (
-        f"rank{'s' if len(waiting) > 1 else ''} {', '.join(map(str, waiting))} waited {patience:g} s in an exchange "
-        f"(trainer.patience_seconds): {what}. The same command continues from the last checkpoint"
+    return waiting, message(waiting, patience, what)
+
+
+def message(waiting: list[int], patience: float, what: str) -> str:
+    ranks = f"rank{'s' if len(waiting) > 1 else ''} {', '.join(map(str, waiting))}"
+    return (
+        f"{ranks} waited {patience:g} s in an exchange (trainer.patience_seconds): {what}. "
+        "The same command continues from the last checkpoint"
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs of train.py by torchrun: on one machine, and on two machines that are network namespaces of this one."""
+"""Runs of train.py by its launchers: on one machine, and on two machines that are network namespaces of this one."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from forks import free_port
 from places import ROOT
-from toy_run import arguments
+from same_states import assert_same
 
 from dreamportrait.training.states import load_state
 
-FAULTY = ROOT / "tests" / "support" / "faulty_train.py"
+TRAIN, FAULTY = ROOT / "train.py", ROOT / "tests" / "support" / "faulty_train.py"
+LAUNCH = ROOT / "tools" / "launch"
 # Steps of four images, each process computes two; a checkpoint after every second step. The parts of one process are
 # those of two, so all have the same gradients.
 TRAINING = ("stages=[{name: only, images: 24}]", "samples.prompts=[]", "trainer.save_every_images=8")
 IN_PARTS = ("stages=[{name: only, images: 24, accumulate: 2}]", *TRAINING[1:])
-RESTARTS = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # workers that are started again then find each other
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join([str(ROOT), support]),
         "PYTHONFAULTHANDLER": "1",
         **variables,
@@ -68,20 +69,16 @@ def run(command: Sequence[str], cwd: Path, limit: float = 600, **variables: str)
     return wait(start(command, cwd, **variables), begun, limit)
 
 
-def torchrun(*options: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", *options]
+def checkout(folder: Path, script: Path = TRAIN) -> Path:
+    """Return a new folder with a train.py, in which launchers are started."""
+    folder.mkdir(parents=True)
+    (folder / "train.py").symlink_to(script)
+    return folder
 
 
-def two_processes(*options: str) -> list[str]:
-    return torchrun("--standalone", "--nproc_per_node=2", *options)
-
-
-def training(sources: Path, runs: Path, *changes: str, script: Path = ROOT / "train.py") -> list[str]:
-    return [str(script), *arguments(sources, runs, *TRAINING, *changes)]
-
-
-def fault(kind: str, once: Path, rank: int = 1, images: int = 12) -> str:
-    return json.dumps({"kind": kind, "rank": rank, "images": images, "once": str(once)})
+def fault(kind: str, once: Path, rank: int = 1, images: int = 12, **more: str) -> str:
+    """Return the variable FAULT for faulty_train.py."""
+    return json.dumps({"kind": kind, "rank": rank, "images": images, "once": str(once)} | more)
 
 
 def final(runs: Path, images: int = 24) -> dict[str, Any]:
@@ -92,15 +89,8 @@ def final(runs: Path, images: int = 24) -> dict[str, Any]:
 
 def assert_same_weights(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Assert that two checkpoints hold the same weights, averages and optimisers, bit for bit."""
-    assert found["images"] == expected["images"]
-    assert found["state_dict"].keys() == expected["state_dict"].keys()
-    for name, value in expected["state_dict"].items():
-        assert torch.equal(value, found["state_dict"][name]), name
-    moments = [
-        [[s["exp_avg_sq"] for s in o["state"].values()] for o in each["optimizer_states"]] for each in (found, expected)
-    ]
-    for a, b in zip(moments[0], moments[1], strict=True):
-        assert a and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    for part in ("images", "state_dict", "optimizer_states"):
+        assert_same(found[part], expected[part], part)
 
 
 # Two machines.
@@ -109,18 +99,21 @@ def assert_same_weights(found: dict[str, Any], expected: dict[str, Any]) -> None
 @dataclass(frozen=True)
 class Machine:
     address: str
-    prefix: tuple[str, ...]  # of commands that run on it
-    interface: str
+    prefix: tuple[str, ...] = ()  # of commands that run on it
+    interface: str = "lo"
 
-    def torchrun(self, endpoint: str, *options: str, workers: int = 1) -> list[str]:
-        """Return the command of one of two agents, as launch/torchrun.sh has it."""
-        known = ("--nnodes=2", f"--nproc_per_node={workers}", "--rdzv_backend=c10d", "--rdzv_id=toy")
-        address = (f"--rdzv_endpoint={endpoint}", f"--local_addr={self.address}")
-        return [*self.prefix, *torchrun(*known, *address, *options)]
+    def torchrun(self, *arguments: str, workers: int = 1, restarts: int = 3, **place: str) -> list[str]:
+        """Return the command that starts its processes. place: variables of tools/launch/torchrun.sh."""
+        variables = {"MASTER_ADDR": self.address, "NODES": "1", "NODE_RANK": "0", "GPUS": str(workers)}
+        return self.inside(variables | place | {"RESTARTS": str(restarts)}, [str(LAUNCH / "torchrun.sh"), *arguments])
 
-    @property
-    def variables(self) -> dict[str, str]:
-        return {"GLOO_SOCKET_IFNAME": self.interface, **RESTARTS}
+    def inside(self, variables: dict[str, str], command: Sequence[str]) -> list[str]:
+        """Return a command that runs another one on this machine, with these variables."""
+        given = variables | {"GLOO_SOCKET_IFNAME": self.interface}
+        return [*self.prefix, "env", *(f"{name}={value}" for name, value in given.items()), *command]
+
+
+HERE = Machine("127.0.0.1")
 
 
 def no_namespaces() -> str | None:
@@ -165,4 +158,22 @@ def two_namespaces() -> Iterator[tuple[Machine, Machine]]:
 @contextmanager
 def two_addresses() -> Iterator[tuple[Machine, Machine]]:
     """Yield two machines that are addresses of this one, where namespaces are not allowed."""
-    yield Machine("127.0.0.1", (), "lo"), Machine("127.0.0.2", (), "lo")
+    yield HERE, Machine("127.0.0.2")
+
+
+@contextmanager
+def two_machines() -> Iterator[tuple[Machine, Machine]]:
+    """Yield two machines with networks of their own, where that is allowed."""
+    with (two_addresses if no_namespaces() else two_namespaces)() as machines:
+        yield machines
+
+
+def start_on(
+    machines: Sequence[Machine], arguments: Sequence[str], cwd: Path, **variables: str
+) -> list[subprocess.Popen[str]]:
+    """Start the same training on each machine."""
+    place = {"MASTER_ADDR": machines[0].address, "MASTER_PORT": str(free_port()), "NODES": str(len(machines))}
+    return [
+        start(machine.torchrun(*arguments, **place, NODE_RANK=str(number)), cwd, **variables)
+        for number, machine in enumerate(machines)
+    ]

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import train
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 
@@ -19,7 +21,7 @@ from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 def main() -> None:
     fault = json.loads(os.environ["FAULT"])
     if int(os.environ.get("RANK", 0)) == fault.get("rank", 0) and not Path(fault["once"]).exists():
-        {"clock": turn_clock, "code": change_code}.get(fault["kind"], plan)(fault)
+        {"clock": turn_clock, "code": change_code, "nan": spoil_loss}.get(fault["kind"], plan)(fault)
     train.main()
 
 
@@ -30,9 +32,7 @@ def plan(fault: dict[str, Any]) -> None:
     def faulty(self: DreamPortraitModule, name: str) -> None:
         if self.images == fault["images"] and name == "generator" and not Path(fault["once"]).exists():
             Path(fault["once"]).touch()
-            {"kill": kill, "hang": hang, "stop": stop, "main": kill_with_agent, "weights": change_weights}[
-                fault["kind"]
-            ](self)
+            FAULTS[fault["kind"]](self)
         update(self, name)
 
     DreamPortraitModule.update = faulty  # type: ignore[method-assign]
@@ -56,10 +56,38 @@ def stop(module: Any) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def warn(module: Any) -> None:
+    """Send this process the signal that SLURM sends before the time of a job is over."""
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
 def change_weights(module: DreamPortraitModule) -> None:
     """Flip the lowest bit of one weight."""
     weight = next(module.averaged.parameters()).data.view(-1)
     weight[:1] = weight[:1] * (1 + 2**-22)
+
+
+def spoil_loss(fault: dict[str, Any]) -> None:
+    """Multiply one loss by NaN in one step."""
+    note = DreamPortraitModule.note
+
+    def spoiled(self: DreamPortraitModule, name: str, loss: Tensor) -> Tensor:
+        if name == fault["loss"] and self.images == fault["images"]:
+            Path(fault["once"]).touch()
+            loss = loss * float("nan")
+        return note(self, name, loss)
+
+    DreamPortraitModule.note = spoiled  # type: ignore[method-assign]
+
+
+FAULTS = {
+    "kill": kill,
+    "hang": hang,
+    "stop": stop,
+    "main": kill_with_agent,
+    "usr1": warn,
+    "weights": change_weights,
+}  # in the middle of a step
 
 
 def turn_clock(fault: dict[str, Any]) -> None:
