@@ -139,23 +139,25 @@ def make_trainer(config: RunConfig, callbacks: list[Callback], together: Togethe
     processes, devices = count_processes(config), count_devices(config)
     backend, patience = "nccl" if on_gpu(config) else "gloo", config.trainer.patience_seconds
     shared = SharedBatch(together or Together(), backend, patience) if processes > 1 else None
-    trainer = Trainer(
-        accelerator="gpu" if on_gpu(config) else "cpu",
-        devices=devices,
-        num_nodes=processes // devices,
-        strategy=shared or "auto",
-        use_distributed_sampler=False,
-        max_epochs=1,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        logger=make_logger(config) or False,
-        log_every_n_steps=1,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=config.folder,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*srun.* command is available")  # other launchers are fine, too
+        trainer = Trainer(
+            accelerator="gpu" if on_gpu(config) else "cpu",
+            devices=devices,
+            num_nodes=processes // devices,
+            strategy=shared or "auto",
+            use_distributed_sampler=False,
+            max_epochs=1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            logger=make_logger(config) or False,
+            log_every_n_steps=1,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=config.folder,
+        )
     trainer._signal_connector = NoHandlers(trainer)
     return trainer
 
