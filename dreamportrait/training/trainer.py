@@ -193,11 +193,13 @@ def make_logger(config: RunConfig) -> Logger | None:
 
 def _connects(logger: WandbLogger) -> bool:
     """Return whether the server of W&B can be used. That it cannot is no reason not to train."""
+    import wandb
     import wandb.errors
 
     try:
         _ = logger.experiment
     except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        wandb.teardown()  # otherwise the name of this start stays in use
         _log.warning("W&B cannot be used: %s", first_line(error))
         return False
     return True

@@ -40,7 +40,7 @@ def alone(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return final(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def record() -> Iterator[Record]:
     """Return a function that notes what a fault cost: its name and measured values."""
     found: dict[str, dict[str, Any]] = {}
@@ -50,6 +50,7 @@ def record() -> Iterator[Record]:
         print(f"\n{fault}: {found[fault]}")
 
     yield note
+    # After each file of tests, so that a run that is stopped has left what it found.
     if path := os.environ.get("FAULTS_RESULTS"):
         before = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else {}
         Path(path).write_text(json.dumps(before | found, indent=2) + "\n", encoding="utf-8")

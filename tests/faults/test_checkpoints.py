@@ -107,7 +107,7 @@ def test_any_flipped_bit_is_found_or_harmless(sources: Path, record, tmp_path: P
 def test_two_runs_in_one_folder(sources: Path, alone, record, tmp_path: Path) -> None:
     given = arguments(sources, tmp_path, *TRAINING)
     [first] = start_ranks(1, given, tmp_path / "first")
-    while not (tmp_path / "test/starts/000").exists():
+    while not (tmp_path / "test/log.csv").exists():
         assert first.process.is_alive(), first.text()
         time.sleep(0.02)
     os.kill(first.pid, signal.SIGSTOP)  # so that it has not ended when the second one looks
