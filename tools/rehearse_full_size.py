@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "full-size.md"
 SMALL = """
 data: {batch: 8, workers: 0}
-optim: {lr_batch: 8}
 model: {conditioning: {token_dim: 8, heads: 2, mapper_blocks: 1, mapper_width: 16}}
+optim: {lr_batch: 8}
 stages:
   - name: speak
     prior: {faces: 40, captions: 2, inverter_steps: 2, flow_steps: 2, answers: 64, one_pass_steps: 2, batch: 16}
@@ -41,10 +41,10 @@ samples: {seeds: [0], views: [0]}
 """
 LAUNCH = "torchrun --nproc_per_node=8 train.py --config lab.yaml"
 CHANGES = (
-    ("--nnodes=8 --nproc_per_node=8", "--nnodes=2 --nproc_per_node=1 --local_addr=127.0.0.1"),
+    ("NODES=8", "NODES=2 GPUS=1"),
     ("--nproc_per_node=8", "--standalone --nproc_per_node=2"),
     ("$HEAD", "127.0.0.1"),
-    ("data.batch=256 --set optim.lr_batch=256", "data.batch=8"),
+    ("data.batch=256 --set optim.lr_batch=256", "data.batch=8 --set optim.lr_batch=8"),
     ("stages.1.accumulate=8 --set stages.2.accumulate=8", "stages.1.accumulate=2 --set stages.2.accumulate=2"),
     ("--workers 16 --largest-face", "--largest-face --resolution 128 --landmarks downloads/landmarks.jsonl"),
     ("--num-images 1000", "--num-images 4 --num-candidates 2 --batch 4"),
@@ -77,7 +77,7 @@ def changed(command: str) -> str:
 def rehearse(folder: Path, say: Callable[[str], None] = print) -> None:
     """Run the page in a folder. Raise SystemExit at the first command that fails."""
     page = PAGE.read_text(encoding="utf-8")
-    for name in ("configs", "datasets", "eval", "train.py"):
+    for name in ("configs", "datasets", "eval", "tools", "train.py"):
         (folder / name).symlink_to(ROOT / name)
     (lab,) = [block.text for block in blocks(page) if block.language == "yaml"]
     (folder / "lab.yaml").write_text(merged(lab, SMALL), encoding="utf-8")
@@ -90,7 +90,8 @@ def rehearse(folder: Path, say: Callable[[str], None] = print) -> None:
             stopped(folder, changed(command))
             run(folder, [changed(command)])
         else:
-            run(folder, [changed(command)] * (2 if "--nnodes" in command else 1))
+            machines = 2 if "$NODE_RANK" in command else 1
+            run(folder, [changed(command).replace("$NODE_RANK", str(number)) for number in range(machines)])
         say(f"  {time.monotonic() - began:.0f} s")
 
 
