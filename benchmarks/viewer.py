@@ -3,10 +3,12 @@
 python -m benchmarks.viewer [--model mini] [--device cuda] [--repeats 20] [--seconds 5]
 
 The viewer runs in a process of its own. The users are programs that speak viser's protocol and decode no pictures, so
-times are those of the server and of the connection on this machine; what a browser adds is not in them. Writes
-benchmarks/results/viewer-DEVICE.json.
+times are those of the server and of the connection on this machine; what a browser adds is not in them. Then the views
+of a head of EG3D's full size (FFHQ 512, random weights) are drawn as the viewer draws them: drafts while the camera
+moves, full pictures when it rests. Writes benchmarks/results/viewer-DEVICE.json.
 """
 
+import functools
 import itertools
 import math
 import os
@@ -143,8 +145,10 @@ def main() -> None:
             drags = [drag(address, users, options.seconds) for users in (1, 2, 4)]
         finally:
             process.terminate()
-    print(table([prompts]), table(drags), sep="\n\n")
-    found = {"model": options.model, "load_at_the_end": os.getloadavg()[0], "prompt": prompts, "drag": drags}
+    views = full_size_views(options.device, options.repeats)
+    print(table([prompts]), table(drags), table(views), sep="\n\n")
+    found = {"model": options.model, "load_at_the_end": os.getloadavg()[0]}
+    found |= {"prompt": prompts, "drag": drags, "full size": views}
     print("\nwrote", save("viewer", options.device, about | found))
 
 
@@ -178,6 +182,36 @@ def drag(address: str, count: int, seconds: float) -> dict[str, Any]:
     for user in users:
         user.close()
     return {"users": count, "pictures a second, slowest user": min(rates), "fastest user": max(rates)}
+
+
+def full_size_views(device: str, repeats: int) -> list[dict[str, Any]]:
+    """Return seconds of drafts and of full pictures of a head of EG3D's full size."""
+    import torch
+
+    from benchmarks.images import inputs, our_generator
+    from dreamportrait.core.timing import seconds
+    from dreamportrait.eg3d.planes import Planes
+    from dreamportrait.viewer import picture
+
+    generator = our_generator(device, "float16" if device == "cuda" else "float32")
+    z, camera = inputs(1, device)
+    with torch.no_grad():
+        w = generator.map(z, camera)
+        head = Planes(generator, generator.synthesize_planes(w), w)
+    rows = []
+    for name, draw in (("draft", picture.draft), ("full", picture.full)):
+        run = functools.partial(_to_pixels, draw, head, camera)
+        run()
+        taken = [seconds(run, device) for _ in range(repeats)]
+        row = {"view": name, "pixels": len(run()), "median": statistics.median(taken)}
+        rows.append(row | {"fastest": min(taken), "slowest": max(taken)})
+    return rows
+
+
+def _to_pixels(draw: Callable[..., Any], head: Any, camera: Any) -> Any:
+    from dreamportrait.viewer.picture import pixels_of
+
+    return pixels_of(draw(head, camera), "Picture", camera, (0.0, 1.0))
 
 
 if __name__ == "__main__":

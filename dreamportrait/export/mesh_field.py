@@ -27,7 +27,6 @@ from dreamportrait.geometry.rays import project, rays_from_label
 COARSE = 64  # samples along an edge of the box, for everything but the density of the final surface
 SLACK = 1.5  # pixels that the hull is wider than the masks, so that the density decides where it can
 LEVELS = 40  # candidates between 1/500 and 1/2 of the largest density
-AGREEMENT = 0.004  # silhouettes that agree this much less than the best are as good: among them the highest level wins
 BULGE = 0.6  # depth of the rounded back, in units of the inner radius of the cut
 
 
@@ -111,7 +110,7 @@ def make_solid(head: Planes, views: HeadViews, resolution: int, level: float | N
 
 
 def find_level(density: Tensor, views: HeadViews, box: float) -> float:
-    """Return the highest level whose surface has the silhouettes that the views' opacity has.
+    """Return the level whose surface has the silhouettes that the views' opacity has; of equals the highest.
 
     density [Z, Y, X] on a coarse grid, 0 outside the hull. The silhouette of a level is where the largest density along
     a ray exceeds it, so all levels are compared without making a surface.
@@ -128,7 +127,7 @@ def find_level(density: Tensor, views: HeadViews, box: float) -> float:
     wanted = torch.from_numpy(views.masks[:, ::2, ::2]).flatten()
     levels = np.geomspace(top / 500, top / 2, LEVELS)
     shares = [float(((along > each) & wanted).sum() / ((along > each) | wanted).sum()) for each in levels]
-    return float(max(each for each, share in zip(levels, shares, strict=True) if share >= max(shares) - AGREEMENT))
+    return float(max(each for each, share in zip(levels, shares, strict=True) if share == max(shares)))
 
 
 def _hull(views: HeadViews, axes: Axes, box: float) -> Tensor:  # [Z, Y, X], a length

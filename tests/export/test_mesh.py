@@ -25,6 +25,7 @@ PROMPTS = [
     ("a woman with long blond hair", 3),
     ("a bald man", 110),
     ("a man with a mustache on a black background", 15),  # its background is not opaque
+    ("a bald man with glasses", 5002),  # a hat with a thin, wide brim
 ]
 
 
