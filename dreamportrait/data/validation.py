@@ -17,6 +17,7 @@ from PIL import Image
 
 from dreamportrait.core.errors import DataError, brief, shown
 from dreamportrait.data.index import SPLITS, Dropped, Entry, index_lines, is_prepared, read_preparation, shard_path
+from dreamportrait.data.lookalikes import Lookalikes
 from dreamportrait.data.preparation.cameras import checked
 from dreamportrait.data.preparation.captions import clean
 from dreamportrait.data.preparation.layouts import open_source
@@ -26,7 +27,6 @@ from dreamportrait.data.preparation.tars import sha256
 
 MOST_YAW, MOST_PITCH = 100.0, 60.0  # degrees
 DISTANCES = (2.2, 3.2)  # of cameras from the origin; EG3D's lie between 2.5 and 2.9
-_PLAIN = "0" * 32  # the fingerprint of a picture without structure
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def validate(path: Path, pictures: bool = True, progress: Callable[[int], object
         if row.split not in SPLITS:
             report.add(row.where, f"split {brief(row.split)}; must be one of {', '.join(SPLITS)}")
         if pictures:
-            resolution = _check_picture(row, resolution, report, seen) or resolution
+            resolution = _check_picture(row, resolution, report, seen)
         progress(1)
     if not report.pictures:
         report.add(str(path), "holds no pictures")
@@ -188,7 +188,7 @@ def _check_captions(row: Row, report: Report) -> None:
 
 
 def _check_picture(row: Row, resolution: int, report: Report, seen: "_Seen") -> int:
-    """Check the picture of a row, and return its size; 0 if it has none."""
+    """Check the picture of a row, and return the size that the next ones must have; 0 = not known yet."""
     try:
         content = row.read()
         if row.sha256 and sha256(content) != row.sha256:
@@ -197,20 +197,18 @@ def _check_picture(row: Row, resolution: int, report: Report, seen: "_Seen") -> 
             picture.load()
     except Unusable as error:
         report.add(row.where, str(error))
-        return 0
+        return resolution
     except Exception as error:  # damaged files raise many kinds of errors
         report.add(row.where, f"its picture cannot be decoded: {shown(str(error), 80)}")
-        return 0
+        return resolution
     seen.add(row, "the same picture", "content", sha256(content))
-    look = fingerprint(picture)
-    if look != _PLAIN:
-        seen.add(row, "a picture that looks the same", "look", look)
+    seen.add_look(row, picture)
     if picture.mode != "RGB":
         report.add(row.where, f"its picture has mode {picture.mode}, not RGB")
     expected = resolution or picture.width
     if picture.size != (expected, expected):
         report.add(row.where, f"its picture is {picture.width} x {picture.height}, not {expected} x {expected}")
-    return picture.width
+    return expected
 
 
 class _Seen:
@@ -220,10 +218,23 @@ class _Seen:
         self._report = report
         self._first: dict[tuple[str, str], Row] = {}
         self._told: dict[str, set[str]] = defaultdict(set)
+        self._looks, self._rows = Lookalikes(), list[Row]()
 
     def add(self, row: Row, what: str, kind: str, value: str) -> None:
         other = self._first.setdefault((kind, value), row)
-        if other is row or other.where in self._told[row.where]:
+        if other is not row:
+            self._tell(row, what, kind, other)
+
+    def add_look(self, row: Row, picture: Image.Image) -> None:
+        """Find the first picture of another split that looks the same."""
+        self._rows.append(row)
+        for number in self._looks.add(len(self._rows) - 1, fingerprint(picture), picture, row.read):
+            if self._rows[number].split != row.split:
+                self._tell(row, "a picture that looks the same", "look", self._rows[number])
+                return
+
+    def _tell(self, row: Row, what: str, kind: str, other: Row) -> None:
+        if other.where in self._told[row.where]:
             return
         self._told[row.where].add(other.where)
         if kind == "name":

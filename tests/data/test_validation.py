@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from stand_ins import camera_at, landmarks_of, write_photos
+from stand_ins import camera_at, landmarks_of, stand_in, write_photos
 
 from dreamportrait.cli import main
 from dreamportrait.data.contact import draw_head
@@ -107,6 +107,40 @@ def test_pictures_twice_and_in_two_splits(copy):
     assert "line 3 (002.jpg): split leakage: the same picture is in train" in found
 
 
+def test_a_picture_of_another_quality_in_two_splits(tmp_path):
+    folder = tmp_path / "photos"
+    made = write_photos(folder, 3)
+    made[0].picture.save(folder / "002.jpg", quality=93)  # 000.jpg has 95
+    lines = [json.loads(line) for line in landmarks_of(folder).read_text().splitlines()]
+    lines[2] = lines[0] | {"file": "002.jpg"}
+    landmarks_of(folder).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [{"file": f"00{i}.jpg", "caption": "a face", "split": ["train", "train", "test"][i]} for i in range(3)]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(folder, tmp_path / "out", Settings(resolution=32, least_side=32), landmarks=landmarks_of(folder))
+    (found,) = problems(tmp_path / "out")
+    assert "line 3 (002.jpg): split leakage: a picture that looks the same is in train" in found
+
+
+def test_pictures_that_differ_are_not_lookalikes_by_their_fingerprints_alone():
+    import io
+
+    from dreamportrait.data.lookalikes import Lookalikes
+    from dreamportrait.data.preparation.pictures import fingerprint
+
+    def add(picture: Image.Image) -> list[int]:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        looks.append(fingerprint(picture))
+        return list(found.add(len(looks), looks[-1], picture, file.getvalue))
+
+    found, looks = Lookalikes(), []
+    bright = stand_in("a.jpg").picture
+    dark = bright.point(lambda value: value // 2)
+    assert [add(each) for each in (bright, dark, bright.resize((200, 200)))] == [[], [], [1]]
+    assert sum(a != b for a, b in zip(looks[0], looks[1], strict=True)) <= 1  # so the pixels told them apart
+    assert [add(Image.new("RGB", (40, 40), colour)) for colour in ("gray", "gray")] == [[], []]  # plain ones
+
+
 def test_a_damaged_line_is_named(copy):
     path = copy / "index.jsonl"
     path.write_text(path.read_text()[:-30])
@@ -183,6 +217,18 @@ def test_eg3d_labels_that_are_wrong_drop_their_pictures(sound, tmp_path):
     prepare(tmp_path / "set", tmp_path / "back", Settings("eg3d", resolution=32, aligned=True))
     dropped = [row.dropped for row in read_index(tmp_path / "back") if hasattr(row, "dropped")]
     assert dropped == ["its label has 24 numbers, not 25", "its label holds NaN or infinity", "has no label"]
+
+
+def test_pictures_of_eg3d_that_are_damaged_or_of_another_size_are_named(sound, tmp_path):
+    export(sound, tmp_path / "set", "all")
+    first, second, third = sorted((tmp_path / "set/00000").iterdir())[1:4]
+    Image.new("RGB", (16, 16), "red").save(first)
+    second.write_bytes(second.read_bytes()[:-200])
+    Image.new("L", (32, 32), "gray").save(third)
+    found = problems(tmp_path / "set")
+    for number, what in ((2, "is 16 x 16, not 32 x 32"), (3, "cannot be decoded"), (4, "has mode L, not RGB")):
+        assert any(f"picture {number} (00000/img" in each and what in each for each in found), found
+    assert len(found) == 3
 
 
 def test_aligned_pictures_must_be_square_and_large_enough(sound, tmp_path):
