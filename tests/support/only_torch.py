@@ -13,20 +13,23 @@ import re
 import runpy
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 NEEDED = ("torch", "ninja", "filelock", "pytest", "hypothesis", "numpy", "safetensors", "einops")
 OURS = ("eg3d_ops", "dreamportrait", "benchmarks")
 
 
-class Refuse:
-    """Raises for modules of other packages before Python looks for them."""
+class Without:
+    """Finds what another finder finds, except for modules of other packages."""
 
-    def __init__(self, names: set[str]) -> None:
-        self.names = names
+    def __init__(self, finder: Any, names: set[str]) -> None:
+        self.finder, self.names = finder, names
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] in self.names:
-            raise ModuleNotFoundError(f"No module named {name!r}: refused by only_torch.py", name=name)
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        return None if name.partition(".")[0] in self.names else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
 
 
 def normal(name: str) -> str:
@@ -59,6 +62,7 @@ def others() -> set[str]:
 
 if __name__ == "__main__":
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins are such other packages
-    sys.meta_path.insert(0, Refuse(others()))
+    refused = others()
+    sys.meta_path[:] = [Without(finder, refused) for finder in sys.meta_path]  # type: ignore[list-item]
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
