@@ -16,6 +16,7 @@ from dreamportrait.export.encoding import VIDEO_SUFFIXES, check_video_target
 if TYPE_CHECKING:
     from dreamportrait.export.portraits import Portrait
     from dreamportrait.export.provenance import Claim
+    from dreamportrait.export.video import Video
     from dreamportrait.systems.dreamportrait.mixing import Mix
 
 FPS = 30
@@ -50,6 +51,7 @@ class Numbers(click.ParamType):
 @click.option(
     "--seeds", type=Numbers(int), default="0", show_default=True, help="Of the identity: one, or one for each part."
 )
+@click.option("--by-layers", is_flag=True, help="On the way, the next part takes over layer by layer, the last first.")
 @click.option("--views", type=click.IntRange(min=1), help="Views of the one portrait. Default: 5.")
 @options.out("The sheet to write, or a video of the whole way: .mp4, .webm or .gif.", "a .png here")
 @options.makes_heads
@@ -59,6 +61,7 @@ def mix(
     weights: list[float] | None,
     layers: list[int] | None,
     seeds: list[int],
+    by_layers: bool,
     views: int | None,
     out: Path | None,
     making: options.Making,
@@ -75,6 +78,7 @@ def mix(
         dreamportrait mix "a man with a beard" "a woman" --weights 0.3,0.7
         dreamportrait mix "a man with a hat" "a woman with red hair" --layers 5
         dreamportrait mix "a young woman" "an old woman" --out older.mp4
+        dreamportrait mix "a man with a hat" "a woman" --by-layers --out layers.mp4
     """
     with one_message():
         check_quotes(prompts)
@@ -84,6 +88,8 @@ def mix(
         one = weights is not None or layers is not None
         if views is not None and not one:
             raise click.UsageError("--views is for one portrait, with --weights or --layers; steps show their fronts")
+        if by_layers and one:
+            raise click.UsageError("--by-layers is for the way between parts; leave out --weights and --layers")
         film = out is not None and out.suffix.lower() in VIDEO_SUFFIXES
         if film and (one or steps is not None):
             raise click.UsageError(f"{out} is a video, which shows the whole way; leave out --steps and --weights")
@@ -100,10 +106,10 @@ def mix(
             strength=making.strength,
         )
         if film:
-            made = mixed.save_video(out, fps=FPS, overwrite=making.overwrite, provenance=making.provenance)
+            made = _film(mixed, out, by_layers, making)
             parts, what = list(prompts), f"{made.frames} frames"
         else:
-            portraits = _portraits(mixed, weights, layers, steps or 7)
+            portraits = _portraits(mixed, weights, layers, steps or 7, by_layers)
             parts, what = [each.prompt for each in portraits], f"{len(portraits)} portraits"
             title = parts[0] if one else " to ".join(prompts)
             _save(portraits, title, out, making.overwrite, pipe.claim if making.provenance else None)
@@ -114,10 +120,17 @@ def mix(
         click.echo(f"wrote {out}: {what}, seeds {','.join(map(str, seeds))}")
 
 
-def _portraits(mixed: "Mix", weights: list[float] | None, layers: list[int] | None, steps: int) -> list["Portrait"]:
+def _film(mixed: "Mix", out: Path, by_layers: bool, making: options.Making) -> "Video":
+    overwrite, provenance = making.overwrite, making.provenance
+    return mixed.save_video(out, by_layers=by_layers, fps=FPS, overwrite=overwrite, provenance=provenance)
+
+
+def _portraits(
+    mixed: "Mix", weights: list[float] | None, layers: list[int] | None, steps: int, by_layers: bool
+) -> list["Portrait"]:
     if weights is not None:
         return [mixed.blend(*weights)]
-    return list(mixed.steps(steps)) if layers is None else [mixed.layered(*layers)]
+    return list(mixed.steps(steps, by_layers)) if layers is None else [mixed.layered(*layers)]
 
 
 def _save(portraits: list["Portrait"], title: str, out: Path, overwrite: bool, claim: "Claim | None") -> None:

@@ -41,6 +41,16 @@ def test_steps_between_prompts(model: Path, tmp_path: Path) -> None:
     assert np.array_equal(read(out), np.asarray(expected))
 
 
+def test_layer_by_layer(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mix.png"
+    done = run(*PROMPTS[:2], "--model", model, "--seeds", 3, "--steps", 4, "--by-layers", "--out", out)
+    assert done.exit_code == 0, done.output
+    steps = DreamPortraitPipeline.from_pretrained(model).mix(PROMPTS[:2], 3).steps(4, by_layers=True)
+    assert np.array_equal(read(out), np.asarray(draw_sheet([Row("a man to an old woman", steps.colors[:, 0])])))
+    wrong = run(*PROMPTS[:2], "--model", model, "--layers", 2, "--by-layers", "--out", tmp_path / "other.png")
+    assert wrong.exit_code == 2 and "--by-layers is for the way between parts" in wrong.output
+
+
 def test_steps_between_seeds(model: Path, tmp_path: Path) -> None:
     done = run("a man", "--model", model, "--seeds", "1,2", "--out", tmp_path / "mix.png", "--json")
     assert done.exit_code == 0, done.output

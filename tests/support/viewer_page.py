@@ -69,7 +69,7 @@ class Page:
         with Image.open(io.BytesIO(shot.read_bytes())) as whole:
             return np.asarray(whole.convert("RGB").crop(self.edges)).astype(int)
 
-    def changed(self, before: np.ndarray, seconds: float = 20.0) -> np.ndarray:
+    def changed(self, before: np.ndarray, seconds: float = 60.0) -> np.ndarray:
         """Wait until the picture differs from `before` and stands still; return it."""
         end, last = time.monotonic() + seconds, before
         while time.monotonic() < end:

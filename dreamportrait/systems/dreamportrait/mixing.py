@@ -62,19 +62,24 @@ class Mix:
         """Make one portrait whose layers come from one part after the other; the next one takes over at each start."""
         return self._portrait(self.layer_shares(starts))
 
-    def steps(self, count: int) -> Portraits:
-        """Return portraits at equal steps from the first part to the last, through those between."""
-        return Portraits(self._portrait(shares) for shares in self._path(count))
+    def steps(self, count: int, by_layers: bool = False) -> Portraits:
+        """Return portraits at equal steps from the first part to the last, through those between.
 
-    def heads(self, count: int) -> Iterator[Planes]:
+        by_layers: the next part takes over one layer after the other, from the last layer to the first. Otherwise all
+        layers change together.
+        """
+        return Portraits(self._portrait(shares) for shares in self._path(count, by_layers))
+
+    def heads(self, count: int, by_layers: bool = False) -> Iterator[Planes]:
         """Yield the heads of `steps` one after the other, for films: only one is in memory at a time."""
-        return (self.head(shares) for shares in self._path(count))
+        return (self.head(shares) for shares in self._path(count, by_layers))
 
     def save_video(
         self,
         path: str | Path,  # .mp4, .webm or .gif
         seconds: float = 4.0,
         *,
+        by_layers: bool = False,  # see `steps`
         motion: str | Path | None = None,  # of the camera, see geometry/paths.py. None = it stays in front
         fps: int = 30,
         progress: bool | None = None,  # None: a bar on terminals only
@@ -86,7 +91,7 @@ class Mix:
         cameras = config.around([0.0] * frames) if motion is None else along(motion, config, frames)
         rest: dict[str, Any] = {"fps": fps, "progress": progress, "overwrite": overwrite}
         claim = self.claim if provenance else None
-        return save_change(self.heads(frames), path, cameras=cameras, claim=claim, **rest)
+        return save_change(self.heads(frames, by_layers), path, cameras=cameras, claim=claim, **rest)
 
     @torch.no_grad()
     def head(self, shares: Tensor) -> Planes:  # [K, num_ws]
@@ -118,11 +123,22 @@ class Mix:
             shares[k, first:end] = 1
         return shares
 
-    def _path(self, count: int) -> Iterator[Tensor]:  # [K, num_ws] each
+    def _path(self, count: int, by_layers: bool) -> Iterator[Tensor]:  # [K, num_ws] each
         """Return an iterator over the shares of equal steps. The count is checked at once, not at the first step."""
         positions = torch.linspace(0, len(self) - 1, check_int("steps", count, 2))  # in parts
         places = torch.arange(len(self))
+        if by_layers:
+            return (self._taken_over(float(at)) for at in positions)
         return (self.shares((1 - (places - at).abs()).clamp(min=0).tolist()) for at in positions)
+
+    def _taken_over(self, position: float) -> Tensor:  # [K, num_ws]
+        """Return the shares at a place between two parts, of which the next has the last layers and some of one."""
+        part = min(int(position), len(self) - 2)
+        order = torch.arange(self.num_layers - 1, -1, -1)  # when each layer changes
+        taken = ((position - part) * self.num_layers - order).clamp(0, 1)
+        shares = torch.zeros(len(self), self.num_layers)
+        shares[part], shares[part + 1] = 1 - taken, taken
+        return shares
 
     def _portrait(self, shares: Tensor) -> Portrait:
         head = self.head(shares)

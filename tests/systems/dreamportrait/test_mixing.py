@@ -129,6 +129,21 @@ def test_steps_are_even_in_w(pipe: DreamPortraitPipeline) -> None:
     torch.testing.assert_close(steps, steps[:1].expand(5), **CLOSE)
 
 
+def test_layers_are_taken_over_from_the_last_to_the_first(pipe: DreamPortraitPipeline) -> None:
+    mix = pipe.mix(PROMPTS[:2], 3)
+    count = mix.num_layers
+    made = mix.steps(2 * count + 1, by_layers=True)
+    for k, portrait in enumerate(made):
+        whole, half = divmod(k, 2)  # layers that have changed
+        first, changed = mix.ws[0].clone(), mix.ws[1]
+        if whole:
+            first[-whole:] = changed[-whole:]
+        if half:
+            first[-whole - 1] = (mix.ws[0] + changed)[-whole - 1] / 2
+        torch.testing.assert_close(portrait.ws, first)
+    assert made[0].prompt == PROMPTS[0] and made[len(made) - 1].prompt == PROMPTS[1]
+
+
 def test_nothing_else_changes(pipe: DreamPortraitPipeline) -> None:
     before = {name: value.clone() for name, value in pipe.generator.state_dict().items()}
     made = pipe.mix(PROMPTS, [1, 2, 3]).blend(1, 1, 1)
