@@ -29,8 +29,9 @@ def claim(folder: Path) -> "BaseFileLock":
     """Lock the folder of a run. Raise ValueError if another process has it."""
     problem = f"{folder} is in use: another training writes to it; end that one, or choose another run.name"
     lock = take(folder / LOCK, ValueError(problem))
-    for left in (folder / CHECKPOINTS).glob("*.unfinished"):  # of a process that was killed while it saved
-        left.unlink()
+    for place in (folder, folder / CHECKPOINTS):
+        for left in place.glob("*.unfinished"):  # of a process that was killed while it saved
+            left.unlink()
     return lock
 
 

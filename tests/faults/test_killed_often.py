@@ -12,7 +12,7 @@ from forks import ended, start_ranks
 from toy_run import arguments
 
 pytestmark = pytest.mark.faults
-KILLS, IMAGES = 50, 160
+KILLS, IMAGES = 50, 80
 TRAINING = (f"stages=[{{name: only, images: {IMAGES}}}]", "samples.prompts=[]", "trainer.save_every_images=4")
 
 
