@@ -117,8 +117,8 @@ def reading(folder: Path, kind: str, number: int, workers: int, repeats: int) ->
     for name, processes in (("one process", 0), ("workers", workers)):
         times: dict[str, list[dict[str, float]]] = {"shards": [], "ImageFolder": []}
         for _ in range(repeats):
-            times["shards"].append(read(loader(processes), timed))
-            times["ImageFolder"].append(read(usual(processes), timed))
+            times["shards"].append(read(loader(processes), ahead(workers), timed))
+            times["ImageFolder"].append(read(usual(processes), ahead(workers), timed))
         result[name] = {title: rates(timed * BATCH, each, processes == 0) for title, each in times.items()}
     return result
 
@@ -156,14 +156,15 @@ class NoText:
 
 
 def ahead(workers: int) -> int:
-    """Return the number of batches that are not timed: the first, and those that workers read ahead."""
+    """Return how many batches are taken before the clock starts: the first, and those that were read ahead."""
     return 1 + 2 * workers
 
 
-def read(batches: Iterable[Tensor], count: int) -> dict[str, float]:
-    """Return how long so many batches took after the first."""
+def read(batches: Iterable[Tensor], first: int, count: int) -> dict[str, float]:
+    """Return how long `count` batches took after the `first` ones."""
     left = iter(batches)
-    next(left)
+    for _ in range(first):
+        next(left)
     with measured() as took:
         for _ in range(count):
             images = next(left)
