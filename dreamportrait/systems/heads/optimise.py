@@ -52,7 +52,7 @@ class Settings:
 
     steps: int = 40
     lr: float = 0.08
-    decay: float = 0.4
+    decay: float = 1.2
     clip: float = 1.0  # largest norm of the gradient
     views: int = 8
     mode: Mode = "contrast"
@@ -66,7 +66,7 @@ class Settings:
 
 
 SHAPE = Settings()
-TEXTURE = Settings(steps=150, lr=0.02, decay=0.1, mode="sds", t_last=0.5, smoothness=1e-3)
+TEXTURE = Settings(steps=150, lr=0.02, decay=3.0, mode="sds", t_last=0.5, smoothness=1e-3)
 DILATE_EVERY = 20  # steps
 SHOWN = 8  # pictures of the evolution
 
