@@ -91,8 +91,11 @@ def _pouch(lips: Array) -> Array:  # [n, 3] -> [4 n, 3]
 
 
 def _teeth(lips: Array) -> Array:  # [n, 3] -> [2 n, 3]
-    behind = lips * np.array([0.92, 1, 1]) - np.array([0, 0, TEETH])
-    return np.concatenate([behind + np.array([0, 0.014, 0]), behind - np.array([0, 0.004, 0])])
+    """Return the upper and the lower edge of the teeth, an arch that ends before the corners of the mouth."""
+    behind = lips * np.array([0.97, 1, 1]) - np.array([0, 0, TEETH])
+    arch = np.sqrt(1 - np.linspace(-1, 1, len(lips)) ** 2)[:, None]
+    upper = behind + np.array([0, 0.014, 0])
+    return np.concatenate([upper, upper - arch * np.array([0, 0.018, 0])])
 
 
 def _eye(eye: Solid) -> Array:
