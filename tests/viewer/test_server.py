@@ -33,7 +33,7 @@ def test_pictures_are_letterboxed_drafts_and_then_full(join: Callable[[], User])
     assert full.shape == (512, 1024, 3)
     assert np.abs(full[:, 100] - BACKGROUND).max() < 10  # JPEG
     draft = read(user.pictures[-2][1])
-    assert draft.shape == (32, 64, 3)
+    assert draft.shape == (64, 128, 3)
     high = after(user, lambda: user.look(5.0, width=600, height=1200))
     assert high.shape == (1024, 512, 3)
 
