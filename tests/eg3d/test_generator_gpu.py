@@ -1,13 +1,11 @@
 """Tests of whole networks on a GPU: official values without TF32, CUDA graphs, no waiting, R1."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
-from devices import on_devices
+from devices import no_synchronisation, on_devices
 from golden_generators import (
     BACKBONE,
     GRADIENT,
@@ -93,15 +91,6 @@ def test_cuda_graph_of_a_whole_image() -> None:
     expected = generator(z, camera, resolution=16)
     assert relative(captured.image, expected.image) <= IMAGE
     assert not torch.equal(captured.image[0], captured.image[1])
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @gpu

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import TRAINING, final
-from forks import ended, start_ranks
-from toy_run import arguments, write_sources
+from clusters import undisturbed_run
+from toy_run import write_sources
 
 Record = Callable[..., None]
 
@@ -25,19 +24,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the last checkpoint of a run of two processes to which nothing happens."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    codes, text = ended(start_ranks(2, arguments(sources, folder, *TRAINING), folder))
-    assert codes == [0, 0], text
-    return final(folder)
+    return undisturbed_run(2, sources, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(scope="session")
 def alone(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the last checkpoint of a run of one process to which nothing happens."""
-    folder = tmp_path_factory.mktemp("alone")
-    codes, text = ended(start_ranks(1, arguments(sources, folder, *TRAINING), folder))
-    assert codes == [0], text
-    return final(folder)
+    return undisturbed_run(1, sources, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture(scope="module")

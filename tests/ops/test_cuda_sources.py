@@ -6,7 +6,6 @@ See `cuda_emulator/emulated.py` for what this can show and what only a GPU can s
 import ctypes
 import math
 import re
-import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -29,18 +28,6 @@ pytestmark = pytest.mark.lengthy
 # Rounding of the element type relative to the larger numbers of a result, with a margin for a few operations.
 ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DTYPES = list(ROUNDING)
-
-
-@pytest.fixture(scope="session")
-def ops():
-    """Return torch.ops.eg3d_emulated."""
-    if sys.platform != "linux":
-        pytest.skip("the emulator switches between stacks in a way only tried on Linux")
-    try:
-        _build.find_cxx()
-    except _build.BuildError as error:
-        pytest.skip(f"the emulator needs a C++ compiler: {error}")
-    return emulated.load()[0]
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

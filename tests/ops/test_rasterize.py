@@ -1,7 +1,5 @@
 """Tests of rasterize: cases worked out by hand, compiled code and CUDA sources against the reference, coverage."""
 
-import sys
-
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from meshes import ball
 from torch import Tensor
 
-from eg3d_ops import _build, rasterize
+from eg3d_ops import rasterize
 
 IMPLS = ("reference", "compiled")
 
@@ -102,25 +100,14 @@ def test_compiled_equals_reference(seed: int) -> None:
     assert 0.3 < (compiled >= 0).float().mean() <= 1  # the scenes show something
 
 
-@pytest.fixture(scope="session")
-def emulated_ops():
-    if sys.platform != "linux":
-        pytest.skip("the emulator switches between stacks in a way only tried on Linux")
-    try:
-        _build.find_cxx()
-    except _build.BuildError as error:
-        pytest.skip(f"the emulator needs a C++ compiler: {error}")
-    return emulated.load()[0]
-
-
 @pytest.mark.lengthy  # builds the emulator
 @pytest.mark.parametrize("seed", range(20))
-def test_cuda_sources_equal_reference(emulated_ops, seed: int) -> None:
+def test_cuda_sources_equal_reference(ops, seed: int) -> None:
     points, faces = scene(seed)
     expected = rasterize(points, faces, 33, 41, impl="reference")
-    assert emulated_ops.rasterize(points, faces.int(), 33, 41).equal(expected)
+    assert ops.rasterize(points, faces.int(), 33, 41).equal(expected)
     with emulated.reversed_threads():
-        assert emulated_ops.rasterize(points, faces.int(), 33, 41).equal(expected)
+        assert ops.rasterize(points, faces.int(), 33, 41).equal(expected)
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from devices import on_devices
+from devices import no_synchronisation, on_devices
 from ray_scenes import CASES, OUTPUTS, assert_as_good_as_twin, distance, outputs_and_gradients, random_draws, scene
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -259,15 +259,6 @@ def test_cuda_graph() -> None:
         s["planes"].mul_(-0.5)
         graph.replay()
         assert same(captured, render_rays(**s, impl="compiled"))
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @gpu

@@ -23,9 +23,10 @@ from clusters import (
     final,
     start_on,
     two_machines,
+    undisturbed_run,
     wait,
 )
-from forks import ended, free_port, start_ranks
+from forks import free_port
 from places import ROOT
 from pydantic import BaseModel, ConfigDict, Field
 from slurm import no_slurm, two_nodes, waiting
@@ -143,10 +144,7 @@ def test_torchrun_needs_its_variables(lost: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def beside(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the last checkpoint of two processes beside each other on this machine."""
-    folder = tmp_path_factory.mktemp("beside")
-    codes, text = ended(start_ranks(2, arguments(sources, folder, *TRAINING), folder))
-    assert codes == [0, 0], text
-    return final(folder)
+    return undisturbed_run(2, sources, tmp_path_factory.mktemp("beside"))
 
 
 @pytest.mark.slow

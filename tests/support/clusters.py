@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forks import free_port
+from forks import ended, free_port, start_ranks
 from places import ROOT
 from same_states import assert_same
+from toy_run import arguments
 
 from dreamportrait.training.states import load_state
 
@@ -79,6 +80,13 @@ def checkout(folder: Path, script: Path = TRAIN) -> Path:
 def fault(kind: str, once: Path, rank: int = 1, images: int = 12, **more: str) -> str:
     """Return the variable FAULT for faulty_train.py."""
     return json.dumps({"kind": kind, "rank": rank, "images": images, "once": str(once)} | more)
+
+
+def undisturbed_run(processes: int, sources: Path, runs: Path) -> dict[str, Any]:
+    """Train with processes beside each other on this machine, and return the last checkpoint."""
+    codes, text = ended(start_ranks(processes, arguments(sources, runs, *TRAINING), runs))
+    assert codes == [0] * processes, text
+    return final(runs)
 
 
 def final(runs: Path, images: int = 24) -> dict[str, Any]:

@@ -75,9 +75,6 @@ class HeadModel:
         """Return the height of the mean head, in the world's units."""
         return float(self.v_template[:, 1].max() - self.v_template[:, 1].min()) * self.scale
 
-    def has_joint(self, name: str) -> bool:
-        return name in self.joint_names
-
     def joint(self, name: str) -> int:
         return index_of(name, self.joint_names, "joint")
 

@@ -6,7 +6,6 @@ left corner.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy import ndarray as Array
@@ -60,7 +59,3 @@ def sampled(texture: Tensor, uv: Tensor) -> Tensor:  # [C, T, T], [P, 2] -> [P, 
     places = (uv * 2 - 1)[None, None]  # [1, 1, P, 2]
     found = F.grid_sample(texture[None], places, mode="bilinear", padding_mode="border", align_corners=False)
     return found[0, :, 0].T
-
-
-def texture_of(pixels: Array) -> Tensor:  # [T, T, 3] uint8 -> [3, T, T] in 0 .. 1
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
