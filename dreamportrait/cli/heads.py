@@ -28,7 +28,7 @@ def head() -> None:
 
 
 @head.command()
-@click.argument("prompt")
+@options.prompt
 @model
 @click.option("--prior", default="mini/diffusion", show_default=True, help="The diffusion model, a name or a folder.")
 @click.option("--shape/--no-shape", default=True, show_default=True, help="Tune the shape.")

@@ -17,9 +17,9 @@ from dreamportrait.core.files import check_target
 @options.out("The sheet to write: .png, .jpg or .webp.", "a .png here, named after the photo")
 @click.option("--save", type=click.Path(path_type=Path), help="Also save the portrait: .safetensors, .glb, .mp4, ...")
 @click.option("--edit", multiple=True, help="A text that changes the portrait. May be given several times.")
-@click.option("--steps", type=click.IntRange(min=0), default=100, show_default=True, help="Of the search for w.")
+@click.option("--steps", type=click.IntRange(min=0), default=100, show_default=True, help="Steps of the search for w.")
 @click.option(
-    "--tuning-steps", type=click.IntRange(min=0), default=60, show_default=True, help="Of the tuning of the backbone."
+    "--tuning-steps", type=click.IntRange(min=0), default=60, show_default=True, help="Steps of tuning the backbone."
 )
 @options.model
 @options.strength

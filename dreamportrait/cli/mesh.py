@@ -11,7 +11,7 @@ from dreamportrait.core.errors import one_message
 
 
 @click.command()
-@click.argument("prompt")
+@options.prompt
 @options.out("The mesh to write: .glb, .ply or .obj.", "a .glb here, named after prompt and seed")
 @click.option(
     "--resolution",

@@ -49,7 +49,11 @@ class Numbers(click.ParamType):
     "layers decide most.",
 )
 @click.option(
-    "--seeds", type=Numbers(int), default="0", show_default=True, help="Of the identity: one, or one for each part."
+    "--seeds",
+    type=Numbers(int),
+    default="0",
+    show_default=True,
+    help="Seeds of the identity: one, or one for each part.",
 )
 @click.option("--by-layers", is_flag=True, help="On the way, the next part takes over layer by layer, the last first.")
 @click.option("--views", type=click.IntRange(min=1), help="Views of the one portrait. Default: 5.")

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def _one_prompt(context: click.Context, argument: click.Parameter, words: tuple[str, ...]) -> str:
+    """Return the only word. Raise UsageError for several, because then quotes are missing."""
+    if len(words) > 1:
+        joined = " ".join(words)
+        raise click.UsageError(
+            f'this command makes one portrait, and got {len(words)} texts: put the prompt in quotes, "{joined[:100]}"'
+        )
+    return words[0]
+
+
+prompt = click.argument("prompt", nargs=-1, required=True, metavar="PROMPT", callback=_one_prompt)
 model = click.option(
     "--model", default="mini", show_default=True, help="mini, a folder written by training, or owner/name on the hub."
 )
@@ -36,7 +48,7 @@ strength = click.option(
     type=click.FloatRange(0, 1.5),
     default=1.0,
     show_default=True,
-    help="Of the text: 0 is the seed's own face, more than 1 exaggerates.",
+    help="How much the text acts: 0 shows the seed's own face, more than 1 exaggerates.",
 )
 device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
 offline = click.option("--offline", is_flag=True, help="Never use the network.")

@@ -46,7 +46,13 @@ from dreamportrait.systems.dreamportrait.names import check_checkpoint
 )
 @click.option("--extractor", help="inception[:FILE], mini-clip or clip:SOURCE. Only inception gives a FID.")
 @click.option("--clip", help="The judge: mini/clip-b, MODEL:PRETRAINED of open_clip, or a folder.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the layers that tolerate less than float32.",
+)
 @click.option(
     "--truncation", type=click.FloatRange(0, 1), help="Smaller values are closer to the average face. Default: 1."
 )

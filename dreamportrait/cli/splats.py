@@ -11,7 +11,7 @@ from dreamportrait.core.errors import one_message
 
 
 @click.command()
-@click.argument("prompt")
+@options.prompt
 @options.out("The file to write: .ply or .spz.", "a .ply here, named after prompt and seed")
 @click.option(
     "--count",

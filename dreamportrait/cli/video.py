@@ -14,7 +14,7 @@ MOTIONS = ("orbit", "ellipse")
 
 
 @click.command()
-@click.argument("prompt")
+@options.prompt
 @options.out("The video to write: .mp4, .webm or .gif.", "an .mp4 here, named after prompt and seed")
 @click.option(
     "--path",
@@ -24,7 +24,7 @@ MOTIONS = ("orbit", "ellipse")
     metavar="orbit|ellipse|FILE",
     help="The camera's path: from side to side, yaw and pitch on an ellipse, or through the keys of a file.",
 )
-@click.option("--seconds", type=click.FloatRange(0.1, 600), default=4.0, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=4.0, show_default=True, help="Length of the video.")
 @click.option("--fps", type=click.IntRange(1, 120), default=30, show_default=True, help="Frames a second; .gif: <= 50.")
 @options.seed
 @options.makes_heads

@@ -32,8 +32,11 @@ def view(
 ) -> None:
     """Make portraits and turn them in a browser. Ctrl-C ends the viewer.
 
-    The viewer has no password, so it only listens on this machine. If it runs on a machine without a screen, forward
-    the port: ssh -N -L 8080:127.0.0.1:8080 HOST
+    The viewer has no password, so it only listens on this machine. If it runs on another one, such as a server without
+    a screen, forward the port to yours:
+
+    \b
+        ssh -N -L 8080:127.0.0.1:8080 HOST
 
     \b
     Examples:

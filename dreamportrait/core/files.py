@@ -18,7 +18,7 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` through a temporary file, so that a reader never sees an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with writing(path):
+    with writing(path, unfinished):
         try:
             unfinished.write_bytes(text.encode())
             os.replace(unfinished, path)
@@ -27,12 +27,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Name `path` in errors about writing: the system's own error about a full disk names no file."""
+def writing(path: Path, unfinished: Path | None = None) -> Iterator[None]:
+    """Name `path` in errors about writing: the system's names no file, or the temporary one, `unfinished`."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno is None:
+        if error.filename not in (None, unfinished and str(unfinished)) or error.errno is None:
             raise
         raise type(error)(error.errno, f"{error.strerror}, so this is not written", str(path)) from error
 
@@ -141,7 +141,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        with writing(path):
+        with writing(path, unfinished):
             yield unfinished
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())

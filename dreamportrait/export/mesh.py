@@ -14,6 +14,7 @@ from dreamportrait.export.mesh_files import Mesh, Texture
 from dreamportrait.export.mesh_surface import surface, vertex_normals
 from dreamportrait.export.mesh_unwrap import unwrap
 from dreamportrait.export.mesh_views import HeadViews, look_at_head, mesh_cameras
+from dreamportrait.export.progress import Report, silent
 from dreamportrait.export.texture import bake, vertex_colors
 from dreamportrait.geometry.cameras import Cameras, camera_labels
 from eg3d_ops._checks import check_int, check_number
@@ -33,6 +34,7 @@ def extract(
     texture: bool = True,  # False: only the vertices have colours
     texture_size: int | None = None,  # pixels, in width and height. None = for the detail that the pictures have
     cameras: Cameras | None = None,  # of the pictures that give silhouettes and colours; the first from the front
+    report: Report = silent,
 ) -> Mesh:
     """Make a mesh of a head. Backgrounds, floating bits and cavities are left out.
 
@@ -47,10 +49,13 @@ def extract(
     if level is not None and check_number("level", level) <= 0:
         raise ValueError(f"level={level}: must be positive; it is a density, and 0 is empty space")
     views = look_at_head(head, mesh_cameras(c) if cameras is None else camera_labels(cameras))
+    report(0.4)
     solid = make_solid(head, views, resolution, level)
+    report(0.6)
     positions, faces = surface(solid)
     normals = vertex_normals(positions, faces)
     colors = vertex_colors(views, positions, normals)
+    report(0.8)
     painted = _paint(views, positions, normals, faces, colors, size) if texture else None
     return Mesh(positions * np.float32(METRES), normals, faces, _to_bytes(colors), painted, solid.level)
 

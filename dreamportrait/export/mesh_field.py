@@ -23,6 +23,7 @@ from torch import Tensor
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.export.mesh_views import HeadViews
 from dreamportrait.geometry.rays import project, rays_from_label
+from eg3d_ops import bias_act
 
 COARSE = 64  # samples along an edge of the box, for everything but the density of the final surface
 SLACK = 1.5  # pixels that the hull is wider than the masks, so that the density decides where it can
@@ -59,7 +60,7 @@ def density_on_grid(head: Planes, axes: Axes) -> Tensor:  # [Z, Y, X]
     """Return the density per unit of length, slice by slice.
 
     Planes are aligned with the grid and the decoder's first layer is linear. So it acts once on each plane, and each
-    sample only adds three of its results: about ten times faster than looking up each sample.
+    sample only adds its results: about ten times faster than looking up each sample.
     """
     generator, device = head.generator, head.planes.device
     c, decoder = generator.config, generator.decoder.weights()
@@ -70,11 +71,13 @@ def density_on_grid(head: Planes, axes: Axes) -> Tensor:  # [Z, Y, X]
         features = F.grid_sample(plane[None].float(), grid[None], padding_mode="zeros", align_corners=False)[0]
         hidden = torch.einsum("hc,cvu->hvu", decoder.w1, features) / len(c.axes)
         parts.append(_along_world(hidden, across, up))
+    shared = sum((part for part in parts if part.shape[1] == 1), decoder.b1[:, None, None, None])  # by all slices
+    others = [part for part in parts if part.shape[1] != 1]
     w, b = decoder.w2[0], decoder.b2[0]
     slices = []
     for k in range(len(axes.z)):
-        hidden = sum((part[:, min(k, part.shape[1] - 1)] for part in parts), decoder.b1[:, None, None])  # [h, Y, X]
-        slices.append(torch.einsum("h,hyx->yx", w, F.softplus(hidden)) + b)
+        hidden = sum((part[None, :, k] for part in others), shared[None, :, 0])  # [1, h, Y, X]
+        slices.append(torch.einsum("h,hyx->yx", w, bias_act(hidden, act="softplus")[0]) + b)
     return F.softplus(torch.stack(slices) - 1).cpu()
 
 

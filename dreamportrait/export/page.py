@@ -10,7 +10,6 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from string import Template
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from dreamportrait.core.files import check_free_file, write_text
 from dreamportrait.eg3d.planes import Planes, trained_angles
+from dreamportrait.export.progress import Report, silent
 from dreamportrait.export.provenance import Claim, mark
 from dreamportrait.export.sheets import enlarged
 from dreamportrait.geometry.images import to_bytes
@@ -59,7 +59,7 @@ def save_page(
     claim: Claim | None,  # what the file says about its origin. None = nothing
     size: int | None = None,  # pixels of each view. None = as rendered, at most 256
     overwrite: bool = False,
-    report: Callable[[float], None] | None = None,  # gets the share of views that are drawn
+    report: Report = silent,
 ) -> Page:
     """Render a head from a grid of cameras and write them as a page in which it can be turned and enlarged."""
     if len(head) != 1:
@@ -86,15 +86,12 @@ def _angles(limit: float) -> list[float]:
 
 
 @torch.no_grad()
-def _grid(
-    head: Planes, yaws: list[float], pitches: list[float], size: int, report: Callable[[float], None] | None
-) -> Image.Image:
+def _grid(head: Planes, yaws: list[float], pitches: list[float], size: int, report: Report) -> Image.Image:
     """Draw the views: yaw grows to the right, pitch grows downwards."""
     sheet = Image.new("RGB", (size * len(yaws), size * len(pitches)))
     for row, pitch in enumerate(pitches):
         for column, camera in enumerate(head.generator.config.around(yaws, pitch)):
-            if report:
-                report((row * len(yaws) + column) / (len(yaws) * len(pitches)))
+            report((row * len(yaws) + column) / (len(yaws) * len(pitches)))
             sheet.paste(enlarged(_view(head, camera), size), (column * size, row * size))
     return sheet
 

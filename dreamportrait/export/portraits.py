@@ -15,6 +15,7 @@ from torch import Tensor
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.export.portrait_file import StoredPortrait, read_portrait_file, write_portrait_file
+from dreamportrait.export.progress import progress_bar
 from dreamportrait.export.provenance import Claim, write_sidecar
 from dreamportrait.export.sheets import Row, depth_to_images, draw_sheet, save_picture
 from dreamportrait.export.video import Video, save_video
@@ -151,6 +152,7 @@ class Portrait:
         path: str | Path,  # .html
         *,
         size: int | None = None,  # of a picture in the page, in pixels
+        progress: bool | None = None,  # None: a bar on terminals only
         overwrite: bool = False,
         provenance: bool = True,
     ) -> "Page":
@@ -158,13 +160,16 @@ class Portrait:
         from dreamportrait.export.page import save_page
 
         claim = self.claim if provenance else None
-        return save_page(self.head, path, title=self.prompt, claim=claim, size=size, overwrite=overwrite)
+        rest: dict[str, Any] = {"title": self.prompt, "size": size, "overwrite": overwrite}
+        with progress_bar("page", progress) as report:
+            return save_page(self.head, path, claim=claim, report=report, **rest)
 
-    def mesh(self, resolution: int | None = None, texture: bool = True) -> "Mesh":
+    def mesh(self, resolution: int | None = None, texture: bool = True, *, progress: bool | None = None) -> "Mesh":
         """Return the surface of the head as triangles. See export/mesh.py."""
         from dreamportrait.export.mesh import extract  # scikit-image takes a while to load
 
-        return extract(self.head, resolution, texture=texture)
+        with progress_bar("mesh", progress) as report:
+            return extract(self.head, resolution, texture=texture, report=report)
 
     def save_mesh(
         self,
@@ -172,6 +177,7 @@ class Portrait:
         resolution: int | None = None,
         texture: bool = True,  # False: colours at vertices
         *,
+        progress: bool | None = None,  # None: a bar on terminals only
         overwrite: bool = False,
         provenance: bool = True,
     ) -> "Mesh":
@@ -179,25 +185,34 @@ class Portrait:
         from dreamportrait.export.mesh_files import check_mesh_target
 
         path = check_mesh_target(path, overwrite)
-        made = self.mesh(resolution, texture and path.suffix.lower() != ".ply")
+        made = self.mesh(resolution, texture and path.suffix.lower() != ".ply", progress=progress)
         made.save(path, overwrite, self.claim.extras() if provenance else None)
         if provenance and path.suffix.lower() != ".glb":
             write_sidecar(path, self.claim)
         return made
 
-    def splats(self, count: int = 65_536, background: bool = True, corrections: "SplatHead | bool" = True) -> "Splats":
+    def splats(
+        self,
+        count: int = 65_536,
+        background: bool = True,  # with the wall that the generator draws behind the head
+        corrections: "SplatHead | bool" = True,  # a network for this model; see export/splats.py
+        *,
+        progress: bool | None = None,  # None: a bar on terminals only
+    ) -> "Splats":
         """Return the head as Gaussian splats. See export/splats.py."""
         from dreamportrait.export.splats import make_splats
 
-        return make_splats(self.head, count, background=background, corrections=corrections)
+        with progress_bar("splats", progress) as report:
+            return make_splats(self.head, count, background=background, corrections=corrections, report=report)
 
     def save_splats(
         self,
         path: str | Path,  # .ply or .spz
         count: int = 65_536,
-        background: bool = True,  # with the wall that the generator draws behind the head
-        corrections: "SplatHead | bool" = True,  # a network for this model; see export/splats.py
+        background: bool = True,
+        corrections: "SplatHead | bool" = True,
         *,
+        progress: bool | None = None,
         overwrite: bool = False,
         provenance: bool = True,
     ) -> "Splats":
@@ -205,7 +220,7 @@ class Portrait:
         from dreamportrait.export.splat_files import check_splats_target
 
         path = check_splats_target(path, overwrite)
-        made = self.splats(count, background, corrections)
+        made = self.splats(count, background, corrections, progress=progress)
         made.save(path, overwrite)
         if provenance:
             write_sidecar(path, self.claim)

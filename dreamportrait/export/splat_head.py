@@ -75,19 +75,19 @@ def gaussians(points: SurfacePoints, head: SplatHead | None) -> Gaussians:
         out = points.positions.new_zeros(len(points), OUTPUTS)
     else:
         out = head(points.features)
-    offset, stretch, turn, tint, opacity = out.split([3, 3, 3, 3, 1], 1)
+    offset, stretch, turn, tint = torch.tanh(out).split([3, 3, 3, 3, 1], 1)[:4]
     spacing = points.spacing[:, None]
-    moved = points.frames @ (OFFSET * spacing * torch.tanh(offset))[..., None]
-    sizes = spacing * spacing.new_tensor([FLAT, FLAT, THICK]) * torch.exp(STRETCH * torch.tanh(stretch))
-    half_turn = torch.cat([torch.ones_like(spacing), 0.5 * TURN * torch.tanh(turn)], 1)
+    moved = points.frames @ (OFFSET * spacing * offset)[..., None]
+    sizes = spacing * spacing.new_tensor([FLAT, FLAT, THICK]) * torch.exp(STRETCH * stretch)
+    half_turn = torch.cat([torch.ones_like(spacing), 0.5 * TURN * turn], 1)
     rotations = multiply(quaternions(points.frames), F.normalize(half_turn, dim=1))
     usual = torch.logit(OPACITY * points.opacity.clamp(min=1e-3))
     return Gaussians(
         points.positions + moved[..., 0],
         sizes,
         rotations,
-        points.colors + TINT * torch.tanh(tint),
-        torch.sigmoid(usual + opacity[:, 0]),
+        points.colors + TINT * tint,
+        torch.sigmoid(usual + out[:, 12]),
     )
 
 

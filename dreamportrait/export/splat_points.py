@@ -17,6 +17,7 @@ from dreamportrait.eg3d.planes import Planes, trained_angles
 from dreamportrait.eg3d.triplane import Rendering
 from dreamportrait.export.mesh_field import Axes, box_axis, density_on_grid
 from dreamportrait.export.mesh_views import find_back, head_space
+from dreamportrait.export.progress import Report, silent
 from dreamportrait.geometry.rays import points_at
 from eg3d_ops import decode, sample_planes
 from eg3d_ops.sampling import auto_limits
@@ -57,6 +58,7 @@ def surface_points(
     count: int,
     background: bool = True,
     spread: bool = True,  # over the depths where a ray fades. False: all points where half of the opacity is met
+    report: Report = silent,
 ) -> SurfacePoints:
     """Return at most `count` points of one head, evenly distributed over the views.
 
@@ -64,7 +66,10 @@ def surface_points(
     Raises ValueError if no view sees anything.
     """
     c, cameras = head.generator.config, splat_cameras(head).to(head.planes.device)
-    views = [head.view(camera[None]) for camera in cameras]
+    views: list[Rendering] = []
+    for camera in cameras:
+        report(0.7 * len(views) / len(cameras))
+        views.append(head.view(camera[None]))
     space = None if background else _space_of_head(views, cameras, c)
     volume = _density_volume(head)
     parts = []
@@ -190,10 +195,10 @@ def _look(
             [
                 torch.log1p(softness / pixel),
                 share - 0.5,
-                -(normal * directions).sum(1),
+                -_dot(normal, directions),
                 opacity,
                 torch.log1p(density * pixel),
-                torch.log1p(slope.norm(dim=1) * pixel),
+                torch.log1p(_dot(slope, slope).sqrt() * pixel),
                 agreement,
                 torch.log(spacing / pixel),
             ],
@@ -209,8 +214,8 @@ def _rays(camera: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     fx, skew, cx, fy, cy = camera[[16, 17, 18, 20, 21]].unbind()
     y = (places[:, 1] - cy) / fy
     x = (places[:, 0] - cx - skew * y) / fx
-    directions = F.normalize(torch.stack([x, y, torch.ones_like(x)], 1), dim=1)
-    return matrix[:3, 3], (directions[:, None] * matrix[:3, :3]).sum(-1), directions[:, 2]
+    cosine = 1 / (x * x + y * y + 1).sqrt()
+    return matrix[:3, 3], torch.stack([x * cosine, y * cosine, cosine], 1) @ matrix[:3, :3].mT, cosine
 
 
 def _spread(count: int, device: torch.device) -> Tensor:  # [N] in SHARES
@@ -229,7 +234,8 @@ def _stop(
     near, far = _limits(config, origin, directions)  # [N, 1]
     step = (far - near) / STEPS
     middles = near + (torch.arange(STEPS, device=near.device) + 0.5) * step  # [N, S]
-    thickness = volume.logarithm(origin + directions[:, None] * middles[..., None]).exp_().mul_(step)  # [N, S]
+    places = torch.addcmul(origin, directions[:, None], middles[..., None])  # [N, S, 3]
+    thickness = volume.logarithm(places).exp_().mul_(step)  # [N, S]
     passed = thickness.cumsum(1)
     opacity = 1 - torch.exp(-passed[:, -1])
     shares = torch.cat([share[:, None], share.new_tensor(QUARTILES).expand(len(share), 2)], 1)  # [N, 3]
@@ -254,27 +260,34 @@ def _colors(view: Rendering, places: Tensor, depth: Tensor, tolerance: Tensor) -
 
     Pixels are weighted as in bilinear interpolation, times their agreement, so that no colour crosses an edge.
     """
-    picture, depths = view.image[0].float(), view.depth.float()
+    picture = view.image.float()
     size = picture.shape[-1]
-    depths = F.interpolate(depths, (size, size), mode="nearest")[0, 0]
+    depths = F.interpolate(view.depth.float(), (size, size), mode="nearest")
+    table = torch.cat([picture, depths], 1)[0].flatten(1).T.contiguous()  # [R * R, 4] of the pixels
     at = places * size - 0.5
     first, total, agreement = at.floor(), torch.zeros_like(depth), torch.zeros_like(depth)
     colors = torch.zeros_like(places[:, :1]).expand(-1, 3)
     for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):
         pixel = first + places.new_tensor(corner)
-        linear = (1 - (at - pixel).abs()).prod(1)
+        across, down = (1 - (at - pixel).abs()).unbind(1)
         column, row = pixel.long().clamp(0, size - 1).unbind(1)
-        close = linear * torch.exp(-0.5 * ((depths[row, column] - depth) / tolerance) ** 2)
+        found, linear = table[row * size + column], across * down
+        close = linear * torch.exp(-0.5 * ((found[:, 3] - depth) / tolerance) ** 2)
         weight = close + 1e-4 * linear  # where no pixel agrees, all count
-        colors = colors + weight[:, None] * picture[:, row, column].T
+        colors = colors + weight[:, None] * found[:, :3]
         total, agreement = total + weight, agreement + close
     return (colors / total[:, None] + 1) / 2, agreement
 
 
 def _facing(slope: Tensor, directions: Tensor) -> Tensor:  # [N, 3] twice -> [N, 3]
     """Return unit normals along the slope of the density, on the side that the ray comes from."""
-    towards = -(slope * directions).sum(1, keepdim=True).sign()
-    return F.normalize(torch.where(slope.norm(dim=1, keepdim=True) > 1e-6, towards * slope, -directions), dim=1)
+    length, towards = _dot(slope, slope).sqrt()[:, None], -_dot(slope, directions).sign()[:, None]
+    return torch.where(length > 1e-6, towards * slope / length.clamp(min=1e-6), -directions)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:  # [N, 3] twice -> [N]
+    """Return scalar products. On a CPU, sums of three columns are several times as fast as sums over the rows."""
+    return a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2]
 
 
 def _frames(normal: Tensor) -> Tensor:  # [N, 3] -> [N, 3, 3]

@@ -11,6 +11,7 @@ import torch
 
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.export.mesh import METRES
+from dreamportrait.export.progress import Report, silent
 from dreamportrait.export.splat_files import Splats
 from dreamportrait.export.splat_head import Gaussians, SplatHead, check_made_for, find_splat_head, gaussians
 from dreamportrait.export.splat_points import surface_points
@@ -28,6 +29,7 @@ def make_splats(
     background: bool = True,  # False: only the head, where the generator draws a background
     # A network that corrects the splats. True = the shipped one, if it fits this generator; False = none.
     corrections: SplatHead | bool = True,
+    report: Report = silent,
 ) -> Splats:
     """Make splats of a head. They show what the seven views of `splat_cameras` see, so there is no back of the head.
 
@@ -41,7 +43,7 @@ def make_splats(
     if network is not None:
         check_made_for(network, head.generator)
     # Without the network, splats are opaque, so none may lie in front of its surface.
-    points = surface_points(head, count, background, spread=network is not None)
+    points = surface_points(head, count, background, spread=network is not None, report=report)
     return to_splats(gaussians(points, network))
 
 

@@ -24,6 +24,7 @@ import click
 from dreamportrait.core.errors import WeightsError, one_message
 from dreamportrait.metrics import report
 from dreamportrait.mini import cards, ceilings
+from dreamportrait.systems.dreamportrait.hub import USE
 from dreamportrait.weights.seals import seal
 
 RECIPE = "training.yaml"
@@ -111,14 +112,14 @@ def publish(run: Path, out: Path, measured: Measured) -> None:
 
 
 def card(count: str, measured: Measured) -> str:
-    use = "from dreamportrait import DreamPortraitPipeline\n\n"
-    use += 'pipe = DreamPortraitPipeline.from_pretrained("mini")'
+    lines = "from dreamportrait import DreamPortraitPipeline\n\n"
+    lines += 'pipe = DreamPortraitPipeline.from_pretrained("mini")'
     parts = [
         "# mini",
         "Text to 3D heads of the miniature world: mini/eg3d, whose mapper holds a text prior in W and hears "
         "mini/clip-a.",
         count,
-        f"```python\n{use}\n```",
+        f"```python\n{lines}\n```",
         "## Recipe",
         f"`python train.py --config {RECIPE}` in this folder: [{RECIPE}]({RECIPE}) holds every setting of the run.",
         "## Scores",
@@ -134,6 +135,8 @@ def card(count: str, measured: Measured) -> str:
         "How much portraits of one prompt differ, beside pictures that show exactly what the prompt says and beside "
         "the teacher's samples. A generator without text conditioning is no ceiling.",
         limits(measured),
+        "## Use",
+        USE,
         f"![one row per prompt: {'; '.join(PROMPTS)}]({cards.SHEET})",
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,7 +1,7 @@
 """The files that users download: pictures, videos, meshes, splats, pages and portraits, with a statement of origin."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from dreamportrait.export.encoding import check_video_target, encode
 from dreamportrait.export.page import save_page
 from dreamportrait.export.portraits import Portrait
+from dreamportrait.export.progress import Report
 from dreamportrait.export.provenance import write_sidecar
 from dreamportrait.export.sheets import enlarged, save_picture
 from dreamportrait.export.splats import make_splats
@@ -31,8 +32,6 @@ FORMATS = {  # what the page calls them: the end of the file's name
 }
 FRAMES, FPS, SMALLEST = 90, 30, 256  # of videos; smaller frames are enlarged
 
-Report = Callable[[float], None]  # gets the share that is done; raises Forgotten
-
 
 def make_files(
     portrait: Portrait,
@@ -40,7 +39,7 @@ def make_files(
     end: str,  # one of FORMATS
     label: Tensor,  # [1, 25] the camera of the picture
     provenance: bool,  # whether files say that they were made by AI
-    report: Report,
+    report: Report,  # raises Forgotten if the user has left
 ) -> list[tuple[str, bytes]]:
     """Return names and contents: the file, and one beside it if the format cannot hold the statement of origin."""
     with tempfile.TemporaryDirectory(prefix="dreamportrait-") as folder:
@@ -51,9 +50,9 @@ def make_files(
         elif end == ".mp4":
             encode(_frames(portrait, report), check_video_target(path, FPS), FPS, claim)
         elif end in (".glb", "-mesh.ply"):
-            portrait.save_mesh(path, provenance=provenance)
+            portrait.save_mesh(path, progress=False, provenance=provenance)
         elif end in ("-splats.ply", ".spz"):
-            make_splats(portrait.head).save(path)
+            make_splats(portrait.head, report=report).save(path)
             if claim:
                 write_sidecar(path, claim)
         elif end == ".html":

@@ -12,6 +12,7 @@ from numpy import ndarray as Array
 from dreamportrait.eg3d.planes import trained_angles, view_notes
 from dreamportrait.export.mesh import METRES
 from dreamportrait.export.portraits import Portrait
+from dreamportrait.export.progress import Report
 from dreamportrait.export.sheets import enlarged
 from dreamportrait.export.splats import Splats, make_splats
 from dreamportrait.viewer import picture
@@ -156,12 +157,7 @@ class Session:
         self._panel.remember([small for _, small in self._past])
 
     def _send(self, end: str, check: Check) -> None:
-        portrait, pose = self._portrait, self._shown_pose()
-
-        def report(share: float) -> None:
-            check()
-            self._panel.progress(share)
-
+        portrait, pose, report = self._portrait, self._shown_pose(), self._reporter(check)
         name = f"portrait-{'mix' if portrait.seed is None else portrait.seed}"
         made = make_files(portrait, name, end, label_of(pose, self._config), self._studio.provenance, report)
         check()
@@ -169,10 +165,19 @@ class Session:
             self._client.send_file_download(file, content, save_immediately=True)
         self._panel.say("downloaded " + " and ".join(file for file, _ in made))
 
+    def _reporter(self, check: Check) -> Report:
+        """Return a function that moves the progress bar, and ends the job of a user who has left."""
+
+        def report(share: float) -> None:
+            check()
+            self._panel.progress(share)
+
+        return report
+
     def _show_splats(self, check: Check) -> None:
         portrait = self._portrait
         if self._splats is None or self._splats[0] is not portrait:
-            self._splats = portrait, make_splats(portrait.head)
+            self._splats = portrait, make_splats(portrait.head, report=self._reporter(check))
         check()
         splats, plain = self._splats[1], np.full((1, 1, 3), picture.BACKGROUND, np.uint8)
         parts = (splats.positions, splats.covariances, splats.colors, splats.opacities[:, None])

@@ -66,7 +66,7 @@ def test_a_model_without_heads(tmp_path: Path) -> None:
     ("words", "code", "message"),
     [
         ((), 2, "Missing argument 'PROMPT'"),
-        (("a man", "a woman"), 2, "unexpected extra argument"),
+        (("a", "bald", "man"), 2, 'got 3 texts: put the prompt in quotes, "a bald man"'),
         (("a man", "--out", "OUT/head.stl"), 1, "head.stl: must end in one of .glb, .ply, .obj"),
         (("a man", "--out", "OUT/head.glb", "--resolution", 4), 2, "'--resolution': 4 is not in the range"),
         (("a man", "--out", "OUT/head.glb", "--colors", "none"), 2, "'none' is not one of"),

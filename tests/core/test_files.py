@@ -9,7 +9,7 @@ import pytest
 import torch
 from full_disk import largest_file
 
-from dreamportrait.core.files import read_text, write_text
+from dreamportrait.core.files import read_text, replacing, write_text
 from dreamportrait.training.states import save_state
 from dreamportrait.weights.folder import write_tensors
 
@@ -44,3 +44,9 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, write: Callabl
     with largest_file(50_000), pytest.raises(OSError, match=r"too large, so this is not written: .*file'"):
         write(path, "x" * 100_000)
     assert path.read_bytes() == content and [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_errors_name_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    with pytest.raises(FileNotFoundError, match=f"so this is not written: '{path}'"), replacing(path):
+        pass  # the temporary file is never made

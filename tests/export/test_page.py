@@ -19,6 +19,7 @@ from tiny_portraits import GENERATOR, plain
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.export import page
 from dreamportrait.export.page import Page, save_page
+from dreamportrait.export.progress import silent
 from dreamportrait.export.provenance import Claim, verify
 from dreamportrait.geometry.images import to_bytes
 
@@ -56,7 +57,7 @@ def test_views_lie_on_the_grid(head: Planes, tmp_path: Path) -> None:
 
 
 def test_yaw_grows_to_the_right_and_pitch_downwards(head: Planes) -> None:
-    sheet = np.asarray(page._grid(head, [-30.0, 0.0, 30.0], [-10.0, 10.0], 16, None))
+    sheet = np.asarray(page._grid(head, [-30.0, 0.0, 30.0], [-10.0, 10.0], 16, silent))
     for column, row, yaw, pitch in ((0, 0, -30.0, -10.0), (2, 0, 30.0, -10.0), (1, 1, 0.0, 10.0)):
         with torch.no_grad():
             expected = to_bytes(head.view(head.generator.config.around([yaw], pitch)).image)[0]

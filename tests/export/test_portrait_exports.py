@@ -1,6 +1,7 @@
 """Tests of what a portrait writes: sheets, films and meshes say where they come from."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,21 @@ def test_one_key_turns_it_off(portrait: Portrait, tmp_path: Path) -> None:
     for name in ("a.png", "a.gif", "a.glb", "a.ply"):
         assert verify(tmp_path / name) is None, name
     assert not sidecar_path(tmp_path / "a.ply").exists()
+
+
+@pytest.mark.lengthy
+def test_progress_bars(portrait: Portrait, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    exports = {
+        "mesh": functools.partial(portrait.save_mesh, tmp_path / "a.glb", 32),
+        "splats": functools.partial(portrait.save_splats, tmp_path / "a.spz", 1000),
+        "page": functools.partial(portrait.save_page, tmp_path / "a.html", size=16),
+    }
+    for name, export in exports.items():
+        export(progress=True, overwrite=True)
+        assert f"{name}  " in capsys.readouterr().err
+        for progress in (False, None):  # by default, terminals only
+            export(progress=progress, overwrite=True)
+        assert capsys.readouterr().err == ""
 
 
 def test_a_portrait_made_by_hand_still_names_the_program(portrait: Portrait, tmp_path: Path) -> None:

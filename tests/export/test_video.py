@@ -269,7 +269,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     ("words", "code", "message"),
     [
         ((), 2, "Missing argument 'PROMPT'"),
-        (("a", "man", "--out", "OUT/a.gif"), 2, "unexpected extra argument"),
+        (("a", "man", "--out", "OUT/a.gif"), 2, 'got 2 texts: put the prompt in quotes, "a man"'),
         (("a man", "--out", "OUT/a.avi"), 1, "must end in one of"),
         (("a man", "--out", "OUT/a.gif", "--fps", 60), 1, "fps=60"),
         (("a man", "--out", "OUT/a.gif", "--seconds", 0), 2, "'--seconds': 0"),

@@ -68,7 +68,7 @@ def test_what_is_shipped_is_whole_and_works(run: Path, tmp_path: Path) -> None:
     verify(out)
     card = (out / "README.md").read_text()
     assert "| MSC of miniworld:test | 12.00 |" in card and "| MSC of miniworld:combinations | 12.00 |" in card
-    assert "secret" not in card and "version 0.1.0" in card
+    assert "secret" not in card and "version 0.1.0" in card and "`provenance=False`" in card
     assert "| hat | 50.0 % | 50.0 % |" in card and "| earrings | 12.5 % | 12.5 % |" in card
     assert "| expression | - | - |" in card and "gender" not in card  # not named by these captions; not shown
     assert "| mini | 0.150 | 0.200 | 0.600 | 75.0 % | 25.0 % |" in card

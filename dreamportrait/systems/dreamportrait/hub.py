@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 LIBRARY, PAPER = "dreamportrait", "https://arxiv.org/abs/2306.02083"
+USE = """\
+Portraits are made by a model and show no real person. Do not use the model to imitate a real person without consent,
+or to pass its pictures off as photographs. Exported files say in their metadata that they were made by AI.
+`--no-provenance` on the command line and `provenance=False` in Python turn that off for one export."""
 # Licences of weights that the hub knows, by the names that folders use. Others are named on the card.
 KNOWN_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-4.0": "cc-by-4.0", "CC0-1.0": "cc0-1.0"}
 
@@ -119,6 +123,5 @@ pipe("a woman with red hair", seed=3, num_views=5).save_sheet("portrait.png")
 The weights have this licence: {licence}. It comes from the generator that the training started from and from the
 training data; the code is Apache-2.0.
 
-Portraits are made by a model and show no real person. Do not use the model to imitate a real person without consent,
-or to pass its pictures off as photographs.
+{USE}
 """

@@ -129,8 +129,9 @@ def test_saved_folders_have_a_card(pipe: DreamPortraitPipeline, tmp_path: Path) 
     card = ModelCard.load(tmp_path / "copy" / hub.CARD)
     assert card.data.library_name == "dreamportrait" and card.data.pipeline_tag == "text-to-3d"
     assert (card.data.license, card.data.license_name) == ("other", "of the tests")
-    for part in ("# copy", "| trained from | none |", "this licence: of the tests", 'from_pretrained("copy")'):
+    for part in ("# copy", "| trained from | none |", "this licence: of the tests", 'from_pretrained("copy")', hub.USE):
         assert part in card.text
+    assert "made by AI" in hub.USE and "`provenance=False`" in hub.USE
     assert "README.md" in json.loads((tmp_path / "copy/files.json").read_text())["files"]
     pipe.save_pretrained(tmp_path / "copy", overwrite=True)
     assert hub.card_data("Apache-2.0").license == "apache-2.0"
