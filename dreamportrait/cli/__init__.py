@@ -6,6 +6,7 @@ from dreamportrait import __version__
 from dreamportrait.cli.data import data
 from dreamportrait.cli.doctor import doctor
 from dreamportrait.cli.estimate import estimate
+from dreamportrait.cli.head_models import flame, gnm, ict_facekit
 from dreamportrait.cli.heads import head
 from dreamportrait.cli.invert import invert
 from dreamportrait.cli.mesh import mesh
@@ -46,3 +47,5 @@ for command in (
     doctor,
 ):
     main.add_command(command)
+for command in (flame, gnm, ict_facekit):
+    convert.add_command(command)

@@ -19,7 +19,9 @@ SIDES = [-25.0, 0.0, 25.0]  # degrees; the views on a sheet
 DEVIATION = 2.0  # of the components that are shown
 SHOWN = 8  # components
 
-model = click.option("--head", "source", default="mini/head", show_default=True, help="mini/head, or a folder of one.")
+model = click.option(
+    "--head", "source", default="mini/head", show_default=True, help="mini/head, gnm (fetched once), or a folder."
+)
 
 
 @click.group()
@@ -110,7 +112,7 @@ def _load(source: str, prior: str, offline: bool) -> "tuple[HeadModel, StableDif
     """Load the head first, because its errors come sooner."""
     from dreamportrait.systems.heads.folder import load_head_model
 
-    loaded = load_head_model(source)
+    loaded = load_head_model(source, offline)
     from dreamportrait.guidance.stable_diffusion import load_stable_diffusion
 
     return loaded, load_stable_diffusion(prior, offline=offline)

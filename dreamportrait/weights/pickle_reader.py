@@ -50,6 +50,8 @@ class Vocabulary:
     classes: Mapping[Name, Callable[[], object]] = field(default_factory=dict)  # created without arguments
     mentions: frozenset[Name] = frozenset()  # may be arguments, but are neither called nor instantiated
     persistent: Callable[[object], object] | None = None  # resolves persistent ids. None = none are allowed
+    python2_text: bool = False  # allow Python 2's byte strings, which become text in Latin-1
+    kind: str = "official snapshot"  # the files that need these names, for messages
 
     def __contains__(self, name: Name) -> bool:
         return name in self.calls or name in self.classes or name in self.mentions
@@ -58,13 +60,13 @@ class Vocabulary:
 class Budget:
     """The number of instructions that one pickle, with all pickles inside it, may still execute."""
 
-    def __init__(self, instructions: int) -> None:
-        self.left = instructions
+    def __init__(self, instructions: int, kind: str = "official snapshot") -> None:
+        self.left, self.kind = instructions, kind
 
     def spend(self) -> None:
         self.left -= 1
         if self.left < 0:
-            raise UnsafePickleError("the pickle has far more instructions than any official snapshot")
+            raise UnsafePickleError(f"the pickle has far more instructions than any {self.kind}")
 
 
 class PickleReader:
@@ -86,6 +88,8 @@ class PickleReader:
             if code == _STOP:
                 break
             instruction = _INSTRUCTIONS.get(code)
+            if instruction is None and self.vocabulary.python2_text:
+                instruction = _PYTHON2_TEXT.get(code)
             if instruction is None:
                 name = f"{code:#04x} {_REFUSED.get(code, '')}".rstrip()
                 raise UnsafePickleError(f"pickle instruction {name} at byte {self.position - 1}")
@@ -169,7 +173,7 @@ class PickleReader:
     def protocol(self) -> None:
         version = self._take(1)[0]
         if not 2 <= version <= 5:
-            raise SnapshotError(f"pickle protocol {version}; official snapshots have 2 to 5")
+            raise SnapshotError(f"pickle protocol {version}; protocols 2 to 5 are read")
 
     def frame(self) -> None:
         size, left = self._number("<Q"), len(self.data) - self.position
@@ -227,7 +231,7 @@ class PickleReader:
     def _mention(self, module: str, name: str) -> None:
         mentioned = Name(module, name)
         if mentioned not in self.vocabulary:
-            raise UnsafePickleError(f"the pickle asks for {mentioned}, which no official snapshot needs")
+            raise UnsafePickleError(f"the pickle asks for {mentioned}, which no {self.vocabulary.kind} needs")
         self._push(mentioned)
 
     def call(self) -> None:
@@ -333,6 +337,11 @@ _INSTRUCTIONS: dict[int, Callable[[PickleReader], None]] = {
     0x81: PickleReader.create,
     ord("b"): PickleReader.build,
     ord("Q"): PickleReader.persistent,
+}
+
+_PYTHON2_TEXT: dict[int, Callable[[PickleReader], None]] = {
+    ord("U"): lambda reader: reader._push(str(reader._take(reader._number("<B")), "latin-1")),
+    ord("T"): lambda reader: reader._push(str(reader._take(reader._number("<I")), "latin-1")),
 }
 
 # The other instructions that do more than make a plain value. They are refused; the names are only for messages.

@@ -11,6 +11,7 @@ SCRIPTS = (
     *("train.py", "datasets/miniworld.py", "datasets/encode_captions.py", "tools/check_cuda.py"),
     *("eval/ablations.py", "eval/baselines.py", "eval/efficiency.py", "eval/fid_msc_rp.py"),
     *("-m dreamportrait", "-m dreamportrait sample", "-m dreamportrait evaluate", "-m dreamportrait convert eg3d"),
+    *("-m dreamportrait convert flame", "-m dreamportrait convert gnm", "-m dreamportrait convert ict-facekit"),
     *("-m dreamportrait video", "-m dreamportrait mix", "-m dreamportrait mesh", "-m dreamportrait splats"),
     *("-m dreamportrait view", "-m dreamportrait invert", "-m dreamportrait verify", "-m dreamportrait doctor"),
     *("-m dreamportrait head optimise", "-m dreamportrait head components"),

@@ -16,35 +16,8 @@ from dreamportrait.mini.head.grid import Grid
 from dreamportrait.mini.head.rig import JAW_ANGLE, jaw_ramp, jaw_weights, mouth_line, regressor, smooth, turned
 from dreamportrait.miniworld.faces import SCALE
 from dreamportrait.miniworld.heads import Part, build
+from dreamportrait.systems.heads.arkit import NAMES, SIDES
 
-SIDES = ("Left", "Right")
-NAMES = (
-    *(
-        f"eye{what}{side}"
-        for side in SIDES
-        for what in ("Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide")
-    ),
-    *(
-        "jawForward",
-        "jawLeft",
-        "jawRight",
-        "jawOpen",
-        "mouthClose",
-        "mouthFunnel",
-        "mouthPucker",
-        "mouthLeft",
-        "mouthRight",
-    ),
-    *(f"mouth{what}{side}" for what in ("Smile", "Frown", "Dimple", "Stretch") for side in SIDES),
-    *("mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper"),
-    *(f"mouth{what}{side}" for what in ("Press", "LowerDown", "UpperUp") for side in SIDES),
-    *(f"browDown{side}" for side in SIDES),
-    "browInnerUp",
-    *(f"browOuterUp{side}" for side in SIDES),
-    "cheekPuff",
-    *(f"{what}{side}" for what in ("cheekSquint", "noseSneer") for side in SIDES),
-    "tongueOut",
-)
 EYE_ANGLE = math.radians(20)  # of a full look aside
 
 

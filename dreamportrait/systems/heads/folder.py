@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreamportrait.core.errors import WeightsError, listed, shown
 from dreamportrait.systems.heads.model import HeadModel
+from dreamportrait.systems.heads.readers.hub import GNM, gnm_file
 from dreamportrait.weights.folder import CONFIG, FORMAT_VERSION, read_json, read_tensors, write_folder
 from dreamportrait.weights.registry import NAMES, locate
 from dreamportrait.weights.seals import SEAL
@@ -79,8 +80,12 @@ def _stored(model: HeadModel, half: bool) -> dict[str, Tensor]:
     return stored
 
 
-def load_head_model(source: str | Path) -> HeadModel:
-    """Load a model by the name of a shipped one, "mini/head", or from a folder."""
+def load_head_model(source: str | Path, offline: bool = False) -> HeadModel:
+    """Load a model by name, "mini/head" or "gnm" (fetched at first use), or from a folder."""
+    if str(source) == GNM:
+        from dreamportrait.systems.heads.readers.gnm import read_gnm
+
+        return read_gnm(gnm_file(offline)).model
     return read_head_model(locate(str(source)) if str(source) in NAMES else source)
 
 
