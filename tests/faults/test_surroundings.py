@@ -79,6 +79,19 @@ def test_clocks_that_disagree(sources: Path, undisturbed, record, tmp_path: Path
     record("clock skew of one process", seconds=time.monotonic() - begun, lost_images=0)
 
 
+def test_processes_whose_weights_differ(sources: Path, undisturbed, record, tmp_path: Path) -> None:
+    """One bit of a weight flips in one process: no checkpoint is written from then on."""
+    given = arguments(sources, tmp_path / "runs", *TRAINING)
+    ranks = start_ranks(2, given, tmp_path, FAULT=fault("weights", tmp_path / "once"))
+    codes, text = ended(ranks)
+    assert codes == [1, 1] and "the weights of rank 1 are not those of rank 0" in text, text
+    assert not (tmp_path / "runs/test/checkpoints/images-000000016.ckpt").exists()
+    codes, text = ended(start_ranks(2, given, tmp_path / "again"))
+    assert codes == [0, 0], text
+    assert_same_weights(final(tmp_path / "runs"), undisturbed)
+    record("one bit of a weight flips in one process", lost_images=8)
+
+
 def test_the_logging_server_is_down(sources: Path, alone, record, tmp_path: Path) -> None:
     """Nothing listens at the server's address: the training goes on, its values are in log.csv and W&B's own files."""
     begun, given = time.monotonic(), arguments(sources, tmp_path / "runs", *TRAINING)

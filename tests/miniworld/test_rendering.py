@@ -13,9 +13,15 @@ from dreamportrait.miniworld import rendering
 from dreamportrait.miniworld.attributes import sample_codes
 from dreamportrait.miniworld.world import random_cameras
 
+# It has no `if __name__ == "__main__"`, and starts processes all the same.
 SCRIPT = """
-from dreamportrait.data.sources import open_pictures
-print(len(open_pictures("miniworld:test")))
+from dreamportrait.miniworld import rendering
+from dreamportrait.miniworld.attributes import sample_codes
+from dreamportrait.miniworld.world import random_cameras
+
+rendering._CHUNK_PIXELS = 16 * 16 * 20
+chunks = rendering.rendered(sample_codes(45, seed=5), random_cameras(45, seed=5), 16, 2)
+print([len(images) for images, _ in chunks])
 """
 
 
@@ -35,10 +41,10 @@ def test_a_process_that_fails_says_why() -> None:
 
 
 @pytest.mark.lengthy
-def test_a_plain_script_opens_the_test_faces(tmp_path: Path) -> None:
+def test_a_plain_script_renders_in_processes(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DREAMPORTRAIT_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "2000\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[20, 20, 5]\n", "")

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+from dreamportrait import DreamPortraitPipeline
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{number}")
@@ -29,6 +31,8 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_example(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for steps in ("steps", "tuning_steps"):  # a photo takes a minute with the usual ones
+        monkeypatch.setitem(DreamPortraitPipeline.invert.__kwdefaults__, steps, 3)
     names: dict = {}
     exec(block, names)
     for file in re.findall(r'save\w*\("([^"]+)"', block):

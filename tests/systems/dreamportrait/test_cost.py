@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,25 +183,33 @@ def test_what_fits() -> None:
 # The command.
 
 
+def computed_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes at its first call and returns the same at all others."""
+    found: list[Any] = []
+
+    def once(*given: Any) -> Any:
+        if not found:
+            found.append(function(*given))
+        return found[0]
+
+    return once
+
+
 @pytest.mark.lengthy
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second command, for a program, must print the numbers of the first one, for people. It computes none."""
+    for name in ("with_preset", "estimate"):
+        monkeypatch.setattr(bills, name, computed_once(getattr(bills, name)))
     out = tmp_path / "bill.json"
-    result = CliRunner().invoke(main, ["estimate", "--config", str(MINI), "--memory", "16", "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert "for 16 GB: --set trainer.precision=float16 --set guidance.checkpoint=true" in result.output
-    assert "1,534,740" in result.output and "no figure of a CPU is recorded; use --probe" in result.output
+    command = ["estimate", "--config", str(MINI), "--memory", "16", "--out", str(out)]
+    people, program = CliRunner().invoke(main, command), CliRunner().invoke(main, [*command, "--json"])
+    assert (people.exit_code, program.exit_code) == (0, 0), people.output + program.output
+    assert "for 16 GB: --set trainer.precision=float16 --set guidance.checkpoint=true" in people.output
+    assert "1,534,740" in people.output and "no figure of a CPU is recorded; use --probe" in people.output
     found = json.loads(out.read_text())
     assert found["pictures_at_a_time"] == 16 and found["fits"]["16"] == 16 and found["stages"][0]["seconds"] is None
-
-
-@pytest.mark.lengthy
-def test_the_command_prints_the_numbers_as_json(tmp_path: Path) -> None:
-    out = tmp_path / "bill.json"
-    command = ["estimate", "--config", str(MINI), "--memory", "16", "--out", str(out), "--json"]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == json.loads(out.read_text())
-    assert "for 16 GB: --set trainer.precision=float16" in result.stderr
+    assert json.loads(program.stdout) == found
+    assert "for 16 GB: --set trainer.precision=float16" in program.stderr
 
 
 def test_bad_batches_are_refused_first() -> None:

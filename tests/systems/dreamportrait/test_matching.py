@@ -166,6 +166,14 @@ def trained(sources: Path, runs: Path, kind: str, *changes: str, options: tuple[
     return state
 
 
+@pytest.fixture(scope="module")
+def start(sources: Path, tmp_path_factory) -> Path:
+    """Return the checkpoint between the two stages of a run with SDS."""
+    folder = tmp_path_factory.mktemp("start")
+    trained(sources, folder, "sds", "stages=[{name: adapt, images: 8}]")
+    return folder / "test/checkpoints/images-000000008.ckpt"
+
+
 @pytest.mark.parametrize("kind", ["asd", "dmd"])
 def test_a_continued_run_is_bit_for_bit_the_run_that_was_not(sources, tmp_path, kind):
     """The run stops twice: before the warm-up of the fake score and after it."""
@@ -179,9 +187,7 @@ def test_a_continued_run_is_bit_for_bit_the_run_that_was_not(sources, tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["csd", "asd", "dmd"])
-def test_a_run_begins_from_a_checkpoint_with_another_guidance(sources, tmp_path, kind):
-    trained(sources, tmp_path / "start", "sds")
-    start = tmp_path / "start/test/checkpoints/images-000000008.ckpt"
+def test_a_run_begins_from_a_checkpoint_with_another_guidance(sources, start, tmp_path, kind):
     state = trained(sources, tmp_path / kind, kind, options=("--resume", str(start)))
     assert state["images"] == 24
     back = trained(
@@ -194,9 +200,7 @@ def test_a_run_begins_from_a_checkpoint_with_another_guidance(sources, tmp_path,
     assert len(back["optimizer_states"]) == 2
 
 
-def test_a_frozen_discriminator_has_no_optimiser_to_continue(sources, tmp_path):
-    trained(sources, tmp_path / "start", "sds")
-    start = tmp_path / "start/test/checkpoints/images-000000008.ckpt"
+def test_a_frozen_discriminator_has_no_optimiser_to_continue(sources, start, tmp_path):
     frozen = "model.freeze_discriminator=true"
     state = trained(sources, tmp_path / "dmd", "dmd", frozen, options=("--resume", str(start)))
     names = [each["param_groups"][0]["name"] for each in state["optimizer_states"]]
