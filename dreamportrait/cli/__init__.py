@@ -25,7 +25,17 @@ from dreamportrait.core.allocator import keep_freed_memory
 @click.group()
 @click.version_option(__version__, prog_name="dreamportrait")
 def main() -> None:
-    """Text-to-3D portraits from a tri-plane GAN."""
+    """Text-to-3D portraits from a tri-plane GAN.
+
+    \b
+    Examples:
+        dreamportrait sample "a woman with red hair"
+        dreamportrait view --open
+        dreamportrait mesh --help
+
+    Exit codes: 0 = done, 1 = a value, a file or this machine is not as needed, 2 = the command is wrong. `verify` has
+    its own.
+    """
     keep_freed_memory()
 
 
