@@ -30,7 +30,8 @@ FORMATS = {  # what the page calls them: the end of the file's name
     "HTML: page that turns the head": ".html",
     "Portrait for dreamportrait": ".safetensors",
 }
-FRAMES, FPS, SMALLEST = 90, 30, 256  # of videos; smaller frames are enlarged
+FRAMES, FPS = 90, 30  # of videos
+SMALLEST = 256  # pixels; smaller pictures and frames are enlarged by a whole number
 
 
 def make_files(
@@ -46,7 +47,7 @@ def make_files(
         path = Path(folder) / f"{name}{end}"
         claim = portrait.claim if provenance else None
         if end == ".png":
-            save_picture(portrait.render(label).pictures[0], path, claim=claim)
+            save_picture(_readable(portrait.render(label).pictures[0]), path, claim=claim)
         elif end == ".mp4":
             encode(_frames(portrait, report), check_video_target(path, FPS), FPS, claim)
         elif end in (".glb", "-mesh.ply"):
@@ -68,4 +69,8 @@ def _frames(portrait: Portrait, report: Report) -> Iterator[Array]:  # [R, R, 3]
     for done, camera in enumerate(cameras):
         report(done / len(cameras))
         pixels = to_bytes(portrait.head.view(camera[None]).image.float())[0]
-        yield np.asarray(enlarged(Image.fromarray(pixels), len(pixels) * -(-SMALLEST // len(pixels))))
+        yield np.asarray(_readable(Image.fromarray(pixels)))
+
+
+def _readable(picture: Image.Image) -> Image.Image:
+    return enlarged(picture, picture.width * -(-SMALLEST // picture.width))

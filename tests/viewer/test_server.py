@@ -174,6 +174,8 @@ def test_downloads(join: Callable[[], User], tmp_path: Path, pipe: DreamPortrait
     user.wait(lambda u: set(beside) <= set(u.files))
     for name in beside:
         (tmp_path / name).write_bytes(user.files[name])
+    with Image.open(tmp_path / "portrait-0.png") as picture:
+        assert picture.size == (256, 256)  # `mini` draws 64 x 64
     for name in set(wanted.values()) - {"portrait-0.html", "portrait-0.safetensors"}:
         found = inspect(tmp_path / name)
         assert found is not None and found.claim == pipe.claim, name
