@@ -1,6 +1,7 @@
 """The group `head`: morphable heads, tuned to a prompt and written as rigged GLBs."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from dreamportrait.cli import options
 from dreamportrait.cli.naming import default_name
 from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import check_free_file, check_target, check_writable
+from dreamportrait.export.encoding import VIDEO_SUFFIXES, check_video_target
 
 if TYPE_CHECKING:
     from dreamportrait.guidance.stable_diffusion import StableDiffusion
@@ -142,3 +144,139 @@ def components(source: str, out: Path | None, overwrite: bool) -> None:
             rows.append(torch.cat([Head(loaded, beta, texture).view(size=128).colors for beta in betas]))
         save_sheet(rows, out)
     click.echo(f"wrote {out}: {min(SHOWN, loaded.num_shapes)} components of {source}")
+
+
+glb = click.argument("source", metavar="GLB", type=click.Path(path_type=Path))
+of_glb = click.option("--head", "model_folder", help="The head model of the GLB, if it is none of the known ones.")
+
+
+@head.command("view")
+@glb
+@of_glb
+@click.option("--yaw", default="-25 0 25", show_default=True, help="Degrees, separated by spaces or commas.")
+@click.option("--pitch", type=float, default=0.0, show_default=True, help="Degrees above the front.")
+@click.option("--size", type=click.IntRange(16, 2048), default=256, show_default=True, help="Pixels of each view.")
+@click.option(
+    "--set", "poses", multiple=True, metavar="NAME=VALUE", help="An expression from 0 to 1, or three angles of a joint."
+)
+@options.out("The picture to write.", "a .png beside the GLB")
+@options.overwrite
+def view_head(
+    source: Path,
+    model_folder: str | None,
+    yaw: str,
+    pitch: float,
+    size: int,
+    poses: tuple[str, ...],
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Draw a head of `head optimise`, or the mean head of a model's folder, from several sides.
+
+    \b
+    Examples:
+        dreamportrait head view man.glb
+        dreamportrait head view man.glb --yaw "-40 0 40" --set jawOpen=0.6 --set neck=0,15,0 --out man.png
+    """
+    with one_message():
+        yaws, wanted = _numbers("--yaw", yaw), dict(_pose(text) for text in poses)
+        out = out or source.with_suffix(".png")
+        check_writable(check_target(out, overwrite))
+        from dreamportrait.export.sheets import save_sheet
+        from dreamportrait.systems.heads.saved import load_head
+
+        shown = load_head(source, model_folder).posed(**wanted).view(yaws, pitch, size)
+        save_sheet([shown.colors], out)
+    click.echo(f"wrote {out}: {len(yaws)} views")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        found = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        found = []
+    if not found or not all(math.isfinite(value) for value in found):
+        raise ValueError(f"{option} {text!r}: must be numbers, separated by spaces or commas")
+    return found
+
+
+def _pose(text: str) -> tuple[str, float | tuple[float, float, float]]:
+    """Return a name and its value, or its three angles, of NAME=VALUE."""
+    name, _, value = text.partition("=")
+    numbers = _numbers(f"--set {name}", value)
+    if not name or len(numbers) not in (1, 3):
+        raise ValueError(f"--set {text}: must be NAME=VALUE, or three angles in degrees: neck=0,15,0")
+    return name, numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1], numbers[2])
+
+
+@head.command()
+@glb
+@of_glb
+@click.option("--track", "take", type=click.Path(path_type=Path), required=True, help=".csv, .json, .npz or .npy.")
+@options.out("What to write: .glb, or a film as .mp4, .webm or .gif.", "NAME-animated.glb here")
+@click.option("--targets", type=click.Choice(["all", "used"]), default="all", show_default=True, help="In a GLB.")
+@click.option("--track-fps", type=click.FloatRange(0, 1000, min_open=True), help="Of a track without times.")
+@click.option("--landmark-size", type=click.IntRange(1), help="Pixels of the square picture of 2D landmarks.")
+@click.option("--lenient", is_flag=True, help="Leave out what the head does not know, and frames without a face.")
+@click.option("--fps", type=click.IntRange(1, 120), default=30, show_default=True, help="Of a film.")
+@click.option("--yaw", type=float, default=0.0, show_default=True, help="Degrees; from where a film is taken.")
+@options.overwrite
+@options.provenance
+@options.as_json
+def animate(
+    source: Path,
+    model_folder: str | None,
+    take: Path,
+    out: Path | None,
+    targets: str,
+    track_fps: float | None,
+    landmark_size: int | None,
+    lenient: bool,
+    fps: int,
+    yaw: float,
+    overwrite: bool,
+    provenance: bool,
+    as_json: bool,
+) -> None:
+    """Move a head of `head optimise` as a filmed face moved, as a GLB with an animation or as a film.
+
+    A track is a CSV of Live Link Face, MediaPipe's blend shapes as JSON, FLAME's parameters as npz, or landmarks as
+    npy: docs/heads.md describes the fields. Many viewers add up only eight blend shapes: --targets used keeps those
+    of the track.
+
+    \b
+    Examples:
+        dreamportrait head animate man.glb --track take.csv --out talk.glb --targets used
+        dreamportrait head animate man.glb --track landmarks.npy --landmark-size 512 --out talk.mp4
+    """
+    with one_message():
+        out = out or Path(f"{source.stem}-animated.glb")
+        film = out.suffix.lower() in VIDEO_SUFFIXES
+        if film:
+            check_video_target(out, fps, overwrite)
+        elif out.suffix.lower() != ".glb":
+            raise ValueError(f"{out}: must end in .glb, {', '.join(VIDEO_SUFFIXES)}")
+        else:
+            check_writable(check_free_file(out, overwrite))
+        from dreamportrait.systems.heads.film import save_film
+        from dreamportrait.systems.heads.saved import load_head
+        from dreamportrait.systems.heads.tracks import read_track
+
+        made = load_head(source, model_folder)
+        track = read_track(take, made.model, fps=track_fps, size=landmark_size, lenient=lenient)
+        if film:
+            save_film(made, out, track, yaw=yaw, fps=fps, overwrite=overwrite, provenance=provenance)
+        else:
+            made.save_glb(out, track=track, only_used=targets == "used", overwrite=overwrite, provenance=provenance)
+    facts = {
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "moments": len(track.times),
+        "seconds": round(float(track.times[-1] - track.times[0]), 3),
+        "expressions": sorted(track.weights),
+        "joints": sorted(track.rotations),
+    }
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(f"wrote {out}: {len(track.times)} moments, {facts['seconds']} s, {out.stat().st_size / 1e6:.1f} MB")

@@ -10,6 +10,8 @@ from PIL import Image
 from dreamportrait.cli import main
 from dreamportrait.systems.heads import optimise
 from dreamportrait.systems.heads.optimise import Settings
+from dreamportrait.systems.heads.saved import load_head
+from dreamportrait.weights.registry import shipped_folder
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -52,6 +54,12 @@ def test_a_head_from_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (["optimise", "a man", "--out", "x.glb", "--prior", "nowhere"], "no diffusion model 'nowhere'"),
         (["optimise", "a man", "--out", "x.glb", "--evolution", "x.doc"], "must end in one of"),
         (["components", "--head", "nowhere", "--out", "x.png"], "nowhere"),
+        (["view", "x.glb"], "x.glb is not there"),
+        (["view", "x.glb", "--yaw", "left"], "must be numbers, separated by spaces or commas"),
+        (["view", "x.glb", "--set", "jawOpen"], "must be numbers"),
+        (["view", "x.glb", "--set", "neck=1,2"], "must be NAME=VALUE, or three angles"),
+        (["animate", "x.glb", "--track", "x.csv", "--out", "x.obj"], "must end in .glb"),
+        (["animate", "x.glb", "--track", "x.csv"], "x.glb is not there"),
     ],
 )
 def test_wrong_input_is_refused(
@@ -68,3 +76,47 @@ def test_components(tmp_path: Path) -> None:
     code, said = run("components", "--out", str(tmp_path / "components.png"))
     assert code == 0, said
     assert size_of(tmp_path / "components.png") == (8 * 128, 3 * 128)
+
+
+@pytest.fixture(scope="module")
+def glb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("head") / "mean.glb"
+    load_head(shipped_folder("mini/head")).save_glb(path)
+    return path
+
+
+def test_views_of_a_file(glb: Path, tmp_path: Path) -> None:
+    out = tmp_path / "views.png"
+    code, said = run(
+        *("view", str(glb), "--yaw", "-20,0", "--set", "jawOpen=0.6", "--set", "neck=0,15,0"),
+        *("--size", "64", "--out", str(out)),
+    )
+    assert code == 0, said
+    assert size_of(out) == (128, 64)
+    code, said = run("view", str(glb), "--set", "jawOpened=1", "--out", str(tmp_path / "other.png"))
+    assert code == 1
+    assert "unknown expression 'jawOpened'; the nearest are jawOpen" in said
+
+
+def test_a_head_is_animated(glb: Path, tmp_path: Path) -> None:
+    take = tmp_path / "take.json"
+    take.write_text(json.dumps([{"jawOpen": 0.1 * i, "eyeBlinkLeft": 0.0} for i in range(5)]))
+    out = tmp_path / "talk.glb"
+    code, said = run(
+        *("animate", str(glb), "--track", str(take), "--track-fps", "10", "--targets", "used"),
+        *("--out", str(out), "--json"),
+    )
+    assert code == 0, said
+    facts = json.loads(said)
+    assert facts["moments"] == 5
+    assert facts["seconds"] == 0.4
+    assert facts["expressions"] == ["eyeBlinkLeft", "jawOpen"]
+    assert 0 < facts["bytes"] < glb.stat().st_size  # 50 blend shapes are left out
+    code, said = run("animate", str(glb), "--track", str(take), "--out", str(tmp_path / "talk.gif"), "--fps", "5")
+    assert code == 0, said
+    with Image.open(tmp_path / "talk.gif") as film:
+        assert getattr(film, "n_frames", 1) >= 1
+    take.write_text(json.dumps([{"jawOpening": 0.1}]))
+    code, said = run("animate", str(glb), "--track", str(take), "--out", str(tmp_path / "x.glb"))
+    assert code == 1
+    assert "unknown names 'jawOpening'; --lenient leaves them out" in said

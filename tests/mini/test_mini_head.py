@@ -115,6 +115,19 @@ def test_landmarks_lie_on_the_face(model: HeadModel) -> None:
     torch.testing.assert_close(points[48:60].mean(0), torch.tensor([0.0, -0.148, 0.205]), atol=0.02, rtol=0)
 
 
+def test_a_blink_moves_the_landmarks_of_the_lids(model: HeadModel) -> None:
+    rest, blink = (
+        landmarks(model, posed(model, torch.zeros(1, model.num_shapes), weights_for(model, eyeBlinkRight=value)))[0]
+        / SCALE
+        for value in (0.0, 1.0)
+    )
+    down = (rest - blink)[:, 1]
+    assert down[[37, 38]].min() > 0.02  # the right eye is about 0.07 high
+    assert down[[40, 41]].max() < -0.005
+    assert rest[37, 0] < rest[38, 0] < 0  # from the left of a viewer
+    assert down[42:48].abs().max() == 0  # the left eye
+
+
 def test_it_shows_the_heads_of_the_world(model: HeadModel) -> None:
     """Eight of the hundred heads on the card; the limits are those of the hundred."""
     found = agreement(model, 8)

@@ -22,7 +22,7 @@ def head_model(heads: int = basis.HEADS) -> HeadModel:
     learnt = basis.learn(grid, heads)
     follow = rig.jaw_weights(grid, learnt.mean)
     faces, uv, uv_faces = torch.from_numpy(grid.faces), _real(grid.uv), torch.from_numpy(grid.uv_faces)
-    found = on_surface(_real(learnt.mean), faces, _real(landmark_places(learnt.mean)))
+    found = on_lids(grid, *on_surface(_real(learnt.mean), faces, _real(landmark_places(learnt.mean))))
     return HeadModel(
         name="mini/head",
         licence=LICENCE,
@@ -92,6 +92,19 @@ def landmark_places(mean: Array) -> Array:  # [68, 3]
     lips_in = np.stack([0.062 * np.cos(inner), -0.148 + 0.008 * np.sin(inner), np.full(8, 0.207)], 1)
     found: Array = np.concatenate([jaw, *brows, bridge, base, *eyes, lips, lips_in]) * SCALE
     return found
+
+
+def on_lids(grid: mesh.Grid, faces: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:  # [68], [68, 3]
+    """Move the landmarks above and below the eyes to the edges of the lids, so that a blink moves them."""
+    third = mesh.LID_COLUMNS // 3
+    for side, first in (("right", 36), ("left", 42)):
+        # Round the eye from the left of a viewer: corner, two above, corner, two below.
+        for lid, row, marks in (("upper", -1, (first + 1, first + 2)), ("lower", 0, (first + 5, first + 4))):
+            edge = grid.at(f"{side}_{lid}_lid").reshape(mesh.LID_ROWS, mesh.LID_COLUMNS)[row]
+            for mark, column in zip(marks, (third, mesh.LID_COLUMNS - 1 - third), strict=True):
+                face, corner = np.argwhere(grid.faces == edge[column])[0]
+                faces[mark], shares[mark] = int(face), torch.eye(3)[corner]
+    return faces, shares
 
 
 def _real(values: Array) -> Tensor:

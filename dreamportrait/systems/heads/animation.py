@@ -35,3 +35,38 @@ class Track:
             model.expression(name)
         for name in self.rotations:
             model.joint(name)
+
+    def fitted(self, model: HeadModel, lenient: bool = False) -> "Track":
+        """Return the track in the names of a model. lenient: leave out what the model does not have.
+
+        Joints may be spelt otherwise, such as left_eye for leftEye.
+        """
+        spelt = {_plain(name): name for name in model.joint_names}
+        rotations = {spelt.get(_plain(name), name): values for name, values in self.rotations.items()}
+        weights = dict(self.weights)
+        if lenient:
+            weights = {name: values for name, values in weights.items() if name in model.expr_names}
+            rotations = {name: values for name, values in rotations.items() if name in model.joint_names}
+        found = Track(self.times, weights, rotations)
+        found.check(model)
+        return found
+
+    def at(self, times: Array) -> "Track":  # [F] seconds
+        """Return the track at other times, interpolated linearly."""
+
+        def between(values: Array) -> Array:
+            columns = np.asarray(values).reshape(len(self.times), -1).T
+            mixed: Array = np.stack([np.interp(times, self.times, column) for column in columns], -1)
+            return mixed.reshape(len(times), *np.shape(values)[1:])
+
+        weights = {name: between(values) for name, values in self.weights.items()}
+        return Track(times, weights, {name: between(values) for name, values in self.rotations.items()})
+
+    def frames(self, fps: int) -> "Track":
+        """Return the track at this many frames a second, from its first time to its last."""
+        first, last = float(self.times[0]), float(self.times[-1])
+        return self.at(first + np.arange(int(np.floor((last - first) * fps + 1e-6)) + 1) / fps)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()

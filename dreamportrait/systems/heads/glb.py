@@ -24,6 +24,7 @@ from dreamportrait.geometry.meshes import vertex_normals
 from dreamportrait.systems.heads.animation import Track
 from dreamportrait.systems.heads.head import Head
 from dreamportrait.systems.heads.model import HeadModel
+from dreamportrait.systems.heads.saved import HEAD
 from dreamportrait.systems.heads.skinning import joints, shaped, to_world
 
 SUFFIX = ".glb"
@@ -56,7 +57,7 @@ def glb_of(
     """Return the content of a GLB, and the largest share of a vertex's weights that did not fit."""
     if track is not None:
         track.check(head.model)
-    glb = Glb(_extras(head) if provenance else None)
+    glb = Glb(_extras(head, provenance))
     glb.document["asset"]["copyright"] = head.model.licence
     names = _kept(head, track) if only_used else head.model.expr_names
     mesh = rigged(head, names)
@@ -73,9 +74,11 @@ def glb_of(
     return glb.to_bytes(), rig.lost
 
 
-def _extras(head: Head) -> dict[str, Any]:
+def _extras(head: Head, provenance: bool) -> dict[str, Any]:
+    """Return what is needed to read the head back, and the statement about its origin."""
+    kept = {HEAD: {"model": head.model.name, "seed": head.seed, "beta": [round(b, 6) for b in head.beta.tolist()]}}
     claim = Claim(model=head.model.name.rpartition("/")[2])
-    return {EXTRAS: claim.to_dict(), "head": {"model": head.model.name, "seed": head.seed}}
+    return kept | ({EXTRAS: claim.to_dict()} if provenance else {})
 
 
 def _kept(head: Head, track: Track | None) -> tuple[str, ...]:

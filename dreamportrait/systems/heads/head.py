@@ -1,18 +1,24 @@
 """A head: a model with weights and a texture, which can be posed, viewed and saved."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dreamportrait.core.files import check_target
+from dreamportrait.export.sheets import save_sheet
 from dreamportrait.geometry.cameras import orbit
 from dreamportrait.geometry.views import Views
 from dreamportrait.miniworld.world import RADIUS
+from dreamportrait.systems.heads.animation import Track
 from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.render import reduced, render
 from dreamportrait.systems.heads.skinning import posed, to_world
 
 SIZE = 256  # of views, in pixels
+SIDES = (-25.0, 0.0, 25.0)  # degrees; the views on a sheet
 WALL = (0.86, 0.88, 0.91)
 
 
@@ -54,3 +60,24 @@ class Head:
         cameras = orbit(angles, pitch, RADIUS, (0.0, 0.0, 0.0))
         drawn = render(self.vertices[None], self.model, self.texture, cameras, 2 * size, torch.tensor(WALL))
         return Views(cameras, reduced(drawn.image), reduced(drawn.depth), reduced(drawn.mask))
+
+    def save_sheet(
+        self, path: str | Path, yaws: Sequence[float] = SIDES, size: int = SIZE, overwrite: bool = False
+    ) -> None:
+        """Save pictures from several angles side by side."""
+        target = check_target(path, overwrite)
+        save_sheet([self.view(list(yaws), size=size).colors], target)
+
+    def save_glb(
+        self,
+        path: str | Path,
+        *,
+        track: Track | None = None,
+        only_used: bool = False,
+        overwrite: bool = False,
+        provenance: bool = True,
+    ) -> float:
+        """Save the head as a GLB, see glb.save_glb. Return the largest share of skin weights that did not fit."""
+        from dreamportrait.systems.heads.glb import save_glb  # it knows heads
+
+        return save_glb(self, path, track=track, only_used=only_used, overwrite=overwrite, provenance=provenance)
