@@ -280,3 +280,50 @@ def animate(
         click.echo(json.dumps(facts))
     else:
         click.echo(f"wrote {out}: {len(track.times)} moments, {facts['seconds']} s, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@head.command("from-portrait")
+@click.argument("prompt")
+@click.option("--head", "source", default="mini/head", show_default=True, help="The head model that is fitted.")
+@options.out("The .glb to write.", "a .glb here, named after prompt and seed")
+@click.option(
+    "--views", type=click.Path(path_type=Path), help="Also draw the portrait and the fitted head, on a sheet."
+)
+@options.seed
+@options.makes_heads
+def from_portrait(
+    prompt: str, source: str, out: Path | None, views: Path | None, seed: int, making: options.Making
+) -> None:
+    """Make a portrait of PROMPT in one pass and turn it into a GLB with blend shapes and joints.
+
+    A head model is fitted to the portrait's depth, silhouette and colours, and painted with its pictures. Hair and hats
+    become paint: the mesh is bald.
+
+    \b
+    Example:
+        dreamportrait head from-portrait "an old man with a beard" --seed 3 --out old.glb
+    """
+    with one_message():
+        out = out or default_name(prompt, seed, ".glb")
+        if out.suffix.lower() != ".glb":
+            raise ValueError(f"{out}: must end in .glb")
+        check_writable(check_free_file(out, making.overwrite))
+        if views is not None:
+            check_writable(check_target(views, making.overwrite))
+        from dreamportrait.systems.heads.folder import load_head_model
+
+        model = load_head_model(source, making.offline)
+        portrait = making.portrait(prompt, seed)
+        from dreamportrait.export.sheets import save_sheet
+        from dreamportrait.systems.heads.fit import YAWS, around, from_views
+
+        seen = around(portrait.head)
+        made = from_views(model, seen)
+        made.save_glb(out, overwrite=making.overwrite, provenance=making.provenance)
+        if views is not None:
+            save_sheet([seen.colors, made.view(YAWS, size=seen.colors.shape[-1]).colors], views, scale=2)
+    facts = {"out": str(out), "bytes": out.stat().st_size, "prompt": prompt, "seed": seed, "head": source}
+    if making.as_json:
+        click.echo(json.dumps(facts | {"model": making.model}))
+    else:
+        click.echo(f"wrote {out}: {model.num_expressions} blend shapes, {out.stat().st_size / 1e6:.1f} MB, seed {seed}")

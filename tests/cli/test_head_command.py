@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from dreamportrait.cli import main
-from dreamportrait.systems.heads import optimise
+from dreamportrait.systems.heads import fit, optimise
 from dreamportrait.systems.heads.optimise import Settings
 from dreamportrait.systems.heads.saved import load_head
 from dreamportrait.weights.registry import shipped_folder
@@ -60,6 +60,8 @@ def test_a_head_from_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (["view", "x.glb", "--set", "neck=1,2"], "must be NAME=VALUE, or three angles"),
         (["animate", "x.glb", "--track", "x.csv", "--out", "x.obj"], "must end in .glb"),
         (["animate", "x.glb", "--track", "x.csv"], "x.glb is not there"),
+        (["from-portrait", "a man", "--out", "x.png"], "must end in .glb"),
+        (["from-portrait", "a man", "--head", "nowhere"], "nowhere"),
     ],
 )
 def test_wrong_input_is_refused(
@@ -120,3 +122,13 @@ def test_a_head_is_animated(glb: Path, tmp_path: Path) -> None:
     code, said = run("animate", str(glb), "--track", str(take), "--out", str(tmp_path / "x.glb"))
     assert code == 1
     assert "unknown names 'jawOpening'; --lenient leaves them out" in said
+
+
+def test_a_portrait_becomes_a_rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "STEPS", 2)
+    out, views = tmp_path / "old.glb", tmp_path / "old.png"
+    code, said = run("from-portrait", "an old man", "--out", str(out), "--views", str(views), "--json")
+    assert code == 0, said
+    assert json.loads(said)["bytes"] == out.stat().st_size
+    assert size_of(views) == (5 * 128, 2 * 128)
+    assert load_head(out).texture.shape == (3, 128, 128)

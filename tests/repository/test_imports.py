@@ -15,7 +15,7 @@ SCRIPTS = (
     *("-m dreamportrait video", "-m dreamportrait mix", "-m dreamportrait mesh", "-m dreamportrait splats"),
     *("-m dreamportrait view", "-m dreamportrait invert", "-m dreamportrait verify", "-m dreamportrait doctor"),
     *("-m dreamportrait head optimise", "-m dreamportrait head components"),
-    *("-m dreamportrait head view", "-m dreamportrait head animate"),
+    *("-m dreamportrait head view", "-m dreamportrait head animate", "-m dreamportrait head from-portrait"),
     *("-m dreamportrait.mini.demo", "-m dreamportrait.mini.train", "-m dreamportrait.mini.publish"),
     *("-m dreamportrait.mini.ideal", "-m dreamportrait.mini.ceilings", "-m benchmarks", "-m benchmarks.ops"),
     *("-m dreamportrait.mini.head", "-m dreamportrait.mini.head.ceiling"),
