@@ -36,8 +36,8 @@ stages:
     prior: {faces: 40, captions: 2, inverter_steps: 2, flow_steps: 2, answers: 64, one_pass_steps: 2, batch: 16}
   - {name: adapt, images: 8}
   - {name: align, images: 16, guidance: true}
-trainer: {accelerator: cpu, devices: 2, log_every_images: 8, save_every_images: 8, sample_every_images: 8}
-samples: {seeds: [0], views: [0]}
+trainer: {accelerator: cpu, devices: 2, log_every_images: 8, save_every_images: 8, sample_every_images: 24}
+samples: {prompts: [a man with a beard], seeds: [0], views: [0]}
 """
 LAUNCH = "torchrun --nproc_per_node=8 train.py --config lab.yaml"
 CHANGES = (

@@ -7,6 +7,8 @@ hypothesis, and for stored numbers numpy and safetensors; those of whole network
 Every other installed package is refused, as if it were not there.
 """
 
+import contextlib
+import importlib
 import importlib.metadata
 import os
 import re
@@ -63,6 +65,9 @@ def others() -> set[str]:
 if __name__ == "__main__":
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins are such other packages
     refused = others()
+    # PyTorch's compiler imports setuptools, which carries packages under names that other distributions also have.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setuptools")
     sys.meta_path[:] = [Without(finder, refused) for finder in sys.meta_path]  # type: ignore[list-item]
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -21,7 +21,7 @@ def test_the_command(tmp_path):
     write_own(sources / "DIFFUSION")
     build.save_untrained(load_config(CONFIG, arguments(sources, tmp_path)[3::2]), tmp_path / "portrait")
     words = ["--checkpoint", str(tmp_path / "portrait"), "--guidance", str(sources / "DIFFUSION")]
-    words += ["--dataset", str(sources / "FACES"), "--steps", "40", "--latents", "24", "--held", "70", "--lr", "3e-3"]
+    words += ["--dataset", str(sources / "FACES"), "--steps", "24", "--latents", "16", "--held", "24", "--lr", "3e-3"]
     found = []
     for name in ("one.json", "two.json"):
         result = CliRunner().invoke(SCRIPT.main, [*words, "--out", str(tmp_path / name)])
