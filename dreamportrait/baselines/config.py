@@ -16,7 +16,7 @@ class Distilled(Section):
     scale: Weight  # of classifier-free guidance
     t_min: Share
     t_max: Share
-    weight: Literal["uniform", "sigma", "sigma_squared", "chained"] = "sigma_squared"  # w(t); SJC has its own
+    weight: Literal["uniform", "sigma", "sigma_squared", "chained", "beta"] = "sigma_squared"  # w(t); SJC has its own
     rescale: Share = 0.0  # of the noises, as in D-SDS. DreamFusion and SJC do not rescale
 
 

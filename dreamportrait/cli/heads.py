@@ -9,7 +9,7 @@ import click
 
 from dreamportrait.cli import options
 from dreamportrait.cli.naming import default_name
-from dreamportrait.core.errors import one_message
+from dreamportrait.core.errors import listed, one_message
 from dreamportrait.core.files import check_free_file, check_target, check_writable
 from dreamportrait.export.encoding import VIDEO_SUFFIXES, check_video_target
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dreamportrait.guidance.stable_diffusion import StableDiffusion
     from dreamportrait.systems.heads.model import HeadModel
 
+MINIATURE = "mini/diffusion"
 SIDES = [-25.0, 0.0, 25.0]  # degrees; the views on a sheet
 DEVIATION = 2.0  # of the components that are shown
 SHOWN = 8  # components
@@ -34,7 +35,7 @@ def head() -> None:
 @head.command()
 @options.prompt
 @model
-@click.option("--prior", default="mini/diffusion", show_default=True, help="The diffusion model, a name or a folder.")
+@click.option("--prior", default=MINIATURE, show_default=True, help="The diffusion model, a name or a folder.")
 @click.option("--shape/--no-shape", default=True, show_default=True, help="Tune the shape.")
 @click.option("--texture/--no-texture", default=True, show_default=True, help="Tune the texture.")
 @options.out("The .glb to write.", "a .glb here, named after prompt and seed")
@@ -79,16 +80,19 @@ def optimise(
         for sheet in (evolution, views):
             if sheet is not None:
                 check_writable(check_target(sheet, overwrite))
+        if prior == MINIATURE and (unknown := _unknown(prompt)):
+            click.echo(f"the diffusion model does not know {unknown}: they hardly change the head", err=True)
         loaded, diffusion = _load(source, prior, offline)
         import torch
 
         from dreamportrait.export.sheets import save_sheet
         from dreamportrait.systems.heads.glb import save_glb
-        from dreamportrait.systems.heads.optimise import SHAPE, TEXTURE
         from dreamportrait.systems.heads.optimise import optimise as tune
+        from dreamportrait.systems.heads.optimise import settings_for
 
+        first, second = settings_for(diffusion)
         made = tune(
-            loaded, prompt, diffusion, seed=seed, shape=SHAPE if shape else None, texture=TEXTURE if texture else None
+            loaded, prompt, diffusion, seed=seed, shape=first if shape else None, texture=second if texture else None
         )
         save_glb(made, out, overwrite=overwrite, provenance=provenance)
         if evolution is not None and made.evolution:
@@ -108,6 +112,14 @@ def optimise(
         click.echo(json.dumps(facts | {"weights": [round(value, 4) for value in made.beta.tolist()]}))
     else:
         click.echo(f"wrote {out}: {loaded.num_expressions} blend shapes, {size / 1e6:.1f} MB, seed {seed}")
+
+
+def _unknown(prompt: str) -> str:
+    """Return the words of a prompt that the miniature world has no captions with."""
+    from dreamportrait.miniworld.grammar import split_words, vocabulary
+
+    known = {word.lower() for word in vocabulary()}
+    return listed([repr(word) for word in dict.fromkeys(split_words(prompt)) if word.lower() not in known])
 
 
 def _load(source: str, prior: str, offline: bool) -> "tuple[HeadModel, StableDiffusion]":

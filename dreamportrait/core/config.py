@@ -55,7 +55,7 @@ class Guidance(Section):
     scale: Weight = 10.0  # eps = null + scale * (text - null); 1 = no classifier-free guidance
     t_min: Share = 0.02  # smallest t, as a share of the noise schedule
     t_max: Share = 0.98
-    weight: Literal["uniform", "sigma", "sigma_squared", "chained"] = "sigma_squared"  # sds, csd, asd: w(t)
+    weight: Literal["uniform", "sigma", "sigma_squared", "chained", "beta"] = "sigma_squared"  # sds, csd, asd: w(t)
     rescale: Share = 1.0  # sds, csd, asd: strength of the noise rescaling; 0 = none
     eta: Share = 0.1  # asd: largest shift of t for the second prediction, as a share of t - t_min
     divergence: Literal["kl", "js"] = "kl"  # js: samples that the discriminator finds real count more

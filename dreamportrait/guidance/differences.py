@@ -48,7 +48,7 @@ def csd_gradient(
     signal = alphas_cumprod[t]  # [N]
     text, null = predict_both(noised(latents, noise, signal), t)
     guided = null + scale * (text - null)
-    return column(weight(signal, weighting)) * (rescaled(guided, rescale) - rescaled(null, rescale))
+    return column(weight(alphas_cumprod, t, weighting)) * (rescaled(guided, rescale) - rescaled(null, rescale))
 
 
 # Asynchronous score distillation, Ma et al. 2024: w(t) (eps_s(x_t) - eps_c(x_t2)).
@@ -68,7 +68,7 @@ def asd_gradient(
     signal = alphas_cumprod[t]  # [N]
     guided = predict(noised(latents, noise, signal), t)
     text = predict_text(noised(latents, noise, alphas_cumprod[later]), later)
-    return column(weight(signal, weighting)) * (rescaled(guided, rescale) - rescaled(text, rescale))
+    return column(weight(alphas_cumprod, t, weighting)) * (rescaled(guided, rescale) - rescaled(text, rescale))
 
 
 def later_steps(t: Tensor, draws: Tensor, first: int, count: int, eta: float) -> Tensor:  # [N], [N] -> [N]

@@ -23,7 +23,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-Weighting = Literal["uniform", "sigma", "sigma_squared", "chained"]
+Weighting = Literal["uniform", "sigma", "sigma_squared", "chained", "beta"]
 _TINY = 1e-12
 
 
@@ -63,11 +63,13 @@ def draw(prior: Prior, count: int, t_min: float, t_max: float) -> tuple[Tensor, 
 # The paper's D-SDS.
 
 
-def weight(signal: Tensor, weighting: Weighting) -> Tensor:  # [N] -> [N]
+def weight(alphas_cumprod: Tensor, t: Tensor, weighting: Weighting) -> Tensor:  # [T], [N] -> [N]
     """Return w(t), which the paper does not state.
 
-    sigma^2 = 1 - a_t is the weight of DreamFusion. "chained" is this weight times the factor sqrt(a_t) of eq. 4.
+    sigma^2 = 1 - a_t is the weight of DreamFusion. "chained" is this weight times the factor sqrt(a_t) of eq. 4. "beta"
+    is the variance that step t adds, 1 - a_t / a_(t-1): the literal reading of programs that write 1 - alphas[t].
     """
+    signal = alphas_cumprod[t]
     if weighting == "uniform":
         return torch.ones_like(signal)
     if weighting == "sigma":
@@ -76,7 +78,10 @@ def weight(signal: Tensor, weighting: Weighting) -> Tensor:  # [N] -> [N]
         return 1 - signal
     if weighting == "chained":
         return signal.sqrt() * (1 - signal)
-    raise ValueError(f"weighting={weighting!r}: must be 'uniform', 'sigma', 'sigma_squared' or 'chained'")
+    if weighting == "beta":
+        before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])[t]
+        return 1 - signal / before
+    raise ValueError(f"weighting={weighting!r}: must be 'uniform', 'sigma', 'sigma_squared', 'chained' or 'beta'")
 
 
 def rescaled(noise: Tensor, amount: float) -> Tensor:  # [N, c, h, w] -> [N, c, h, w]
@@ -116,7 +121,7 @@ def sds_gradient(
 ) -> Tensor:  # [N, c, h, w]
     signal = alphas_cumprod[t]  # [N]
     predicted = predict(noised(latents, noise, signal), t)
-    return column(weight(signal, weighting)) * (rescaled(predicted, rescale) - rescaled(noise, rescale))
+    return column(weight(alphas_cumprod, t, weighting)) * (rescaled(predicted, rescale) - rescaled(noise, rescale))
 
 
 # Eq. 2 with eq. 5: estimate of the expectation over z, y, t, eps from one batch.

@@ -40,6 +40,11 @@ def test_a_head_from_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert any(facts["weights"])
     assert size_of(evolution) == (512, 256)  # one picture of each stage
     assert size_of(views) == (768, 256)
+    code, said = run(
+        "optimise", "a man with a monocle like Churchill", "--out", str(out), "--no-texture", "--overwrite"
+    )
+    assert code == 0, said
+    assert "does not know 'monocle', 'like', 'Churchill': they hardly change the head" in said
     code, said = run("optimise", "a man", "--out", str(out))
     assert code == 1
     assert "exists" in said

@@ -14,6 +14,7 @@ WEIGHTS = {
     "sigma": lambda a: (1 - a) ** 0.5,
     "sigma_squared": lambda a: 1 - a,
     "chained": lambda a: a**0.5 * (1 - a),
+    "beta": lambda a: 1 - a / torch.cat([torch.ones(1).double(), SCHEDULE])[torch.searchsorted(-SCHEDULE, -a)],
 }
 
 
@@ -187,16 +188,18 @@ def test_rescaling_bounds_the_gradient_of_any_guidance(batch) -> None:
 
 
 def test_weights_by_hand() -> None:
-    signal = torch.tensor([1.0, 0.75, 0.0])
+    alphas, t = torch.tensor([1.0, 0.75, 0.6, 0.0]), torch.tensor([0, 1, 3])
     for name, expected in {
         "uniform": [1, 1, 1],
         "sigma": [0, 0.5, 1],
         "sigma_squared": [0, 0.25, 1],
         "chained": [0, 0.25 * 0.75**0.5, 0],
+        "beta": [0, 0.25, 1],
     }.items():
-        torch.testing.assert_close(weight(signal, name), torch.tensor(expected, dtype=torch.float32))
+        torch.testing.assert_close(weight(alphas, t, name), torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(weight(alphas, torch.tensor([2]), "beta"), torch.tensor([0.2]))  # 1 - 0.6 / 0.75
     with pytest.raises(ValueError, match="weighting='w': must be 'uniform'"):
-        weight(signal, "w")  # type: ignore[arg-type]
+        weight(alphas, t, "w")  # type: ignore[arg-type]
 
 
 def test_draws() -> None:

@@ -9,6 +9,7 @@ gradient always has the same sign settles at 1 / decay deviations, and one that 
 prompts have in common cancels.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -18,13 +19,16 @@ from torch import Tensor
 from dreamportrait.geometry.cameras import orbit
 from dreamportrait.guidance.differences import csd_gradient
 from dreamportrait.guidance.distillation import Weighting, carrying, draw, sds_gradient
+from dreamportrait.guidance.views import VIEWS, views
 from dreamportrait.miniworld.world import RADIUS
 from dreamportrait.systems.heads.head import SIZE, WALL, Head
 from dreamportrait.systems.heads.model import HeadModel
-from dreamportrait.systems.heads.render import reduced, render
-from dreamportrait.systems.heads.scenes import random_scene
+from dreamportrait.systems.heads.render import Shading, reduced, render
+from dreamportrait.systems.heads.scenes import Scene, Surroundings, random_scene
 from dreamportrait.systems.heads.skinning import shaped, to_world
-from dreamportrait.systems.heads.uv import atlas, dilated
+from dreamportrait.systems.heads.uv import Atlas, Gutter, atlas, dilated, gutter
+
+_log = logging.getLogger(__name__)
 
 PLAIN = "a person"
 LIMIT = 2.5  # weights stay within so many standard deviations
@@ -53,6 +57,7 @@ class Settings:
     steps: int = 40
     lr: float = 0.08
     decay: float = 1.2
+    l2: Literal["decoupled", "coupled"] = "decoupled"  # coupled: decay is the weight of a plain L2 loss
     clip: float = 1.0  # largest norm of the gradient
     views: int = 8
     mode: Mode = "contrast"
@@ -63,12 +68,25 @@ class Settings:
     t_max: float = 0.98
     t_last: float = 0.98  # t_max falls to this value
     smoothness: float = 0.0  # weight of the total variation of a texture's change
+    surroundings: Surroundings = "miniworld"
+    shading: Shading = "lamp"
+    finer: int = 2  # pictures are drawn so many times larger than the diffusion model's, and averaged
 
 
 SHAPE = Settings()
 TEXTURE = Settings(steps=150, lr=0.02, decay=3.0, mode="sds", t_last=0.5, smoothness=1e-3)
+# For full-size models: numbers of the literature, which have not been run here.
+FULL = {"views": 4, "rescale": 0.0, "t_min": 0.02, "surroundings": "wide", "finer": 1}
+FULL_SHAPE = Settings(steps=400, lr=0.02, decay=0.4, scale=50.0, **FULL)  # type: ignore[arg-type]
+FULL_TEXTURE = Settings(steps=1500, lr=2e-3, decay=0.1, mode="sds", scale=7.5, t_last=0.5, smoothness=1e-3, **FULL)  # type: ignore[arg-type]
+SMALL = 128  # pixels; diffusion models of smaller pictures are tuned as the miniature one
 DILATE_EVERY = 20  # steps
 SHOWN = 8  # pictures of the evolution
+
+
+def settings_for(prior: Prior) -> tuple[Settings, Settings]:
+    """Return the settings of shape and texture for a diffusion model."""
+    return (SHAPE, TEXTURE) if prior.image_size < SMALL else (FULL_SHAPE, FULL_TEXTURE)
 
 
 def optimise(
@@ -77,7 +95,7 @@ def optimise(
     prior: Prior,
     *,
     seed: int = 0,
-    shape: Settings | None = SHAPE,  # None: keep the mean shape
+    shape: Settings | None = SHAPE,  # None: keep the mean shape. settings_for(prior) has those of larger models
     texture: Settings | None = TEXTURE,  # None: keep the mean texture
 ) -> Head:
     """Tune a head to a prompt. The same seed gives the same head."""
@@ -85,8 +103,7 @@ def optimise(
         raise ValueError(f"prompt={prompt!r}: must be a text that says how the head looks")
     if model.mean_texture is None:
         raise ValueError(f"head model {model.name!r} has no mean texture to start from")
-    words = (prior.embed([prompt]), prior.embed([""]), prior.embed([PLAIN]))
-    tuning = Tuning(model, prior, words, seed)
+    tuning = Tuning(model, prior, prompt, seed)
     beta, mean = torch.zeros(model.num_shapes), model.mean_texture
     if shape is not None:
         beta = tuning.shape(beta, mean, shape)
@@ -97,15 +114,21 @@ def optimise(
 class Tuning:
     """The loop for one prompt, with its random numbers and the pictures of its evolution."""
 
-    def __init__(self, model: HeadModel, prior: Prior, words: tuple[Tensor, Tensor, Tensor], seed: int) -> None:
-        self.model, self.prior = model, prior
-        self.words, self.null_words, self.plain_words = words
+    def __init__(self, model: HeadModel, prior: Prior, prompt: str, seed: int) -> None:
+        self.model, self.prior, self.prompt = model, prior, prompt
+        self.null_words, self.plain_words = prior.embed([""]), prior.embed([PLAIN])
+        self.words = {kind: prior.embed(prompts) for kind, prompts in self._prompts().items()}  # [1 or 3, L, C]
         self.generator = torch.Generator().manual_seed(seed)
         self.evolution: list[Tensor] = []
+        self.clipped = 0.0  # share of the texels beyond black or white, which is why colours look saturated
+
+    def _prompts(self) -> dict[Surroundings, list[str]]:
+        """Return the prompts; from all sides, one for each view."""
+        return {"miniworld": [self.prompt], "wide": [f"{self.prompt.rstrip(' .,;')}, {view}" for view in VIEWS]}
 
     def shape(self, beta: Tensor, texture: Tensor, s: Settings) -> Tensor:  # [m], [3, T, T] -> [m]
         weights = beta.clone().requires_grad_()
-        optimizer = torch.optim.AdamW([weights], lr=s.lr, betas=(0.9, 0.99), weight_decay=s.decay)
+        optimizer = _optimizer(weights, s)
         for step in range(s.steps):
             loss = self._distil(weights, texture, step, s)
             self._descend(loss, weights, optimizer, s)
@@ -114,34 +137,48 @@ class Tuning:
         return weights.detach()
 
     def texture(self, beta: Tensor, mean: Tensor, s: Settings) -> Tensor:  # [m], [3, T, T] -> [3, T, T]
-        mask = self._painted(mean.shape[1])
+        places, border = self._atlas(mean.shape[1])
         delta = torch.zeros_like(mean).requires_grad_()
-        optimizer = torch.optim.AdamW([delta], lr=s.lr, betas=(0.9, 0.99), weight_decay=s.decay)
+        optimizer = _optimizer(delta, s)
         for step in range(s.steps):
             loss = self._distil(beta, _within(mean + delta), step, s)
             self._descend(loss + s.smoothness * _variation(delta), delta, optimizer, s)
             if (step + 1) % DILATE_EVERY == 0 or step + 1 == s.steps:
                 with torch.no_grad():
-                    delta.copy_(dilated(delta, mask))
-        return (mean + delta.detach()).clamp(0, 1)
+                    delta.copy_(border.fill(dilated(delta, places.mask)))
+        whole = mean + delta.detach()
+        used = whole[:, places.mask]
+        self.clipped = float(((used < 0) | (used > 1)).any(0).float().mean())
+        _log.info("%.1f %% of the texels lie beyond black or white and are clipped", 100 * self.clipped)
+        return border.fill(whole.clamp(0, 1))
 
     def _distil(self, beta: Tensor, texture: Tensor, step: int, s: Settings) -> Tensor:  # []
         """Return a loss with the gradient of score distillation, from random views of the head."""
-        scene = random_scene(s.views, self.generator)
+        scene = random_scene(s.views, self.generator, s.surroundings)
         vertices = to_world(self.model, shaped(self.model, beta[None]))
-        size = self.prior.image_size
-        images = reduced(render(vertices, self.model, texture, scene.cameras, 2 * size, scene.backgrounds).image)
         if step % max(1, s.steps // SHOWN) == 0:
             self.evolution.append(self._front(vertices.detach(), texture.detach()))
+        size = s.finer * self.prior.image_size
+        drawn = render(vertices, self.model, texture, scene.cameras, size, scene.backgrounds, s.shading)
+        return self._guided(reduced(drawn.image, s.finer), scene, step, s)
+
+    def _guided(self, images: Tensor, scene: Scene, step: int, s: Settings) -> Tensor:  # [N, 3, R, R] -> []
         t_max = s.t_max + (s.t_last - s.t_max) * step / max(1, s.steps - 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=self.generator)))
             t, noise = draw(self.prior, s.views, s.t_min, t_max)
         latents = self.prior.encode(images)
-        return carrying(latents, self._gradient(latents.detach(), t, noise, s))
+        return carrying(latents, self._gradient(latents.detach(), t, noise, self._words(scene, s), s))
 
-    def _gradient(self, latents: Tensor, t: Tensor, noise: Tensor, s: Settings) -> Tensor:
-        words, alphas = self.words.expand(s.views, -1, -1), self.prior.alphas_cumprod
+    def _words(self, scene: Scene, s: Settings) -> Tensor:  # [N, L, C]
+        """Return the prompt for each view."""
+        words = self.words[s.surroundings]
+        if len(words) == 1:
+            return words.expand(s.views, -1, -1)
+        return words[[VIEWS.index(view) for view in views(scene.cameras)]]
+
+    def _gradient(self, latents: Tensor, t: Tensor, noise: Tensor, words: Tensor, s: Settings) -> Tensor:
+        alphas = self.prior.alphas_cumprod
         if s.mode == "contrast":
             plain = self.plain_words
             return csd_gradient(
@@ -175,11 +212,18 @@ class Tuning:
         with torch.no_grad():
             return render(vertices, self.model, texture, camera, SIZE, torch.tensor(WALL)).image[0]
 
-    def _painted(self, size: int) -> Tensor:  # [T, T]
-        """Return the texels that the mesh uses."""
-        assert self.model.uv is not None
-        assert self.model.uv_faces is not None
-        return atlas(self.model.uv, self.model.uv_faces, size).mask
+    def _atlas(self, size: int) -> tuple[Atlas, Gutter]:
+        """Return the texels that the mesh uses, and those beside them."""
+        m = self.model
+        assert m.uv is not None and m.uv_faces is not None
+        places = atlas(m.uv, m.uv_faces, size)
+        return places, gutter(places, *(x.numpy() for x in (m.uv, m.uv_faces, m.v_template, m.faces)))
+
+
+def _optimizer(weights: Tensor, s: Settings) -> torch.optim.Optimizer:
+    """Return AdamW, or Adam with a plain L2 loss, which Adam scales as it scales all gradients."""
+    kind = torch.optim.AdamW if s.l2 == "decoupled" else torch.optim.Adam
+    return kind([weights], lr=s.lr, betas=(0.9, 0.99), weight_decay=s.decay)
 
 
 def _within(texture: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What surrounds a head while it is tuned: cameras and backgrounds that the diffusion model knows."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from dreamportrait.geometry.cameras import FOV, camera_label, intrinsics_from_fo
 from dreamportrait.miniworld.heads import BACKGROUND
 from dreamportrait.miniworld.world import PITCH, RADIUS, YAW
 
-# The miniature diffusion model has seen no other views and walls than those of its world.
+Surroundings = Literal["miniworld", "wide"]
+WIDE_YAW, WIDE_PITCH = math.radians(90), math.radians(5)
 
 
 class Scene(NamedTuple):
@@ -18,10 +19,18 @@ class Scene(NamedTuple):
     backgrounds: Tensor  # [N, 3] in 0 .. 1
 
 
-def random_scene(count: int, generator: torch.Generator) -> Scene:
-    """Draw views around the front as the miniature world does, each before one of its seven walls."""
-    yaw, pitch = (torch.rand(2, count, generator=generator) * 2 - 1) * torch.tensor([[YAW], [PITCH]])
+def random_scene(count: int, generator: torch.Generator, kind: Surroundings = "miniworld") -> Scene:
+    """Draw views around the front.
+
+    miniworld: as its pictures are taken, each before one of its seven walls, because the miniature diffusion model has
+    seen no others. wide: from all sides but the back, before walls of any colour.
+    """
+    reach = (YAW, PITCH) if kind == "miniworld" else (WIDE_YAW, WIDE_PITCH)
+    yaw, pitch = (torch.rand(2, count, generator=generator) * 2 - 1) * torch.tensor([[reach[0]], [reach[1]]])
     poses = official_pose(math.pi / 2 + yaw, math.pi / 2 + pitch, RADIUS)
-    walls = torch.tensor(list(BACKGROUND.values())) / 255
-    chosen = walls[torch.randint(len(walls), (count,), generator=generator)]
+    if kind == "miniworld":
+        walls = torch.tensor(list(BACKGROUND.values())) / 255
+        chosen = walls[torch.randint(len(walls), (count,), generator=generator)]
+    else:
+        chosen = torch.rand(count, 3, generator=generator)
     return Scene(camera_label(poses, intrinsics_from_fov(FOV)), chosen)

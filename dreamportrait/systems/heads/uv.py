@@ -5,10 +5,13 @@ left corner.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy import ndarray as Array
+from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from torch import Tensor
 
 from dreamportrait.geometry.meshes import visible_surface
@@ -38,6 +41,44 @@ def atlas(uv: Tensor, uv_faces: Tensor, size: int) -> Atlas:  # [U, 2], [F, 3]
     at = torch.stack([surface.pixels % size, surface.pixels // size], 1)
     places = ((at + 0.5) / size).cpu().numpy()
     return Atlas(mask, surface.pixels, surface.faces.cpu().numpy(), surface.shares.cpu().numpy(), places)
+
+
+class Gutter(NamedTuple):
+    """The texels beside the parts of an atlas, and the texels that they copy: those across the seam."""
+
+    texels: Tensor  # [G] indices into T * T
+    sources: Tensor  # [G]
+
+    def fill(self, texture: Tensor) -> Tensor:  # [C, T, T] -> [C, T, T]
+        """Return the texture with its gutters filled, so that lookups at both sides of a seam find the same colours."""
+        flat = texture.flatten(1)
+        return flat.index_copy(1, self.texels, flat[:, self.sources]).view_as(texture)
+
+
+def gutter(places: Atlas, uv: Array, uv_faces: Array, vertices: Array, faces: Array) -> Gutter:
+    """Find the texels that touch a part, and for each the texel that shows the surface there.
+
+    The triangle beside a texel is continued to its centre. Where the mesh goes on across a seam, the nearest texel on
+    the surface is one of the other side; at an open border it is the texel's own neighbour.
+    """
+    size = len(places.mask)
+    mask = places.mask.cpu().numpy()
+    owner = np.full(size * size, -1)
+    owner[places.texels.cpu().numpy()] = np.arange(len(places.faces))
+    padded = np.pad(owner.reshape(size, size), 1, constant_values=-1)
+    near = np.full((size, size), -1)
+    for row, column in ((0, 1), (2, 1), (1, 0), (1, 2), (0, 0), (0, 2), (2, 0), (2, 2)):
+        beside = padded[row : row + size, column : column + size]
+        near = np.where(near < 0, beside, near)
+    texels = np.flatnonzero(~mask & (near >= 0))
+    face = places.faces[near.ravel()[texels]]
+    centre = (np.stack([texels % size, texels // size], 1) + 0.5) / size
+    a, b, c = uv[uv_faces[face]].astype(np.float64).transpose(1, 0, 2)  # [G, 2] each
+    shares = np.linalg.solve(np.stack([b - a, c - a], -1) + 1e-12 * np.eye(2), (centre - a)[..., None])[..., 0]
+    whole = np.concatenate([1 - shares.sum(1, keepdims=True), shares], 1)
+    points = (whole[..., None] * vertices[faces[face]]).sum(1)
+    _, nearest = cKDTree(places.points(vertices, faces)).query(points)
+    return Gutter(torch.from_numpy(texels), places.texels.cpu()[torch.from_numpy(nearest)])
 
 
 def dilated(texture: Tensor, mask: Tensor, rounds: int = 4) -> Tensor:  # [C, T, T], [T, T] -> [C, T, T]

@@ -7,7 +7,17 @@ import torch
 from small_heads import wall
 from torch import Tensor
 
-from dreamportrait.systems.heads.optimise import LIMIT, SHAPE, Settings, optimise
+from dreamportrait.systems.heads.optimise import (
+    FULL_SHAPE,
+    FULL_TEXTURE,
+    LIMIT,
+    SHAPE,
+    TEXTURE,
+    Settings,
+    Tuning,
+    optimise,
+    settings_for,
+)
 
 
 class Wish:
@@ -64,6 +74,50 @@ def test_without_decay_weights_stop_at_the_limit_and_with_it_before() -> None:
     held = optimise(model, "wanted", dark, shape=replace(settings, decay=1.0), texture=None)
     # Adam's steps have length lr while the sign stays: the weight settles at 1 / decay.
     assert 0.8 < held.beta.item() < 1.1
+
+
+def test_coupled_decay_is_part_of_the_gradient() -> None:
+    """Adam divides by the size of the gradient, so that a plain L2 loss alone moves weights at full speed."""
+    model = wall(shapedirs=wall().v_template[..., None] * 0.2)
+    settings = replace(QUICK, steps=8, scale=0.0, lr=0.1, decay=1.0)
+    held = {}
+    for l2 in ("decoupled", "coupled"):
+        tuning = Tuning(model, BRIGHT, "wanted", 0)
+        held[l2] = tuning.shape(torch.tensor([1.0]), model.mean_texture, replace(settings, l2=l2)).item()  # type: ignore[arg-type]
+    assert held["decoupled"] == pytest.approx(0.9**8, rel=1e-3)  # 1 - lr decay each step
+    assert held["coupled"] == pytest.approx(0.2, abs=0.05)  # steps of lr
+
+
+def test_clipped_texels_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    tuning = Tuning(wall(), Wish(torch.full((3, 1, 1), 4.0)), "wanted", 0)
+    texture = tuning.texture(torch.zeros(1), torch.full((3, 4, 4), 0.5), replace(QUICK, lr=0.2))
+    assert tuning.clipped > 0.9
+    assert "of the texels lie beyond black or white" in caplog.text
+    assert texture.max() == 1
+
+
+def test_large_models_see_all_sides_and_are_told_which() -> None:
+    class Large(Wish):
+        image_size = 512
+
+        def embed(self, prompts: list[str]) -> Tensor:
+            asked.append(prompts)
+            return torch.arange(len(prompts)).float()[:, None, None]
+
+        def predict_both(self, noisy: Tensor, t: Tensor, words: Tensor, null_words: Tensor) -> tuple[Tensor, Tensor]:
+            told.append(words.flatten().tolist())
+            return super().predict_both(noisy, t, words, null_words)
+
+    asked: list[list[str]] = []
+    told: list[list[float]] = []
+    assert settings_for(BRIGHT) == (SHAPE, TEXTURE)
+    prior = Large(torch.zeros(3, 1, 1))
+    assert settings_for(prior) == (FULL_SHAPE, FULL_TEXTURE)
+    prior.image_size = 8
+    optimise(wall(), "a man.", prior, shape=replace(FULL_SHAPE, steps=4), texture=None)
+    assert ["a man, front view", "a man, side view", "a man, back view"] in asked
+    assert {word for row in told for word in row} == {0, 1}  # from the front and from the sides, never from behind
 
 
 def test_the_seed_decides() -> None:
