@@ -34,31 +34,50 @@ EG3D_RASTER i64 most(i64 a, i64 b) { return a > b ? a : b; }
 // Rounds a quotient by kSubpixels down; an arithmetic shift also does so for negative numbers.
 EG3D_RASTER i64 whole_pixels(i64 v) { return v >> 8; }
 
+// A vertex on the screen.
+struct Corner {
+  i64 x, y;       // in units of 1 / kSubpixels
+  float inverse;  // 1/z
+  bool usable;    // false: triangles with this vertex are not drawn
+};
+
+EG3D_RASTER Corner corner_at(const float* p) {
+  Corner c{};
+  c.usable = fabsf(p[0]) <= kFarthest && fabsf(p[1]) <= kFarthest && p[2] > kNear && p[2] < kFar;
+  if (!c.usable) return c;
+  c.x = static_cast<i64>(rintf(p[0] * 256.f));
+  c.y = static_cast<i64>(rintf(p[1] * 256.f));
+  c.inverse = 1.f / p[2];
+  return c;
+}
+
+// Joins three vertices. Returns false if the triangle is not drawn.
+EG3D_RASTER bool join(const Corner& a, const Corner& b, const Corner& c, i64 height, i64 width, Triangle& t) {
+  if (!(a.usable && b.usable && c.usable)) return false;
+  const i64 area = edge_value(a.x, a.y, b.x, b.y, c.x, c.y);
+  if (area == 0) return false;
+  const Corner &second = area < 0 ? c : b, &third = area < 0 ? b : c;
+  const i64 half = kSubpixels / 2;
+  t.first_x = most(0, -whole_pixels(half - least(a.x, least(b.x, c.x))));
+  t.first_y = most(0, -whole_pixels(half - least(a.y, least(b.y, c.y))));
+  t.last_x = least(width - 1, whole_pixels(most(a.x, most(b.x, c.x)) - half));
+  t.last_y = least(height - 1, whole_pixels(most(a.y, most(b.y, c.y)) - half));
+  if (t.first_x > t.last_x || t.first_y > t.last_y) return false;
+  t.per_area = 1. / static_cast<double>(area < 0 ? -area : area);
+  t.x[0] = a.x, t.y[0] = a.y, t.inverse[0] = a.inverse;
+  t.x[1] = second.x, t.y[1] = second.y, t.inverse[1] = second.inverse;
+  t.x[2] = third.x, t.y[2] = third.y, t.inverse[2] = third.inverse;
+  return true;
+}
+
 // Reads a triangle. Returns false if it is not drawn.
 EG3D_RASTER bool set_up(const float* points, const int* face, i64 vertices, i64 height, i64 width, Triangle& t) {
+  Corner c[3];
   for (int k = 0; k < 3; ++k) {
     if (face[k] < 0 || face[k] >= vertices) return false;
-    const float* p = points + 3 * static_cast<i64>(face[k]);
-    if (!(fabsf(p[0]) <= kFarthest && fabsf(p[1]) <= kFarthest && p[2] > kNear && p[2] < kFar)) return false;
-    t.x[k] = static_cast<i64>(rintf(p[0] * 256.f));
-    t.y[k] = static_cast<i64>(rintf(p[1] * 256.f));
-    t.inverse[k] = 1.f / p[2];
+    c[k] = corner_at(points + 3 * static_cast<i64>(face[k]));
   }
-  const i64 area = edge_value(t.x[0], t.y[0], t.x[1], t.y[1], t.x[2], t.y[2]);
-  if (area == 0) return false;
-  t.per_area = 1. / static_cast<double>(area < 0 ? -area : area);
-  if (area < 0) {
-    const i64 x = t.x[1], y = t.y[1];
-    const float inverse = t.inverse[1];
-    t.x[1] = t.x[2], t.y[1] = t.y[2], t.inverse[1] = t.inverse[2];
-    t.x[2] = x, t.y[2] = y, t.inverse[2] = inverse;
-  }
-  const i64 half = kSubpixels / 2;
-  t.first_x = most(0, -whole_pixels(half - least(t.x[0], least(t.x[1], t.x[2]))));
-  t.first_y = most(0, -whole_pixels(half - least(t.y[0], least(t.y[1], t.y[2]))));
-  t.last_x = least(width - 1, whole_pixels(most(t.x[0], most(t.x[1], t.x[2])) - half));
-  t.last_y = least(height - 1, whole_pixels(most(t.y[0], most(t.y[1], t.y[2])) - half));
-  return t.first_x <= t.last_x && t.first_y <= t.last_y;
+  return join(c[0], c[1], c[2], height, width, t);
 }
 
 // Edge functions at the centre of pixel (px, py); edge k lies opposite of corner k. Centres on an edge belong to the

@@ -27,7 +27,8 @@ Tensor rasterize(const Tensor& points_in, const Tensor& faces_in, int64_t height
   args.ids = ids.mutable_data_ptr<int32_t>();
   torch::stable::parallel_for(0, images, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> depth(height * width);
-    rasterize_kernels().run(args, depth.data(), begin, end);
+    std::vector<Corner> corners(args.vertices);
+    rasterize_kernels().run(args, {depth.data(), corners.data()}, begin, end);
   });
   return ids;
 }

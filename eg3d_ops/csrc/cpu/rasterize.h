@@ -1,6 +1,7 @@
 // Visibility of triangles on the CPU. rasterize.py describes the op, and why all implementations agree bit for bit.
 #pragma once
 
+#include "../rasterize_setup.h"
 #include "dispatch.h"
 
 namespace eg3d {
@@ -12,8 +13,14 @@ struct RasterizeArgs {
   int32_t* ids;  // [images, height, width]
 };
 
-// Draws images [begin, end). `depth` holds height x width numbers.
-typedef void RasterizeRun(const RasterizeArgs&, float* depth, int64_t begin, int64_t end);
+// Memory for one image.
+struct RasterizeScratch {
+  float* depth;     // [height, width]
+  Corner* corners;  // [vertices]
+};
+
+// Draws images [begin, end).
+typedef void RasterizeRun(const RasterizeArgs&, RasterizeScratch, int64_t begin, int64_t end);
 
 struct RasterizeKernels {
   RasterizeRun* run;
