@@ -200,14 +200,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second command, for a program, must print the numbers of the first one, for people. It computes none."""
     for name in ("with_preset", "estimate"):
         monkeypatch.setattr(bills, name, computed_once(getattr(bills, name)))
-    out = tmp_path / "bill.json"
-    command = ["estimate", "--config", str(MINI), "--memory", "16", "--out", str(out)]
+    out, sources = tmp_path / "bill.json", write_sources(tmp_path / "sources")
+    options = arguments(sources, tmp_path, "guidance.kind=clip")
+    command = ["estimate", *options, "--memory", "16", "--out", str(out)]
     people, program = CliRunner().invoke(main, command), CliRunner().invoke(main, [*command, "--json"])
     assert (people.exit_code, program.exit_code) == (0, 0), people.output + program.output
     assert "for 16 GB: --set trainer.precision=float16 --set guidance.checkpoint=true" in people.output
-    assert "1,534,740" in people.output and "no figure of a CPU is recorded; use --probe" in people.output
+    assert "11,108" in people.output and "no figure of a CPU is recorded; use --probe" in people.output
     found = json.loads(out.read_text())
-    assert found["pictures_at_a_time"] == 16 and found["fits"]["16"] == 16 and found["stages"][0]["seconds"] is None
+    assert found["pictures_at_a_time"] == 4 and found["fits"]["16"] == 4 and found["stages"][0]["seconds"] is None
+    assert found["memory_bytes"]["guidance: CLIP"] > 0 and found["flops"]["plain"] < found["flops"]["guided"]
     assert json.loads(program.stdout) == found
     assert "for 16 GB: --set trainer.precision=float16" in program.stderr
 

@@ -152,7 +152,7 @@ def _guide(config: Config, made: Outline) -> Guide | None:
     if made.unet is None or made.vae is None:
         if made.clip is None:
             raise ValueError(f"text.clip={config.text.clip} is unknown here, so the guidance cannot be estimated")
-        return ClipGuide(ClipScorer(made.clip.eval(), _no_tokens), g)
+        return ClipGuide(_MetaScorer(made.clip.eval(), _no_tokens), g)
     precision, width = g.precision or config.trainer.precision, made.unet.config["cross_attention_dim"]
     prior = StableDiffusion(
         nn.Module.to(made.unet, UNET_PRECISION[precision]),
@@ -165,8 +165,16 @@ def _guide(config: Config, made: Outline) -> Guide | None:
     return DiffusionGuide(prior, g)
 
 
-def _no_tokens(prompts: list[str], **_: Any) -> Tensor:
-    return torch.zeros(len(prompts), PROMPT_LENGTH, dtype=torch.long, device="meta")
+class _MetaScorer(ClipScorer):
+    """A CLIP on the meta device. Where a prompt ends is a value, so each one takes all places."""
+
+    def text_features(self, prompts: list[str]) -> Tensor:  # -> [N, C]
+        tokens = torch.zeros(len(prompts), self.tower.context_length, dtype=torch.long, device="meta")
+        return self.tower.project(self.tower.layers(tokens)[-1][:, -1])
+
+
+def _no_tokens(*_: object, **__: object) -> None:
+    raise NotImplementedError("nothing is read on the meta device")
 
 
 def _batch(made: Outline, count: int) -> Batch:
