@@ -88,7 +88,7 @@ class StableDiffusion:
         if images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"images {list(images.shape)}: must be [N, 3, R, R]; others would be distorted")
         size = self.image_size
-        with _island(images.device):
+        with without_autocast(images.device):
             x = images.float()
             if images.shape[2] != size:
                 x = F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -130,10 +130,7 @@ class StableDiffusion:
 
     def noise_from(self, out: Tensor, noisy: Tensor, t: Tensor) -> Tensor:  # [N, c, h, w] x 2, [N] -> [N, c, h, w]
         """Return the noise that an output of the UNet stands for."""
-        if self.prediction == "epsilon":
-            return out
-        a = self.alphas_cumprod[t][:, None, None, None]
-        return a.sqrt() * out + (1 - a).sqrt() * noisy.float()  # v = sqrt(a) eps - sqrt(1 - a) x
+        return as_noise(out, noisy, self.alphas_cumprod[t], self.prediction)
 
     def _check_inputs(self, noisy: Tensor, t: Tensor, words: Tensor, null_words: Tensor) -> Tensor:
         """Raise ValueError unless the shapes fit. Return null_words for each sample."""
@@ -149,9 +146,17 @@ class StableDiffusion:
 
 def run_unet(unet: UNet2DConditionModel, noisy: Tensor, t: Tensor, words: Tensor) -> Tensor:  # [N, c, h, w], float32
     """Run a UNet in the precision of its weights."""
-    with _island(noisy.device):
+    with without_autocast(noisy.device):
         out: Tensor = unet(noisy.to(unet.dtype), t, words.to(noisy.device, unet.dtype)).sample
     return out.float()
+
+
+def as_noise(out: Tensor, noisy: Tensor, signal: Tensor, prediction: str) -> Tensor:
+    """Return the noise [N, c, h, w] that an output of a UNet stands for. signal: alpha-bar of each sample [N]."""
+    if prediction == "epsilon":
+        return out
+    a = signal[:, None, None, None]
+    return a.sqrt() * out + (1 - a).sqrt() * noisy.float()  # v = sqrt(a) eps - sqrt(1 - a) x
 
 
 def _twice(noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,11 +183,11 @@ def load_stable_diffusion(
         raise ValueError(f"precision={precision!r}: must be one of {', '.join(UNET_PRECISION)}")
     layout = read_layout(locate_diffusion(source, offline))
     device = torch.device(device)
-    unet = cast(UNet2DConditionModel, _load(UNet2DConditionModel, layout.folder, "unet", layout.variants["unet"]))
+    unet = cast(UNet2DConditionModel, load_part(UNet2DConditionModel, layout.folder, "unet", layout.variants["unet"]))
     if encoder is None:
-        vae: Any = _load(AutoencoderKL, layout.folder, "vae", layout.variants["vae"])
+        vae: Any = load_part(AutoencoderKL, layout.folder, "vae", layout.variants["vae"])
     else:
-        vae = _load(AutoencoderTiny, Path(encoder), "", None)
+        vae = load_part(AutoencoderTiny, Path(encoder), "", None)
     scheduler = DDIMScheduler.from_pretrained(layout.folder, subfolder="scheduler", local_files_only=True)
     return StableDiffusion(
         nn.Module.to(unet, device, UNET_PRECISION[precision]),
@@ -201,7 +206,8 @@ def reduction(vae: AutoencoderKL | AutoencoderTiny) -> int:
     return 2 ** (len(vae.config[kind]) - 1)
 
 
-def _load(kind: Any, folder: Path, part: str, variant: str | None) -> nn.Module:
+def load_part(kind: Any, folder: Path, part: str, variant: str | None) -> nn.Module:
+    """Load one network of a diffusers folder. Raise LayoutError if weights are missing or do not fit."""
     try:
         network, info = kind.from_pretrained(
             folder,
@@ -248,7 +254,8 @@ def _recompute(encoder: nn.Module) -> None:
             setattr(block, "forward", run)  # noqa: B010
 
 
-def _island(device: torch.device) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which networks run in the precision of their weights."""
     if device.type == "meta":  # shapes alone; autocast does not know it
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -57,6 +57,8 @@ DIFFUSION = {
         text_width=768,
         prediction="epsilon",
     ),
+    # Edits pictures: its UNet also reads the latents of a picture. The free-style system uses it, guidance refuses it.
+    "instruct-pix2pix": HubModel(("timbrooks/instruct-pix2pix",), text_width=768, prediction="epsilon"),
 }
 _FILES = (  # the files of a repository that a folder needs, in full precision, without pickles
     "scheduler/scheduler_config.json",

@@ -1,0 +1,1 @@
+"""Free-style portraits: a sentence gives a new style, learnt by a network from pictures to tri-planes."""
