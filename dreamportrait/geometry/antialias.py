@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dreamportrait.geometry.meshes import Edges, Surface
+from dreamportrait.geometry.meshes import Edges, Surface, rows
 
 
 class Crossings(NamedTuple):
@@ -47,7 +47,7 @@ def antialias(picture: Tensor, screen: Tensor, faces: Tensor, edges: Edges, surf
 def crossings(screen: Tensor, faces: Tensor, edges: Edges, surface: Surface) -> Crossings:
     """Return the crossings of visible silhouettes, at most one for each pair of pixels: that of the nearest edge."""
     image, edge = silhouettes(screen.detach(), faces, edges)
-    ends = screen[image[:, None], edges.ends[edge]]  # [M, 2, 3]
+    ends = rows(screen, edges.ends[edge], image[:, None])  # [M, 2, 3]
     third = _third_corner(screen.detach(), faces, edges, image, edge)  # [M, 2]
     parts = [_along(axis, ends, third, image, surface) for axis in (0, 1)]
     found = Crossings(*(torch.cat(each) for each in zip(*(part for part, _ in parts), strict=True)))
@@ -56,9 +56,9 @@ def crossings(screen: Tensor, faces: Tensor, edges: Edges, surface: Surface) -> 
 
 def silhouettes(screen: Tensor, faces: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:  # [M] pictures, [M] edges
     """Return the edges between a face that is seen from the front and one from behind, and those of a single face."""
-    a, b, c = (screen[:, faces[:, k], :2] for k in range(3))
+    a, b, c = (screen.index_select(1, faces[:, k])[..., :2] for k in range(3))
     area = (b - a)[..., 0] * (c - a)[..., 1] - (b - a)[..., 1] * (c - a)[..., 0]  # [N, F]
-    one, other = area[:, edges.faces[:, 0]], area[:, edges.faces[:, 1].clamp_min(0)]
+    one, other = (area.index_select(1, edges.faces[:, k].clamp_min(0)) for k in (0, 1))
     turns = (one > 0) != (other > 0)
     found = torch.nonzero(turns | (edges.faces[:, 1] < 0))
     return found[:, 0], found[:, 1]

@@ -2,7 +2,7 @@
 
 Each texel takes the mean of the views in which its point is seen, weighted by (n . v)^4, without the light of the
 miniature world. Texels that no view shows take the colours of the mirrored side, else those of the nearest points of
-the same part, else the mean texture.
+the same part, else the mean texture. The inside of the mouth always keeps the mean texture.
 """
 
 from dataclasses import replace
@@ -26,6 +26,7 @@ NEAR = 0.02  # a point is seen if nothing is so much nearer, in the world's unit
 BEHIND = 0.06  # what the view shows may be so much behind the point, or any length before it: hair, a hat
 SURE = 0.05  # sum of weights above which a texel counts as seen
 NEIGHBOURS = 8
+INSIDE = ("mouth", "teeth", "gum", "tongue")  # parts with such names keep the mean texture: views show them by chance
 
 
 @torch.no_grad()
@@ -84,9 +85,10 @@ def _filled(head: Head, places: Atlas, colours: Array, weight: Array, mean: Arra
     part = np.zeros(len(rest), int) if model.parts is None else model.parts.numpy()[places.faces]
     found = mean.copy()
     for each in np.unique(part):
+        name = model.part_names[each].lower() if model.parts is not None else ""
         mine = np.flatnonzero(part == each)
         sure = mine[weight[mine] > SURE]
-        if not len(sure):
+        if not len(sure) or any(word in name for word in INSIDE):
             continue
         found[sure] = colours[sure]
         missing = mine[weight[mine] <= SURE]

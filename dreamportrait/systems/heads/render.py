@@ -49,7 +49,7 @@ def render(
     surface = visible_surface(screen, model.faces, size)
     normals = vertex_normals(given, model.faces).expand(len(cameras), -1, -1)
     colors = _colours(model, surface, texture, normals, shading)
-    far = (surface.blend(model.faces, vertices) - cameras[surface.image][:, [3, 7, 11]]).norm(dim=1, keepdim=True)
+    far = (surface.blend(model.faces, vertices) - cameras[:, [3, 7, 11]][surface.image]).norm(dim=1, keepdim=True)
     empty = colors.new_zeros(len(cameras), 1, size, size)
     depth = surface.picture(far, empty)
     behind = background.expand(len(cameras), 3)[:, :, None, None].expand(-1, -1, size, size)

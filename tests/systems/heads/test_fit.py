@@ -77,3 +77,14 @@ def test_what_stands_before_the_head_is_painted_and_what_is_behind_is_not() -> N
         seen.depth.add_(shift)
         middle = painted(head, seen).texture[:, 64, 64]
         assert middle.tolist() == pytest.approx([0.0 if taken else 0.5] * 3, abs=1e-3)
+
+
+def test_the_inside_of_the_mouth_keeps_the_mean_texture() -> None:
+    for name, painted_over in (("skin", True), ("Teeth", False)):
+        model = wall(
+            mean_texture=torch.full((3, 8, 8), 0.5), parts=torch.zeros(2, dtype=torch.long), part_names=(name,)
+        )
+        assert model.mean_texture is not None
+        seen = views_of(Head(model, torch.zeros(1), torch.zeros(3, 8, 8)), [0.0], 64)
+        middle = painted(Head(model, torch.zeros(1), model.mean_texture), seen).texture[:, 64, 64]
+        assert middle.tolist() == pytest.approx([0.0 if painted_over else 0.5] * 3, abs=1e-3)
