@@ -6,7 +6,7 @@ out.
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,12 +22,28 @@ from dreamportrait.export.rigged_glb import RiggedMesh, add_animation, add_rigge
 from dreamportrait.geometry.images import to_bytes
 from dreamportrait.geometry.meshes import vertex_normals
 from dreamportrait.systems.heads.animation import Track
-from dreamportrait.systems.heads.head import Head
 from dreamportrait.systems.heads.model import HeadModel
-from dreamportrait.systems.heads.saved import HEAD
 from dreamportrait.systems.heads.skinning import joints, shaped, to_world
 
 SUFFIX = ".glb"
+HEAD = "head"  # the key in asset.extras
+
+
+class Head(Protocol):
+    """What is saved: see head.Head."""
+
+    @property
+    def model(self) -> HeadModel: ...
+    @property
+    def beta(self) -> Tensor: ...  # [m]
+    @property
+    def texture(self) -> Tensor: ...  # [3, T, T]
+    @property
+    def seed(self) -> int: ...
+    @property
+    def psi(self) -> Tensor | None: ...  # [e]
+    @property
+    def theta(self) -> Tensor | None: ...  # [K, 3]
 
 
 def save_glb(

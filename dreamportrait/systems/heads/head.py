@@ -13,6 +13,7 @@ from dreamportrait.geometry.cameras import orbit
 from dreamportrait.geometry.views import Views
 from dreamportrait.miniworld.world import RADIUS
 from dreamportrait.systems.heads.animation import Track
+from dreamportrait.systems.heads.glb import save_glb
 from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.render import reduced, render
 from dreamportrait.systems.heads.skinning import posed, to_world
@@ -78,6 +79,4 @@ class Head:
         provenance: bool = True,
     ) -> float:
         """Save the head as a GLB, see glb.save_glb. Return the largest share of skin weights that did not fit."""
-        from dreamportrait.systems.heads.glb import save_glb  # it knows heads
-
         return save_glb(self, path, track=track, only_used=only_used, overwrite=overwrite, provenance=provenance)

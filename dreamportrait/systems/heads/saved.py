@@ -14,12 +14,12 @@ from torch import Tensor
 from dreamportrait.core.errors import WeightsError, shown
 from dreamportrait.export.glb import BINARY_CHUNK, JSON_CHUNK
 from dreamportrait.systems.heads.folder import load_head_model
+from dreamportrait.systems.heads.glb import HEAD
 from dreamportrait.systems.heads.head import Head
 from dreamportrait.systems.heads.model import HeadModel
 
 MAX_BYTES = 512 * 2**20
 MAX_SIDE = 8192  # texels
-HEAD = "head"  # the key in asset.extras
 
 
 def load_head(path: str | Path, source: str | Path | None = None) -> Head:
