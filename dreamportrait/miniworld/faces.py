@@ -1,6 +1,6 @@
 """Exact rendering of procedural heads from any camera, with depth and mask, in a few milliseconds."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy import ndarray as Array
@@ -22,27 +22,66 @@ class Picture(NamedTuple):
     mask: Array  # [R, R] bool, True where the head covers at least half of the pixel
 
 
-def render(attributes: Attributes, traits: Array, camera: Array, resolution: int = 64) -> Picture:
+class Look(Protocol):
+    """What a style changes in the drawing of a head. styles.py has the styles."""
+
+    def solids(self, shape: Shape) -> list[Solid]:
+        """Return the solids of the head. Changes of `shape`, such as its colours, hold for all that is drawn later."""
+
+    def colors(self, shape: Shape, parts: Array, colors: Array, p: Array) -> Array:
+        """Return the colours [P, 3] before lighting, from Parts [P], plain colours [P, 3] and places p [P, 3]."""
+
+    def light(self, colors: Array, n: Array, d: Array) -> Array:
+        """Return the lit colours [P, 3], from unit normals n [P, 3] and directions of rays d [P, 3]."""
+
+
+class Plain:
+    """The look of a head without a style."""
+
+    def solids(self, shape: Shape) -> list[Solid]:
+        return build(shape)
+
+    def colors(self, shape: Shape, parts: Array, colors: Array, p: Array) -> Array:
+        return colors
+
+    def light(self, colors: Array, n: Array, d: Array) -> Array:
+        return colors * (0.66 + 0.42 * lambert(n, d))[:, None]
+
+
+PLAIN = Plain()
+
+
+def lambert(n: Array, d: Array) -> Array:  # [P, 3], [P, 3] -> [P]
+    """Return the cosine between normal and light, on the side of the surface that the rays d meet."""
+    lit: Array = np.abs(n @ LIGHT) * (np.sign((n * d).sum(1)) * np.sign(n @ LIGHT) < 0)
+    return lit
+
+
+def render(
+    attributes: Attributes, traits: Array, camera: Array, resolution: int = 64, look: Look = PLAIN
+) -> Picture:  # traits [len(TRAITS)]
     """Render a head. `camera` [25] is a label as in `dreamportrait.geometry.cameras`."""
     check_attributes(attributes)
     if resolution < 1:
         raise ValueError(f"resolution={resolution}: must be positive")
     shape = Shape(attributes, traits)
     eye = Camera.from_label(np.asarray(camera), resolution * OVERSAMPLING, SCALE)
-    solids = build(shape)
+    solids = look.solids(shape)
     hits = cast(solids, eye)
     directions = eye.directions()  # [S, S, 3]
     image = np.empty_like(directions)
     image[:] = shape.background
     seen = hits.solid >= 0
-    image[seen] = _shade(shape, solids, hits, eye, directions, seen)
+    image[seen] = _shade(shape, solids, hits, eye, directions, seen, look)
     t = hits.t
-    if attributes["eyewear"] != "none":
-        t = _paint_lenses(shape, image, t, eye, directions)
+    if shape.a["eyewear"] != "none":
+        t = _paint_lenses(shape, image, t, eye, directions, look)
     return _reduce(image, t, SCALE * np.sqrt((directions**2).sum(-1)))
 
 
-def _shade(shape: Shape, solids: list[Solid], hits: Hits, eye: Camera, directions: Array, seen: Array) -> Array:
+def _shade(
+    shape: Shape, solids: list[Solid], hits: Hits, eye: Camera, directions: Array, seen: Array, look: Look
+) -> Array:
     """Return the colours [P, 3] of the pixels that show a solid."""
     index, d = hits.solid[seen], directions[seen]  # [P], [P, 3]
     p = eye.origin.astype(np.float32) + hits.t[seen][:, None] * d
@@ -60,8 +99,7 @@ def _shade(shape: Shape, solids: list[Solid], hits: Hits, eye: Camera, direction
         at = np.flatnonzero(parts == part)
         mouth = _in_mouth(shape, p[at]) if part == Part.BEARD else False
         color[at] *= np.where(mouth, np.float32(1), texture(p[at]))[:, None]
-    lambert = np.abs(n @ LIGHT) * (np.sign((n * d).sum(1)) * np.sign(n @ LIGHT) < 0)
-    return np.minimum(color * (0.66 + 0.42 * lambert)[:, None], 255)
+    return np.minimum(look.light(look.colors(shape, parts, color, p), n, d), 255)
 
 
 def _metrics(solids: list[Solid]) -> Array:
@@ -148,7 +186,7 @@ def _paint_eyes(s: Shape, color: Array, p: Array) -> Array:
     return color
 
 
-def _paint_lenses(s: Shape, image: Array, t: Array, eye: Camera, directions: Array) -> Array:
+def _paint_lenses(s: Shape, image: Array, t: Array, eye: Camera, directions: Array, look: Look) -> Array:
     """Paint rims, bridge and dark lenses, which lie in a plane in front of the eyes. Return the new depth."""
     plane_t = ((LENS_Z - eye.origin[2]) / directions[..., 2]).astype(np.float32)
     x = eye.origin[0] + plane_t * directions[..., 0]
@@ -165,6 +203,8 @@ def _paint_lenses(s: Shape, image: Array, t: Array, eye: Camera, directions: Arr
     else:
         new = before & (((r < 1.06) & (r > RIM**2 * 1.08)) | bridge)
         image[new] = FRAME
+    p = eye.origin.astype(np.float32) + plane_t[new][:, None] * directions[new]  # [P, 3]
+    image[new] = look.colors(s, np.full(len(p), Part.FRAME), image[new], p)
     return np.where(new, plane_t, t)
 
 
