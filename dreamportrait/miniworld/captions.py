@@ -5,6 +5,7 @@ Captions state only attributes that are present and visible. Those for training 
 retrieval results can be checked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ __all__ = [
     "describe",
     "evaluation_caption",
     "evaluation_facts",
+    "extend",
     "first_facts",
+    "lacking",
     "say",
     "sayable",
     "vocabulary",
@@ -125,7 +128,7 @@ def contradicted(caption: Told, rng: np.random.Generator) -> Told:
     return Told(face, frozenset(_complete(face, set(stated))), absent, caption.wording)
 
 
-def _lacking(a: Attributes) -> tuple[str, ...]:
+def lacking(a: Attributes) -> tuple[str, ...]:
     """Return what a caption may deny: only women are said to have no earrings or lipstick, only men no beard."""
     unusual = ("facial_hair",) if a["gender"] == "woman" else ("earrings", "lipstick")
     return tuple(name for name in ABSENT if a[name] == "none" and name not in unusual)
@@ -196,12 +199,12 @@ def _describe(a: Attributes, draw: Draw, deny: float = 0.0) -> str:
 
 def _denied(a: Attributes, draw: Draw, deny: float) -> tuple[str, ...]:
     """Return, with probability `deny`, one absent thing. Numbers are drawn only if `deny` is not 0."""
-    lacking = _lacking(a) if deny else ()
-    return (draw.pick(lacking),) if lacking and draw.chance(deny) else ()
+    missing = lacking(a) if deny else ()
+    return (draw.pick(missing),) if missing and draw.chance(deny) else ()
 
 
 def _usual_names(a: Attributes, draw: Draw) -> set[str]:
-    return _extend(a, set(), draw.pick(_COUNTS), draw)
+    return extend(a, set(), draw.pick(_COUNTS), draw, sayable(a))
 
 
 def _evaluation_names(a: Attributes, draw: Draw) -> set[str]:
@@ -210,12 +213,12 @@ def _evaluation_names(a: Attributes, draw: Draw) -> set[str]:
     if a["hair_style"] != "bald" and draw.chance(0.5):
         names.remove("hair_style")
     names.add(draw.pick(("clothes", "background")))
-    return _extend(a, names, draw.pick(_EVALUATION_COUNTS), draw)
+    return extend(a, names, draw.pick(_EVALUATION_COUNTS), draw, allowed)
 
 
-def _extend(a: Attributes, names: set[str], count: int, draw: Draw) -> set[str]:
+def extend(a: Attributes, names: set[str], count: int, draw: Draw, allowed: Sequence[str]) -> set[str]:
     """Add attributes drawn by weight until there are `count`, and return all of them."""
-    rest = [name for name in sayable(a) if name not in names]
+    rest = [name for name in allowed if name not in names]
     total = sum(_WEIGHTS[name] for name in rest)
     while rest and len(names) < count:
         left = draw.number() * total

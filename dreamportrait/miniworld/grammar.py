@@ -104,10 +104,18 @@ class Draw:
             items[i], items[j] = items[j], items[i]
 
 
+Subject = Callable[[Sequence[str], str], str]  # adjectives, noun -> words for the head, without an article
+
+
+def person(adjectives: Sequence[str], noun: str) -> str:
+    return " ".join([*adjectives, noun])
+
+
 @dataclass
 class _Parts:
     """The words of a caption before a sentence form is chosen."""
 
+    subject: Subject = person
     adjectives: list[str] = field(default_factory=list)
     noun: str = "person"
     pronoun: str = "this person"
@@ -135,12 +143,13 @@ def split_words(caption: str) -> list[str]:
     return re.findall(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]", caption)
 
 
-def state(a: Attributes, names: set[str], draw: Draw, absent: Sequence[str] = ()) -> str:
+def state(a: Attributes, names: set[str], draw: Draw, absent: Sequence[str] = (), subject: Subject = person) -> str:
     """Return a caption that states the attributes `names` and denies `absent`.
 
     The caller ensures that `names` are visible and not "none", and that `absent` are keys of ABSENT and "none".
     """
     parts = _parts(a, names, draw)
+    parts.subject = subject
     _deny(parts, absent, draw)
     form = draw.pick(_FORMS)
     text = form(parts, draw)
@@ -212,7 +221,7 @@ def _add_hair(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
         if a["facial_hair"] == "beard" and not of_beard and draw.chance(0.2):
             p.adjectives.append("bearded")
         else:
-            p.has.append(_an(_colored(of_beard, draw.say(_FACIAL_HAIR, a["facial_hair"]))))
+            p.has.append(an(_colored(of_beard, draw.say(_FACIAL_HAIR, a["facial_hair"]))))
     color = "" if of_beard else color
     if bald and style:
         if draw.chance(0.8):
@@ -243,7 +252,7 @@ def _add_color(p: _Parts, color: str, draw: Draw) -> None:
 def _hair(color: str, style: str, draw: Draw) -> str:
     if style == "bun":
         tied = draw.pick(("in a bun", "tied in a bun", ""))
-        return f"{color} hair {tied}".strip() if tied else _an(f"{color} bun".strip())
+        return f"{color} hair {tied}".strip() if tied else an(f"{color} bun".strip())
     if style == "curly" and draw.chance(0.25):
         return f"{color} curls".strip()
     return f"{style} {color} hair" if color else f"{style} hair"
@@ -264,10 +273,10 @@ def _add_worn(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
     if "hat" in names or "hat_color" in names:
         hat = draw.say(_HATS, a["hat"]) if "hat" in names else "hat"
         color = a["hat_color"] if "hat_color" in names else ""
-        p.wears.append(_an(_colored(color, hat)))
+        p.wears.append(an(_colored(color, hat)))
     if "clothes" in names:
         garment = f"{a['clothes']} {draw.pick(_GARMENTS)}"
-        p.wears.append(_an(garment) if draw.chance(0.85) else f"{a['clothes']} clothes")
+        p.wears.append(an(garment) if draw.chance(0.85) else f"{a['clothes']} clothes")
 
 
 def _add_small(p: _Parts, thing: str, draw: Draw) -> None:
@@ -284,7 +293,7 @@ def _colored(color: str, thing: str) -> str:
     return " ".join(f"{size} {color} {noun}".split() if size in ("wide", "full") else f"{color} {thing}".split())
 
 
-def _an(words: str) -> str:
+def an(words: str) -> str:
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
@@ -293,11 +302,11 @@ def _list(things: list[str]) -> str:
 
 
 def _subject(p: _Parts) -> str:
-    return " ".join([*p.adjectives, p.noun])
+    return p.subject(p.adjectives, p.noun)
 
 
 def _place(p: _Parts, draw: Draw) -> str:
-    return draw.pick(_PLACES).format(_an(p.background))
+    return draw.pick(_PLACES).format(an(p.background))
 
 
 def _worn(p: _Parts, draw: Draw) -> str:
@@ -313,8 +322,8 @@ def _plain(p: _Parts, draw: Draw) -> str:
     if draw.chance(0.3):
         clauses.reverse()
     if p.background:
-        clauses.append(_place(p, draw) if p.has or draw.chance(0.6) else f"with {_an(p.background)} background")
-    text = _an(_subject(p))
+        clauses.append(_place(p, draw) if p.has or draw.chance(0.6) else f"with {an(p.background)} background")
+    text = an(_subject(p))
     for i, clause in enumerate(clauses):
         text += (", " if i and " and " in clauses[i - 1] else " ") + clause
     return text
@@ -324,7 +333,7 @@ def _tags(p: _Parts, draw: Draw) -> str:
     """Write "a woman, red hair, glasses, white background"."""
     things = [*p.has, *p.wears]
     draw.shuffle(things)
-    return ", ".join([_an(_subject(p)), *things, *([f"{p.background} background"] if p.background else [])])
+    return ", ".join([an(_subject(p)), *things, *([f"{p.background} background"] if p.background else [])])
 
 
 def _predicate(p: _Parts) -> str:
@@ -337,7 +346,7 @@ def _clause(p: _Parts, draw: Draw) -> str:
     predicate = _predicate(p)
     if not predicate:
         return _plain(p, draw)
-    subject = f"{draw.pick(('the', 'this'))} {_subject(p)}" if draw.chance(0.5) else f"{_an(_subject(p))} who"
+    subject = f"{draw.pick(('the', 'this'))} {_subject(p)}" if draw.chance(0.5) else f"{an(_subject(p))} who"
     return f"{subject} {predicate}" + (f", {_place(p, draw)}" if p.background else "")
 
 
@@ -346,7 +355,7 @@ def _sentences(p: _Parts, draw: Draw) -> str:
     predicate = _predicate(p)
     return ". ".join(
         [
-            _an(_subject(p)),
+            an(_subject(p)),
             *([f"{p.pronoun} {predicate}"] if predicate else []),
             *([f"the background is {p.background}"] if p.background else []),
         ]

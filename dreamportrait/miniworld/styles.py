@@ -60,6 +60,15 @@ class Look:
             name = self.style.name if self.style else "a plain head"
             raise ValueError(f"variant={self.variant}: {name} has the variants 0 to {count - 1}")
 
+    @classmethod
+    def from_row(cls, row: Sequence[int]) -> "Look":
+        """Read a look from three numbers: style (-1 = none), variant, whether the background is white."""
+        number, variant, white = (int(value) for value in row)
+        return cls(STYLES[number] if number >= 0 else None, variant, bool(white))
+
+    def row(self) -> tuple[int, int, int]:
+        return (STYLES.index(self.style) if self.style else -1), self.variant, int(self.white)
+
     def solids(self, shape: Shape) -> list[Solid]:
         if self.white:
             shape.background = np.full(3, 255, np.float32)

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from dreamportrait.geometry.cameras import camera_label, intrinsics_from_fov, of
 from dreamportrait.miniworld import attributes as named
 from dreamportrait.miniworld import captions as grammar
 from dreamportrait.miniworld.attributes import Attributes, is_held_out, read_code, sample_codes
-from dreamportrait.miniworld.rendering import rendered
+from dreamportrait.miniworld.rendering import Faces, rendered
 
 _HASHED_SEEDS = {"train": 1, "test": 2, "combinations": 3}  # part of fingerprint(): a change renders every split anew
 SEEDS = _HASHED_SEEDS | {"validation": 4}  # added later; outside of the hash, so that rendered faces stay valid
@@ -78,16 +79,16 @@ def load(split: str, count: int, cache: Path | None = None, workers: int | None 
     if count < 1:
         raise ValueError(f"count={count}: must be at least 1")
     place = cache or default_cache()
-    folder = _rendered_before(place, split, count)
+    folder = rendered_before(place, split, count, fingerprint())
     if folder is None:
         folder = place / f"{split}-{count}-{fingerprint()}"
         _render_set(split, count, folder, workers or os.cpu_count() or 1)
     return World(split, *(np.load(folder / f"{name}.npy", mmap_mode="r")[:count] for name in _ARRAYS))
 
 
-def _rendered_before(place: Path, split: str, count: int) -> Path | None:
+def rendered_before(place: Path, split: str, count: int, version: str) -> Path | None:
     """Return the smallest rendered set that holds at least `count` faces of a split. None = there is none."""
-    found = [path for path in place.glob(f"{split}-*-{fingerprint()}") if path.name.split("-")[1].isdigit()]
+    found = [path for path in place.glob(f"{split}-*-{version}") if path.name.split("-")[1].isdigit()]
     large = [path for path in found if int(path.name.split("-")[1]) >= count]
     return min(large, key=lambda path: int(path.name.split("-")[1]), default=None)
 
@@ -109,7 +110,11 @@ def fingerprint() -> str:
 
 def random_cameras(count: int, seed: int) -> Array:
     """Return labels [count, 25] of views around the front. The first n are the same for every count >= n."""
-    turns = np.random.Generator(np.random.PCG64(seed)).uniform(-1, 1, (count, 2))
+    return cameras_at(np.random.Generator(np.random.PCG64(seed)).uniform(-1, 1, (count, 2)))
+
+
+def cameras_at(turns: Array) -> Array:  # [N, 2] yaw and pitch, -1 .. 1 -> labels [N, 25]
+    """Return cameras whose angles are these shares of the largest ones."""
     yaw, pitch = torch.tensor(math.pi / 2 + turns * (YAW, PITCH), dtype=torch.float32).unbind(1)
     return camera_label(official_pose(yaw, pitch, RADIUS), intrinsics_from_fov(FOV)).numpy()
 
@@ -131,18 +136,24 @@ def caption_seed(split: str, index: int) -> int:
 
 
 def _render_set(split: str, count: int, folder: Path, workers: int) -> None:
+    codes, cameras = identities(split, count), random_cameras(count, SEEDS[split])
+    write_set(folder, rendered(codes, cameras, RESOLUTION, workers), {"codes": codes, "cameras": cameras})
+
+
+def write_set(folder: Path, faces: Iterable[Faces], arrays: Mapping[str, Array]) -> None:
+    """Write images and depth of faces, and arrays that belong to them. The folder appears when it is complete."""
     unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
     unfinished.mkdir(parents=True)
-    codes, cameras = identities(split, count), random_cameras(count, SEEDS[split])
+    count = len(arrays["codes"])
     images = np.lib.format.open_memmap(unfinished / "images.npy", "w+", np.uint8, (count, 3, RESOLUTION, RESOLUTION))
     depth = np.lib.format.open_memmap(unfinished / "depth.npy", "w+", np.float16, (count, RESOLUTION, RESOLUTION))
     try:
         done = 0
-        for part, far in rendered(codes, cameras, RESOLUTION, workers):
+        for part, far in faces:
             images[done : done + len(part)], depth[done : done + len(part)] = part, far
             done += len(part)
-        np.save(unfinished / "codes.npy", codes)
-        np.save(unfinished / "cameras.npy", cameras)
+        for name, values in arrays.items():
+            np.save(unfinished / f"{name}.npy", values)
         if not folder.exists():  # another process may have rendered the same set first
             os.replace(unfinished, folder)
     finally:

@@ -37,7 +37,7 @@ def test_processes_render_the_same_faces(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_process_that_fails_says_why() -> None:
     with pytest.raises(RuntimeError, match=r"a process that renders faces ended with 1: (.|\n)*Error"):
-        rendering._render_apart(np.zeros((2, 3)), np.zeros((2, 25)), 16)
+        rendering._render_apart(np.zeros((2, 3)), np.zeros((2, 25)), rendering.plain_looks(2), 16)
 
 
 @pytest.mark.lengthy
