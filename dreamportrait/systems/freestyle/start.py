@@ -1,4 +1,4 @@
-"""Where the sampling of an edit starts, and its remaining steps (eq. 1 of "Free-style and Fast 3D Portrait Synthesis").
+"""Where the sampling of an edit starts, and the steps that remain: eq. 1 of the paper.
 
 An edit that starts at pure noise differs from view to view. Starting at the noisy picture itself pins colours and
 places: at step 899 of Stable Diffusion's schedule, the amplitude of the picture is still 0.12.
