@@ -15,32 +15,32 @@ from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes
 T = TypeVar("T")
 
 # Words for each value, drawn at random. A value without an entry is written as it is.
-_HAIR = {
+HAIR = {
     "brown": ("brown", "brown", "chestnut"),
     "blond": ("blond", "blonde", "golden"),
     "red": ("red", "red", "ginger"),
     "gray": ("gray", "gray", "grey", "silver"),
 }
-_GRAY = {"gray": ("gray", "grey")}
-_SKIN = {"pale": ("pale", "fair", "light"), "tan": ("tan", "tanned")}
-_NOUNS = {"woman": ("woman", "woman", "lady"), "man": ("man", "man", "guy", "gentleman")}
+GRAY = {"gray": ("gray", "grey")}
+SKIN = {"pale": ("pale", "fair", "light"), "tan": ("tan", "tanned")}
+NOUNS = {"woman": ("woman", "woman", "lady"), "man": ("man", "man", "guy", "gentleman")}
 _PRONOUNS = {"woman": "she", "man": "he"}
-_AGES = {"young": ("young",), "old": ("old", "old", "elderly")}
-_EYEWEAR = {
+AGES = {"young": ("young",), "old": ("old", "old", "elderly")}
+EYEWEAR = {
     "glasses": ("glasses", "glasses", "eyeglasses", "spectacles"),
     "sunglasses": ("sunglasses", "sunglasses", "dark glasses", "shades"),
 }
-_FACIAL_HAIR = {
+FACIAL_HAIR = {
     "moustache": ("moustache", "mustache"),
     "goatee": ("goatee",),
     "beard": ("beard", "beard", "full beard"),
 }
-_HATS = {
+HATS = {
     "cap": ("cap", "cap", "baseball cap"),
     "beanie": ("beanie", "beanie", "knit cap"),
     "wide": ("wide hat", "sun hat", "wide-brimmed hat"),
 }
-_MOODS = {  # adjectives
+MOODS = {  # adjectives
     "neutral": ("serious", "calm"),
     "smile": ("smiling", "smiling", "grinning", "happy", "cheerful"),
     "surprised": ("surprised", "shocked"),
@@ -50,8 +50,8 @@ _EXPRESSIONS = {  # nouns, after "with" or "has"
     "smile": ("a smile", "a big smile", "a happy smile"),
     "surprised": ("an open mouth", "a surprised expression"),
 }
-_EARRINGS = ("gold earrings", "golden earrings", "earrings")
-_LIPSTICK = ("red lipstick", "red lips")
+EARRINGS = ("gold earrings", "golden earrings", "earrings")
+LIPSTICK = ("red lipstick", "red lips")
 # Things that a caption may deny: after "without", and after "no".
 ABSENT = {
     "eyewear": ("glasses", "glasses"),
@@ -60,7 +60,7 @@ ABSENT = {
     "earrings": ("earrings", "earrings"),
     "lipstick": ("lipstick", "lipstick"),
 }
-_GARMENTS = ("shirt", "shirt", "top", "sweater", "jumper")
+GARMENTS = ("shirt", "shirt", "top", "sweater", "jumper")
 _STARTS = (
     *("",) * 6,
     *("a photo of", "a portrait of", "portrait of", "a picture of", "a 3D head of", "a 3D portrait of", "the face of"),
@@ -130,8 +130,8 @@ def vocabulary() -> list[str]:
 
     Compounds such as red-haired count as their parts.
     """
-    phrases = [_FUNCTION_WORDS, *_EARRINGS, *_LIPSTICK, *_GARMENTS, *_STARTS, *_PLACES, *_PRONOUNS.values()]
-    for table in (_HAIR, _GRAY, _SKIN, _NOUNS, _AGES, _EYEWEAR, _FACIAL_HAIR, _HATS, _MOODS, _EXPRESSIONS):
+    phrases = [_FUNCTION_WORDS, *EARRINGS, *LIPSTICK, *GARMENTS, *_STARTS, *_PLACES, *_PRONOUNS.values()]
+    for table in (HAIR, GRAY, SKIN, NOUNS, AGES, EYEWEAR, FACIAL_HAIR, HATS, MOODS, _EXPRESSIONS):
         phrases += [phrase for options in table.values() for phrase in options]
     for name in ("skin", "hair_color", "eye_color", "hat_color", "clothes", "background"):
         phrases += ATTRIBUTES[name]
@@ -162,13 +162,13 @@ def _parts(a: Attributes, names: set[str], draw: Draw) -> _Parts:
     p = _Parts()
     if "expression" in names:
         if draw.chance(0.6):
-            p.adjectives.append(draw.say(_MOODS, a["expression"]))
+            p.adjectives.append(draw.say(MOODS, a["expression"]))
         else:
             p.has.append(draw.say(_EXPRESSIONS, a["expression"]))
     _add_person(p, a, names, draw)
     _add_hair(p, a, names, draw)
     if "skin" in names:
-        skin = draw.say(_SKIN, a["skin"])
+        skin = draw.say(SKIN, a["skin"])
         if len(p.adjectives) < 2 and draw.chance(0.3):
             p.adjectives.append(f"{a['skin']}-skinned")
         else:
@@ -180,7 +180,7 @@ def _parts(a: Attributes, names: set[str], draw: Draw) -> _Parts:
             p.has.append(f"{a['eye_color']} eyes")
     _add_worn(p, a, names, draw)
     if "background" in names:
-        p.background = draw.say(_GRAY, a["background"])
+        p.background = draw.say(GRAY, a["background"])
     draw.shuffle(p.has)
     draw.shuffle(p.wears)
     return p
@@ -204,16 +204,16 @@ def _deny(p: _Parts, absent: Sequence[str], draw: Draw) -> None:
 def _add_person(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
     girl = {"gender", "age"} <= names and (a["gender"], a["age"]) == ("woman", "young") and draw.chance(0.4)
     if "gender" in names:
-        p.noun, p.pronoun = draw.say(_NOUNS, a["gender"]), _PRONOUNS[a["gender"]]
+        p.noun, p.pronoun = draw.say(NOUNS, a["gender"]), _PRONOUNS[a["gender"]]
     if girl:
         p.noun = "girl"
     elif "age" in names:
-        p.adjectives.append(draw.say(_AGES, a["age"]))
+        p.adjectives.append(draw.say(AGES, a["age"]))
 
 
 def _add_hair(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
     """Add hair and facial hair. Both have the same colour, which is stated for only one of them."""
-    color = draw.say(_HAIR, a["hair_color"]) if "hair_color" in names else ""
+    color = draw.say(HAIR, a["hair_color"]) if "hair_color" in names else ""
     style = a["hair_style"] if "hair_style" in names else ""
     bald = a["hair_style"] == "bald"
     of_beard = color if "facial_hair" in names and (bald or (not style and draw.chance(0.4))) else ""
@@ -221,7 +221,7 @@ def _add_hair(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
         if a["facial_hair"] == "beard" and not of_beard and draw.chance(0.2):
             p.adjectives.append("bearded")
         else:
-            p.has.append(an(_colored(of_beard, draw.say(_FACIAL_HAIR, a["facial_hair"]))))
+            p.has.append(an(colored(of_beard, draw.say(FACIAL_HAIR, a["facial_hair"]))))
     color = "" if of_beard else color
     if bald and style:
         if draw.chance(0.8):
@@ -261,21 +261,21 @@ def _hair(color: str, style: str, draw: Draw) -> str:
 def _add_worn(p: _Parts, a: Attributes, names: set[str], draw: Draw) -> None:
     """Add worn items. Glasses, earrings and lipstick go to `has` or `wears` at random."""
     if "eyewear" in names:
-        _add_small(p, draw.say(_EYEWEAR, a["eyewear"]), draw)
+        _add_small(p, draw.say(EYEWEAR, a["eyewear"]), draw)
     if "earrings" in names:
-        _add_small(p, draw.pick(_EARRINGS), draw)
+        _add_small(p, draw.pick(EARRINGS), draw)
     if "lipstick" in names:
-        lips = draw.pick(_LIPSTICK)
+        lips = draw.pick(LIPSTICK)
         if lips == "red lips":
             p.has.append(lips)
         else:
             _add_small(p, lips, draw)
     if "hat" in names or "hat_color" in names:
-        hat = draw.say(_HATS, a["hat"]) if "hat" in names else "hat"
+        hat = draw.say(HATS, a["hat"]) if "hat" in names else "hat"
         color = a["hat_color"] if "hat_color" in names else ""
-        p.wears.append(an(_colored(color, hat)))
+        p.wears.append(an(colored(color, hat)))
     if "clothes" in names:
-        garment = f"{a['clothes']} {draw.pick(_GARMENTS)}"
+        garment = f"{a['clothes']} {draw.pick(GARMENTS)}"
         p.wears.append(an(garment) if draw.chance(0.85) else f"{a['clothes']} clothes")
 
 
@@ -287,7 +287,7 @@ def _add_small(p: _Parts, thing: str, draw: Draw) -> None:
         p.attire = False
 
 
-def _colored(color: str, thing: str) -> str:
+def colored(color: str, thing: str) -> str:
     """Add a colour to a noun. The size comes before the colour: a wide red hat, but a red sun hat."""
     size, _, noun = thing.rpartition(" ")
     return " ".join(f"{size} {color} {noun}".split() if size in ("wide", "full") else f"{color} {thing}".split())

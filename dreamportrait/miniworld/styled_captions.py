@@ -14,6 +14,7 @@ from dreamportrait.miniworld import captions as plain
 from dreamportrait.miniworld import grammar
 from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes
 from dreamportrait.miniworld.grammar import Draw, an, split_words
+from dreamportrait.miniworld.instructions import words
 from dreamportrait.miniworld.styles import STYLES, Style
 
 # Yaw in degrees up to which an attribute can be seen. Those that are not named can be seen from all sides.
@@ -110,11 +111,11 @@ def evaluation_facts(seen: Seen, seed: int) -> Attributes:
 
 def vocabulary() -> list[str]:
     """Return every word and punctuation mark of captions and instructions, and the spare words, sorted."""
-    phrases = [*SHARP, *BLURRED, *SPARE, *_GENDERS.values(), "of it left right"]  # of: "a statue of a man"
+    phrases = [words(), *SHARP, *BLURRED, *SPARE, *_GENDERS.values(), "of it left right"]  # of: "a statue of a man"
     phrases += [phrase for _, options in _VIEWS for phrase in options]
     phrases += [phrase for style in STYLES for phrase in style.phrases]
-    words = {word for phrase in phrases for word in split_words(phrase.replace("{}", " "))}
-    return sorted(words | set(grammar.vocabulary()))
+    found = {word for phrase in phrases for word in split_words(phrase.replace("{}", " "))}
+    return sorted(found | set(grammar.vocabulary()))
 
 
 def view_words(yaw: float, draw: Draw) -> str:
