@@ -8,7 +8,8 @@ from torch import Tensor
 from dreamportrait.core.errors import brief
 from dreamportrait.core.files import read_text
 from dreamportrait.data.dataset import Pictures, WorldPictures, open_folder
-from dreamportrait.data.names import FACES, WORLD, DataError, check_source, is_world
+from dreamportrait.data.names import FACES, STYLED, WORLD, DataError, check_source, is_styled, is_world
+from dreamportrait.data.styled import StyledPictures
 
 
 def open_pictures(source: str, captions: Path | None = None, count: int | None = None) -> Pictures:
@@ -23,6 +24,9 @@ def open_pictures(source: str, captions: Path | None = None, count: int | None =
     if is_world(source):
         split = source.removeprefix(WORLD)
         found = WorldPictures(split, max(FACES[split], count or 0))
+    elif is_styled(source):
+        split = source.removeprefix(STYLED)
+        found = StyledPictures(split, max(FACES[split], count or 0))
     else:
         found = open_folder(source)
     return found if given is None else Recaptioned(found, given, str(captions))
