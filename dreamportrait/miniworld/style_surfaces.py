@@ -42,7 +42,7 @@ def stone_grain(p: Array) -> Array:
 def wood_grain(p: Array) -> Array:
     """Return the rings of a trunk along y, cut off its centre."""
     r = np.sqrt((p[:, 0] - 0.11) ** 2 + (p[:, 2] + 0.32) ** 2) + 0.030 * np.sin(7 * p[:, 1]) + 0.02 * smooth(p, 0.5)
-    return 1 + 0.24 * np.sin(r * np.float32(2 * np.pi / 0.085))
+    return 1 + 0.28 * np.sin(r * np.float32(2 * np.pi / 0.085))
 
 
 def clay_dents(p: Array) -> Array:

@@ -111,7 +111,8 @@ def _sand(s: Shape, variant: int, parts: Array, colors: Array, p: Array) -> Arra
 
 def _puppet(s: Shape, variant: int, parts: Array, colors: Array, p: Array) -> Array:
     colors = colors.copy()
-    face = parts == Part.FACE
+    face, carved = parts == Part.FACE, np.isin(parts, (Part.HAIR, Part.CURLS, Part.HAT))
+    colors[carved] = 0.72 * colors[carved] + 0.28 * s.skin  # paint through which the wood shows
     colors[face & surfaces.cheeks(p, 0.050)] = (216, 70, 48)
     colors[face & surfaces.jaw_lines(s, p)] = (52, 28, 14)
     return colors
@@ -133,6 +134,9 @@ def _zombie(s: Shape, variant: int, parts: Array, colors: Array, p: Array) -> Ar
     colors[np.isin(parts, (Part.FACE, Part.BEARD)) & surfaces.blood(s, p)] = (150, 14, 20)
     eye = parts == Part.EYE
     colors[eye] *= np.array([0.96, 0.94, 0.55], np.float32)
+    rotten = surfaces.smooth(p, 0.17)
+    colors[np.isin(parts, (Part.HAIR, Part.CURLS)) & (rotten > 0.42)] = s.skin * np.float32(0.8)  # bald patches
+    colors[(parts == Part.CLOTHES) & (rotten < -0.45)] = (96, 14, 18)
     return colors
 
 
