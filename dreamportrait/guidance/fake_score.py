@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dreamportrait.guidance.distillation import draw, noised
 from dreamportrait.guidance.stable_diffusion import StableDiffusion, run_unet
+from dreamportrait.weights.lora import LowRank
 
 NO_TEXT = 0.1  # share of samples whose prompt is dropped, so that eps_psi without text is learned too
 _ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")  # the linear layers of an attention block
@@ -65,7 +66,7 @@ class FakeScore(nn.Module):
         if rank is not None:
             numbers = torch.Generator().manual_seed(0)
             for name, layer in _attention_layers(prior.unet).items():
-                self.adapters[name.replace(".", "-")] = LowRank(layer, rank, numbers)
+                self.adapters[name.replace(".", "-")] = Added(layer, rank, numbers)
         self.register_buffer("null_words", prior.embed([""]), persistent=False)
         self.register_buffer("warm", torch.zeros([], dtype=torch.long))
 
@@ -112,17 +113,14 @@ class FakeScore(nn.Module):
                 handle.remove()
 
 
-class LowRank(nn.Module):
-    """A forward hook that adds up(down(x)) to the output of a frozen linear layer. It adds zero at the start."""
+class Added(LowRank):
+    """A forward hook that adds up(down(x)) to the output of a frozen linear layer."""
 
     def __init__(self, layer: nn.Linear, rank: int, numbers: torch.Generator) -> None:
-        super().__init__()
-        down = torch.randn(rank, layer.in_features, generator=numbers) / layer.in_features**0.5
-        self.down = nn.Parameter(down)  # [rank, in], float32 whatever the layer's precision is
-        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+        super().__init__(layer.out_features, layer.in_features, rank, numbers)
 
     def forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + (inputs[0].float() @ self.down.T @ self.up.T).to(output.dtype)
+        return output + self.apply_to(inputs[0]).to(output.dtype)
 
 
 @torch.no_grad()

@@ -47,13 +47,17 @@ class PictureFeatures:
             found = self._maps(torch.zeros(1, 3, self.size, self.size, device=device))
         return tuple(FeatureMap(part.shape[1], part.shape[2]) for part in found)
 
-    def _maps(self, images: Tensor) -> list[Tensor]:  # each [N, C, side, side]
+    def stages(self, images: Tensor) -> list[Tensor]:  # [N, 3, R, R] in -1 .. 1 -> each [N, C, h, w]
+        """Return the maps as they are, not yet averaged to areas."""
         x = images.clamp(-1, 1) * 0.5 + 0.5
         if x.shape[2] != self.size:
             x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
         x = (x - self.mean.to(x)) / self.deviation.to(x)
         maps = self.visual.forward_intermediates(x, indices=len(GRIDS), intermediates_only=True)["image_intermediates"]
-        return [F.adaptive_avg_pool2d(part.float(), grid) for part, grid in zip(maps, GRIDS, strict=True)]
+        return [part.float() for part in maps]
+
+    def _maps(self, images: Tensor) -> list[Tensor]:  # each [N, C, side, side]
+        return [F.adaptive_avg_pool2d(part, grid) for part, grid in zip(self.stages(images), GRIDS, strict=True)]
 
 
 class Inverter(nn.Module):

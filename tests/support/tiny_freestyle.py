@@ -7,6 +7,8 @@ from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.superresolution import SuperResolutionSpec
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.systems.freestyle.config import I2TConfig
+from dreamportrait.systems.freestyle.fewshot import FewShot
+from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.network import ImageToTriplane
 
 SIZE = 16  # of pictures
@@ -49,3 +51,15 @@ def i2t(config: I2TConfig = I2T, seed: int = 0) -> ImageToTriplane:
 
 def cameras(count: int = 2) -> Tensor:  # [count, 25]
     return GENERATOR.around([20.0 * i - 10 for i in range(count)])
+
+
+def styled(seed: int = 0) -> PictureTo3D:
+    return PictureTo3D(i2t(seed=seed), generator())
+
+
+def few_shot(identities: int = 2, views: int = 3) -> FewShot:
+    """Return a set of noise pictures."""
+    numbers = torch.Generator().manual_seed(7)
+    pixels = torch.randint(256, (identities, views, 3, SIZE, SIZE), generator=numbers, dtype=torch.uint8)
+    names = [f"style {k}" for k in range(identities)]
+    return FewShot(pixels, cameras(views), names, list(range(identities)), 1.0)

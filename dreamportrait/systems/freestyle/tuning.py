@@ -1,0 +1,137 @@
+"""Tuning of H to a style, on the edited views of a few-shot set (eq. 5 to 7 of the paper).
+
+    here       paper
+    front      I_f, what H reads: the edited front (the paper's), or the unedited one, see `Input`
+    view       I_v, an edited view of the same identity from the camera v
+    seen       G*(I_f, v), what H and the frozen decoder and super-resolution make of the front
+
+    L_rec = |G*(I_f, v) - I_v|_1 + lpips(G*(I_f, v), I_v)           eq. 5
+    L_dr  = |sigma(x) - sigma(x + dx)|, dx ~ N(0, 0.004)            eq. 6
+    L     = 10 L_rec + 0.2 L_dr                                     eq. 7
+
+A step takes one identity: its planes are made once and seen from several cameras.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamportrait.core.signals import Signals
+from dreamportrait.systems.freestyle.adapted import LowRankNetwork
+from dreamportrait.systems.freestyle.fewshot import FewShot
+from dreamportrait.systems.freestyle.generator import PictureTo3D
+from dreamportrait.systems.freestyle.network import ImageToTriplane, Prediction
+from dreamportrait.systems.freestyle.perceptual import Perceptual
+from dreamportrait.training.loop import fit
+from dreamportrait.training.losses import density_points, density_regularization
+from eg3d_ops._checks import check_int, check_number
+
+Input = Literal["source", "edited"]  # source: the adapter needs no editor afterwards
+Predict = Callable[[Tensor], Prediction]  # fronts [N, 3, R, R]
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Settings of a tuning. train="all" and input="edited" are the paper's."""
+
+    steps: int = 800
+    views: int = 4  # of one identity, in a step
+    lr: float = 0.002  # of Adam with betas (0, 0.99)
+    rec_weight: float = 10.0
+    density_weight: float = 0.2
+    train: Literal["lora", "all"] = "lora"
+    rank: int = 4
+    input: Input = "source"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "views", "rank"):
+            check_int(name, getattr(self, name), 1)
+        for name in ("rec_weight", "density_weight"):
+            if check_number(name, getattr(self, name)) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        if check_number("lr", self.lr) <= 0:
+            raise ValueError(f"lr={self.lr}: must be positive")
+        for name, known in (("train", ("lora", "all")), ("input", ("source", "edited"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(known)}")
+
+
+# Eq. 5: L_rec = |G*(I_f, v) - I_v|_1 + lpips.
+def reconstruction_loss(seen: Tensor, view: Tensor, perceptual: Perceptual | None) -> Tensor:  # [V, 3, R, R] x 2 -> []
+    loss = F.l1_loss(seen, view)
+    return loss if perceptual is None else loss + perceptual(seen, view)
+
+
+def tuning_losses(
+    styled: PictureTo3D,
+    predict: Predict,
+    front: Tensor,  # [1, 3, R, R]
+    views: Tensor,  # [V, 3, R, R]
+    cameras: Tensor,  # [V, 25]
+    settings: TuneSettings,
+    perceptual: Perceptual | None = None,
+) -> dict[str, Tensor]:
+    """Return the weighted losses of one step by name. Their sum is eq. 7."""
+    head = styled.planes(predict(front))
+    shared = styled.generator.render(
+        head.planes.expand(len(views), -1, -1, -1, -1), cameras, w=head.ws.expand(len(views), -1, -1)
+    )
+    points = density_points(1, device=front.device)
+    losses = {"reconstruction": settings.rec_weight * reconstruction_loss(shared.image, views, perceptual)}
+    if settings.density_weight:  # eq. 6
+        smooth = density_regularization(styled.generator, head.planes, *points)
+        losses["density"] = settings.density_weight * smooth
+    return losses
+
+
+def tune(
+    base: PictureTo3D,
+    data: FewShot,
+    settings: TuneSettings,
+    folder: Path,  # state and log; a run that was stopped continues from it
+    perceptual: Perceptual | None = None,
+    signals: Signals | None = None,
+) -> nn.Module:
+    """Tune a copy of H. Return the low-rank deltas, or the whole tuned network with train="all". The base stays."""
+    s, device = settings, next(base.generator.parameters()).device
+    torch.manual_seed(s.seed)
+    trained: LowRankNetwork | ImageToTriplane
+    if s.train == "lora":
+        trained = LowRankNetwork(base.i2t, s.rank, s.seed)
+    else:
+        trained = deepcopy(base.i2t).requires_grad_(True)
+    trained.train()
+    optimizer = torch.optim.Adam([p for p in trained.parameters() if p.requires_grad], s.lr, (0.0, 0.99))
+    fronts, images, cameras = input_fronts(base, data, s.input), data.images.to(device), data.cameras.to(device)
+
+    def step(index: int) -> dict[str, Tensor]:
+        k = int(torch.randint(len(data), ()))
+        chosen = torch.randint(len(cameras), (s.views,)).to(device)
+        drawn = images[k, chosen], cameras[chosen]
+        losses = tuning_losses(base, trained, fronts[k, None], *drawn, s, perceptual)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        return losses
+
+    state = {"trained": trained, "optimizer": optimizer}
+    fit(step, state, s.steps, folder, seed=s.seed, title="tuning", signals=signals)
+    return trained.eval()
+
+
+@torch.no_grad()
+def input_fronts(base: PictureTo3D, data: FewShot, kind: Input) -> Tensor:  # [I, 3, R, R]
+    """Return the fronts that H reads in tuning: edited ones, or the generator's own."""
+    device = next(base.generator.parameters()).device
+    if kind == "edited":
+        return data.fronts.to(device)
+    front = base.generator.config.around([0.0]).to(device)
+    pictures = [head.view(front).image for head in data.heads(base.generator)]
+    return torch.cat(pictures).clamp(-1, 1)
