@@ -49,3 +49,8 @@ class LowRankDeltas(nn.Module):
             assert isinstance(part, LowRank)
             found[name] = part.product().reshape(shape)
         return found
+
+    def factors(self) -> dict[str, Tensor]:
+        """Return NAME.down [rank, in] and NAME.up [out, rank] of each weight."""
+        parts = {name: self.parts[name.replace(".", "-")] for name in self.shapes}
+        return {f"{name}.{key}": x for name, part in parts.items() for key, x in part.state_dict().items()}

@@ -16,6 +16,9 @@ def test_deltas_start_at_zero_and_have_low_rank():
         torch.nn.init.normal_(part.up)
     assert all(int(torch.linalg.matrix_rank(delta.flatten(1))) == 2 for delta in made().values())
     assert sum(p.numel() for p in made.parameters()) == 2 * (5 + 12) + 2 * (4 + 6)
+    factors = made.factors()
+    torch.testing.assert_close(factors["b.up"] @ factors["b.down"], made()["b"])
+    assert set(factors) == {f"{name}.{part}" for name in SHAPES for part in ("down", "up")}
     first, again = (LowRankDeltas(SHAPES, 2, seed=0).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
 

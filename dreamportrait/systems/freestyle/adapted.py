@@ -1,6 +1,6 @@
 """Networks H with changed weights: low-rank deltas in training, and copies with a style's changes added."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -42,7 +42,7 @@ class LowRankNetwork(nn.Module):
 
 
 @torch.no_grad()
-def with_changes(base: ImageToTriplane, changes: list[tuple[float, Mapping[str, Tensor]]]) -> ImageToTriplane:
+def with_changes(base: ImageToTriplane, changes: Sequence[tuple[float, Mapping[str, Tensor]]]) -> ImageToTriplane:
     """Return a copy of H with the sum of changes of its weights, each times its factor. A factor of 0 adds nothing."""
     made = deepcopy(base).eval().requires_grad_(False)
     weights = dict(made.named_parameters())
