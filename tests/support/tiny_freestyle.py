@@ -62,4 +62,4 @@ def few_shot(identities: int = 2, views: int = 3) -> FewShot:
     numbers = torch.Generator().manual_seed(7)
     pixels = torch.randint(256, (identities, views, 3, SIZE, SIZE), generator=numbers, dtype=torch.uint8)
     names = [f"style {k}" for k in range(identities)]
-    return FewShot(pixels, cameras(views), names, list(range(identities)), 1.0)
+    return FewShot(pixels, cameras(views), names, list(range(identities)), 1.0, torch.zeros(identities, views))

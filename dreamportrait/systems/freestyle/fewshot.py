@@ -94,6 +94,7 @@ class FewShot:
     styles: list[str]  # I, the words that each was edited with
     seeds: list[int]  # I
     truncation: float
+    saturated: Tensor  # [I, 1 + V] share of colours that the editor clipped; large where text_scale is too large
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -146,7 +147,7 @@ def build(
     check_free(out, overwrite)
     parts = out.with_name(f"{out.name}.unfinished")
     _begin(parts, plan)
-    cameras, pictures = settings.cameras(generator.config), []
+    cameras, made = settings.cameras(generator.config), []
     for k in range(settings.identities):
         seed, head = settings.seed + k, None
         for number, views in enumerate(cameras.split(settings.batch)):
@@ -157,14 +158,16 @@ def build(
                 noise = editor.fixed_noise(seed)
                 edited = editor.edit(seen, instructions[k % len(styles)], noise, settings.sampling)
                 _store(path, {"pixels": _bytes(edited.images), "saturated": edited.saturated.cpu()})
-            pictures.append(load_file(path)["pixels"])
+            made.append(load_file(path))
             report(len(views))
-    pixels = torch.cat(pictures).unflatten(0, (settings.identities, len(cameras)))
+    whole = (settings.identities, len(cameras))
+    pixels, saturated = (torch.cat([x[key] for x in made]).unflatten(0, whole) for key in ("pixels", "saturated"))
     seeds = [settings.seed + k for k in range(settings.identities)]
-    made = FewShot(pixels, cameras, [styles[k % len(styles)] for k in range(len(seeds))], seeds, settings.truncation)
-    save(made, out, plan, overwrite)
+    used = [styles[k % len(styles)] for k in range(len(seeds))]
+    found = FewShot(pixels, cameras, used, seeds, settings.truncation, saturated)
+    save(found, out, plan, overwrite)
     shutil.rmtree(parts)
-    return made
+    return load(out, generator)
 
 
 def make_plan(
@@ -180,9 +183,10 @@ def save(made: FewShot, out: Path, plan: dict[str, Any], overwrite: bool = False
     """Write a few-shot set as an ordinary data set."""
 
     def samples() -> Any:
-        for pixels, style, seed in zip(made.pixels.numpy(), made.styles, made.seeds, strict=True):
-            for image, camera in zip(pixels, made.cameras.numpy(), strict=True):
-                yield Sample(image, camera, [style], style, {"identity": str(seed)})
+        identities = zip(made.pixels.numpy(), made.styles, made.seeds, made.saturated.tolist(), strict=True)
+        for pixels, style, seed, shares in identities:
+            for image, camera, share in zip(pixels, made.cameras.numpy(), shares, strict=True):
+                yield Sample(image, camera, [style], style, {"identity": str(seed), "saturated": f"{share:.4f}"})
 
     write_dataset(out, samples(), plan, overwrite)
 
@@ -207,6 +211,7 @@ def load(folder: str | Path, generator: TriPlaneGenerator) -> FewShot:
         [data.evaluation[i] for i in firsts],
         [int(data.attributes[i]["identity"]) for i in firsts],
         float(settings["truncation"]),
+        torch.tensor([float(known["saturated"]) for known in data.attributes]).unflatten(0, (count, views)),
     )
 
 

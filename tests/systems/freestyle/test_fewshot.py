@@ -49,6 +49,7 @@ def test_the_set_is_an_ordinary_data_set(tmp_path):
     again = load(tmp_path / "set", generator())
     assert torch.equal(again.pixels, made.pixels) and torch.equal(again.cameras, made.cameras)
     assert (again.styles, again.seeds, again.truncation) == (STYLES, [3, 4], 1)
+    assert torch.equal(again.saturated, made.saturated) and made.saturated.shape == (2, 5)
     assert again.fronts.shape == (2, 3, SIZE, SIZE) and torch.equal(again.fronts, again.images[:, 0])
 
 
@@ -58,7 +59,9 @@ def test_pictures_are_edits_of_the_same_head_from_the_same_noise(tmp_path):
     head = draw_heads(generator(), [4], 1)
     (views,) = head.views(made.cameras)
     told = SETTINGS.wording.instruct("an old wizard")
-    expected = edit.edit(views.colors, told, edit.fixed_noise(4), SETTINGS.sampling).images
+    expected, saturated = edit.edit(views.colors, told, edit.fixed_noise(4), SETTINGS.sampling)
+    assert float(saturated.max()) > 0
+    torch.testing.assert_close(made.saturated[1], saturated, rtol=0, atol=0.005)  # of 768 numbers, in four decimals
     # Rounding to bytes, and sums in another order for another size of batches.
     assert (made.images[1] - expected).abs().max() < 2 / 127
     assert torch.equal(made.heads(generator())[1].planes, head.planes)
