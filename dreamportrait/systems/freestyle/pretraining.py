@@ -121,6 +121,11 @@ def pretraining_losses(
     return losses
 
 
+def average_beta(step: int, settings: PretrainSettings) -> float:
+    """Return beta of the running average. The first steps count little, because the network was random."""
+    return min(half_life(settings.batch, settings.ema_images), (step + 1) / (step + 10))
+
+
 def pretrain(
     styled: PictureTo3D,
     settings: PretrainSettings,
@@ -145,7 +150,7 @@ def pretrain(
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-        average.update(network, min(half_life(s.batch, s.ema_images), (index + 1) / (index + 10)))
+        average.update(network, average_beta(index, s))
         return losses
 
     state: dict[str, Stateful] = {"network": network, "average": average, "optimizer": optimizer}

@@ -1,0 +1,106 @@
+"""Pretraining for Lightning's trainer, on several processes: the step of pretraining.py, counted in images.
+
+Each process draws its own heads, from a seed made of the run's and of the images seen. A run that was stopped is
+therefore the same as an uninterrupted one, to the bit.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from dreamportrait.core.processes import average_over_processes
+from dreamportrait.systems.freestyle.generator import PictureTo3D, plane_statistics
+from dreamportrait.systems.freestyle.perceptual import Perceptual
+from dreamportrait.systems.freestyle.pretraining import (
+    average_beta,
+    draw_cameras,
+    draw_pairs,
+    draw_ws,
+    pretraining_losses,
+)
+from dreamportrait.systems.freestyle.run_config import FreestyleConfig
+from dreamportrait.training.every import CountedModule
+from dreamportrait.training.loop import cosine, set_lr, step_seed
+from dreamportrait.training.scaling import LossScale
+from dreamportrait.training.schedule import Ema
+
+
+class PretrainingModule(CountedModule):
+    """H and its running average. The generator and the perceptual distance are held, not trained and not saved."""
+
+    def __init__(self, styled: PictureTo3D, config: FreestyleConfig, perceptual: Perceptual | None = None) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config: FreestyleConfig = config
+        self.i2t = styled.i2t.train()
+        self.average = Ema(self.i2t)
+        self.averaged = self.average.module.train()  # Lightning warns about modules in evaluation mode
+        self.images, self.losses, self.measured = 0, {}, {}
+        self.scales = {"i2t": LossScale(dynamic=False)}
+        self._held = styled, perceptual  # in a tuple, so that no network in it becomes a part of this module
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        (styled, perceptual), s = self._held, self.config.settings()
+        step, count = self.images // s.batch, s.batch // self.trainer.world_size
+        torch.manual_seed(step_seed(s.seed, self.images + self.trainer.global_rank))
+        pairs = draw_pairs(styled.generator, count, s.truncation)
+        cameras = None
+        if s.renders(step):
+            cameras = draw_cameras(styled.generator, count, s.yaw, s.pitch).to(self.device)
+        losses = pretraining_losses(styled, pairs, s, cameras, perceptual)
+        torch.stack(list(losses.values())).sum().backward()
+        self.losses = {name: loss.detach() for name, loss in losses.items()}
+        self._update(cosine(step, s.steps, s.lr, warmup=min(100, s.steps)))
+        self.average.update(self.i2t, average_beta(step, s))
+        self.images += s.batch
+
+    def _update(self, lr: float) -> None:
+        optimizer: Any = self.optimizers()
+        average_over_processes([p.grad for p in self.i2t.parameters() if p.grad is not None])
+        set_lr(optimizer, lr)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def scale_of(self, optimizer: torch.optim.Optimizer) -> LossScale:
+        return self.scales["i2t"]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = [{"params": list(self.i2t.parameters()), "name": "i2t"}]
+        return torch.optim.Adam(groups, self.config.pretrain.lr, (0.0, 0.99))
+
+    def on_train_start(self) -> None:
+        """Move the generator to the device, and measure its planes unless a checkpoint holds what was measured."""
+        (styled, _), s = self._held, self.config.settings()
+        generator = styled.generator.to(self.device)
+        if not self.images:
+            torch.manual_seed(s.seed)
+            ws = draw_ws(generator, s.statistics, s.truncation)[:, 0]
+            self.i2t.set_statistics(*plane_statistics(generator, ws, s.batch))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["images"], checkpoint["measured"] = self.images, dict(self.measured)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.images, self.measured = int(checkpoint["images"]), dict(checkpoint["measured"])
+
+
+class Draws:
+    """The numbers of the batches of a run. The heads themselves are drawn in the training step."""
+
+    def __init__(self, batch: int, total: int) -> None:
+        self.batch, self.total, self.images = batch, total, 0
+
+    def __len__(self) -> int:
+        return self.total // self.batch
+
+    def __iter__(self) -> Iterator[int]:
+        while self.images < len(self) * self.batch:
+            self.images += self.batch
+            yield self.images // self.batch - 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"images": self.images}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.images = state["images"]
