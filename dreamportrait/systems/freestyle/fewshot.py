@@ -29,7 +29,7 @@ from torch import Tensor
 from dreamportrait.core.errors import DataError, brief
 from dreamportrait.core.files import write_text
 from dreamportrait.data.folder import WORLD, ImageFolder
-from dreamportrait.data.writing import Sample, check_free, write_dataset
+from dreamportrait.data.writing import Sample, check_free, is_zip, write_dataset
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
@@ -140,6 +140,8 @@ def build(
     out = Path(out)
     if not styles:
         raise ValueError("no style is given; name one, or a file of wordings")
+    if is_zip(out):
+        raise DataError(f"{out}: a few-shot set is a folder, beside which a build keeps its parts; name one")
     instructions = [settings.wording.instruct(style) for style in styles]  # refuses empty ones before any work
     plan = make_plan(generator, editor, styles, settings)
     if (out / WORLD).is_file() and _read_plan(out / WORLD) == plan:

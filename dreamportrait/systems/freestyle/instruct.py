@@ -236,6 +236,8 @@ def _check_networks(unet: Any, vae: Any, prediction: str) -> None:
         )
     if extra := [key for key in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(key)]:
         problems.append(f"the UNet needs more than text ({', '.join(extra)}); models like SD XL are not supported")
+    if shifts := [key for key in ("shift_factor", "latents_mean", "latents_std") if vae.get(key)]:
+        problems.append(f"the VAE shifts its latents ({', '.join(shifts)}), which is not supported")
     if not isinstance(unet["sample_size"], int):
         problems.append(f"the UNet's sample_size is {unet['sample_size']!r}, must be one whole number")
     if prediction not in PREDICTIONS:

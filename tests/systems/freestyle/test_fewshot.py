@@ -124,6 +124,8 @@ def test_another_set_is_not_replaced(tmp_path, monkeypatch):
         build(generator(), editor(), ["a gold statue"], SETTINGS, tmp_path / "set")
     with pytest.raises(ValueError, match="the style is empty"):
         build(generator(), editor(), ["an elf", " "], SETTINGS, tmp_path / "other")
+    with pytest.raises(ValueError, match="set.zip: a few-shot set is a folder"):
+        build(generator(), editor(), STYLES, SETTINGS, tmp_path / "set.zip")
     with pytest.raises(ValueError, match="no style is given"):
         build(generator(), editor(), [], SETTINGS, tmp_path / "other")
     assert files(tmp_path / "set") == before and not (tmp_path / "other").exists()
