@@ -1,10 +1,14 @@
 """Tests of few-shot sets: their cameras, their pictures, and builds that were stopped."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 from tiny_editing import editor
 from tiny_freestyle import GENERATOR, SIZE, generator
 
@@ -105,6 +109,38 @@ def test_a_stopped_build_continues_to_the_bit(tmp_path):
     none: Any = Failing(1)
     build(generator(), none, STYLES, SETTINGS, tmp_path / "set")  # it is there, and is read
     assert none.calls == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_fewshot import SETTINGS, STYLES, build, editor, fewshot, generator
+replace, calls = os.replace, []
+def kill(source, target):
+    calls.append(target)
+    if len(calls) == 4:  # the plan, two parts, and the third, which is written and not yet renamed
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = kill
+build(generator(), editor(), STYLES, SETTINGS, Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.lengthy
+def test_a_killed_build_continues_to_the_bit(tmp_path):
+    places = [str(ROOT), str(ROOT / "tests" / "support"), str(Path(__file__).parent)]
+    out = tmp_path / "set"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(out), *places], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    parts = tmp_path / "set.unfinished"
+    assert not out.exists() and len(list(parts.glob("[0-9]*.safetensors"))) == 2
+    assert len(list(parts.glob(".*.safetensors*"))) == 1  # the part that was not renamed
+    build(generator(), editor(), STYLES, SETTINGS, out)
+    build(generator(), editor(), STYLES, SETTINGS, tmp_path / "whole")
+    assert files(out) == files(tmp_path / "whole") and not parts.exists()
 
 
 def test_parts_of_another_set_are_not_mixed_in(tmp_path):
