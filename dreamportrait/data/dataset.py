@@ -150,9 +150,13 @@ class WorldPictures:
 
     def __init__(self, split: str = "train", count: int = MINIWORLD_FACES, cache: str | None = None) -> None:
         self._asked = split, count, cache
-        self._world = world.load(split, count, Path(cache) if cache else None)
+        self._world = self.load(split, count, Path(cache) if cache else None)
         self.cameras = torch.tensor(self._world.cameras)
         self.resolution = world.RESOLUTION
+
+    @staticmethod
+    def load(split: str, count: int, cache: Path | None) -> Any:
+        return world.load(split, count, cache)
 
     def __len__(self) -> int:
         return len(self._world)
@@ -171,7 +175,7 @@ class WorldPictures:
         return self._world.evaluation_facts(index)
 
     def __reduce__(self) -> tuple[Any, ...]:  # worker processes open the files themselves
-        return WorldPictures, self._asked
+        return type(self), self._asked
 
 
 def make_pictures(data: Data) -> Pictures:

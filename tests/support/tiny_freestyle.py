@@ -1,9 +1,11 @@
 """Tiny networks of the free-style system."""
 
+from dataclasses import replace
+
+import tiny_training
 import torch
 from torch import Tensor
 
-from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.superresolution import SuperResolutionSpec
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.systems.freestyle.config import I2TConfig
@@ -12,19 +14,8 @@ from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.network import ImageToTriplane
 
 SIZE = 16  # of pictures
-GENERATOR = GeneratorConfig(
-    z_dim=8,
-    w_dim=16,
-    plane_resolution=16,
-    plane_channels=4,
-    channel_base=128,
-    channel_max=8,
-    decoder_hidden=8,
-    render_resolution=8,
-    num_coarse=4,
-    num_fine=4,
-    superresolution=SuperResolutionSpec(8, (8, 8), (1, 2), own_filter=False),
-    sr_low_precision=False,
+GENERATOR = replace(
+    tiny_training.GENERATOR, superresolution=SuperResolutionSpec(8, (8, 8), (1, 2), own_filter=False), sr_noise="none"
 )
 
 
