@@ -196,7 +196,7 @@ def without_shards_of_others(out: Path, folder: Path, rank: int) -> Loader:
     return own
 
 
-@pytest.mark.lengthy
+@pytest.mark.slow
 def test_two_ranks_with_two_workers_each_read_disjoint_shards_and_continue_in_the_middle(out, tmp_path):
     read = []
     for rank in range(2):

@@ -26,7 +26,7 @@ def mean_head() -> Head:
     return Head(model, torch.zeros(model.num_shapes), model.mean_texture)
 
 
-@pytest.mark.lengthy
+@pytest.mark.slow
 def test_a_study_continues_and_judges(tmp_path: Path) -> None:
     study = prompted.Study(tmp_path, ("mean", "ideal"), captions=2)
     said: list[str] = []
