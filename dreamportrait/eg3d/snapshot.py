@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamportrait.core.errors import SnapshotError, UnsafePickleError, listed, shown
-from dreamportrait.weights.pickle_reader import Budget, Name, PickleReader, StandIn, Vocabulary
-from dreamportrait.weights.torch_storage import TensorView, read_storage, rebuild_parameter, rebuild_tensor
+from dreamportrait.weights.pickle_reader import Budget, Name, PickleReader, StandIn, Vocabulary, empty_dict
+from dreamportrait.weights.torch_storage import TensorView, rebuild_parameter, rebuild_tensor, storage_call
 from eg3d_ops.planes import PLANE_AXES
 
 # Limits far above the official FFHQ 512 snapshot: 0.37 GB, 70 thousand instructions, 200 modules and tensors per
@@ -97,27 +97,15 @@ def _numpy_scalar(arguments: tuple) -> float:
     raise SnapshotError("a numpy number is not described by type and bytes")
 
 
-def _empty_dict(arguments: tuple) -> dict:
-    if arguments:
-        raise SnapshotError("an ordered dict made from something")
-    return {}
-
-
 def _vocabulary(budget: Budget) -> Vocabulary:
-    def storage(arguments: tuple) -> StandIn:
-        match arguments:
-            case (memoryview() as data,):
-                return read_storage(data, budget)
-        raise SnapshotError("a storage is not given as bytes")
-
     calls = {
-        Name("collections", "OrderedDict"): _empty_dict,
+        Name("collections", "OrderedDict"): empty_dict,
         Name("numpy", "dtype"): _numpy_type,
         Name("numpy.core.multiarray", "scalar"): _numpy_scalar,  # NumPy 1
         Name("numpy._core.multiarray", "scalar"): _numpy_scalar,  # NumPy 2
         Name("torch._utils", "_rebuild_parameter"): rebuild_parameter,
         Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-        Name("torch.storage", "_load_from_bytes"): storage,
+        Name("torch.storage", "_load_from_bytes"): storage_call(budget),
         Name("torch_utils.persistence", "_reconstruct_persistent_obj"): _reconstruct,
     }
     classes = {Name(module, name): lambda name=name: Module(name) for module, name in _PLAIN_CLASSES}

@@ -355,3 +355,10 @@ _REFUSED = {
     0x92: "NEWOBJ_EX",
     0x97: "NEXT_BUFFER",
 }
+
+
+def empty_dict(arguments: tuple) -> dict[object, object]:
+    """Return an empty dict. Replaces collections.OrderedDict."""
+    if arguments:
+        raise SnapshotError("an ordered dict made from something")
+    return {}

@@ -17,8 +17,8 @@ import numpy as np
 from numpy import ndarray as Array
 
 from dreamportrait.core.errors import SnapshotError, UnsafePickleError, shown
-from dreamportrait.weights.pickle_reader import Budget, Name, PickleReader, StandIn, Vocabulary
-from dreamportrait.weights.torch_storage import TensorView, read_storage, rebuild_tensor
+from dreamportrait.weights.pickle_reader import Budget, Name, PickleReader, StandIn, Vocabulary, empty_dict
+from dreamportrait.weights.torch_storage import TensorView, rebuild_tensor, storage_call
 
 # Limits far above FLAME's generic_model.pkl: 53 MB and some hundred instructions.
 MAX_BYTES = 512 * 2**20
@@ -141,20 +141,8 @@ def _new_set(arguments: tuple) -> set[object]:
     raise SnapshotError("a set that is not made from a list")
 
 
-def _new_dict(arguments: tuple) -> dict[object, object]:
-    if arguments:
-        raise SnapshotError("an ordered dict made from something")
-    return {}
-
-
 def vocabulary(budget: Budget) -> Vocabulary:
     """Return the names that head models and landmark files may mention, in pickles of Python 2 and 3."""
-
-    def storage(arguments: tuple) -> StandIn:
-        match arguments:
-            case (memoryview() as data,):
-                return read_storage(data, budget)
-        raise SnapshotError("a storage is not given as bytes")
 
     calls = {
         **{Name(f"numpy.{core}.multiarray", "_reconstruct"): _new_array for core in ("core", "_core")},
@@ -162,9 +150,9 @@ def vocabulary(budget: Budget) -> Vocabulary:
         Name("_codecs", "encode"): _encode,
         **{Name(module, "_reconstructor"): _new_object for module in ("copy_reg", "copyreg")},
         **{Name(module, "set"): _new_set for module in ("__builtin__", "builtins")},
-        Name("collections", "OrderedDict"): _new_dict,
+        Name("collections", "OrderedDict"): empty_dict,
         Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-        Name("torch.storage", "_load_from_bytes"): storage,
+        Name("torch.storage", "_load_from_bytes"): storage_call(budget),
     }
     classes = {name: lambda kind=kind: Plain(kind) for name, kind in _KINDS.items()}
     return Vocabulary(calls, classes, _OBJECTS | {NDARRAY}, python2_text=True, kind=KIND)

@@ -6,6 +6,7 @@ that describes the storage), a fifth with the list of storage keys, then the num
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -150,3 +151,15 @@ def _view(storage: Storage, offset: int, shape: tuple, stride: tuple) -> TensorV
         raise SnapshotError(f"a tensor of {described} lies outside of its storage of {len(storage)} elements")
     begin, end = (n * storage.dtype.itemsize for n in (offset, offset + last + 1))
     return TensorView(storage.dtype, storage.data[begin:end], shape, stride)
+
+
+def storage_call(budget: Budget) -> Callable[[tuple], StandIn]:
+    """Return what replaces torch.storage._load_from_bytes in a vocabulary."""
+
+    def storage(arguments: tuple) -> StandIn:
+        match arguments:
+            case (memoryview() as data,):
+                return read_storage(data, budget)
+        raise SnapshotError("a storage is not given as bytes")
+
+    return storage
