@@ -49,7 +49,7 @@ def test_every_change_applies_to_the_page() -> None:
     assert unused == [] and rehearsal.LAUNCH in COMMANDS
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy  # 6 minutes of a core, the longest of all tests: each command is a process or two
 def test_the_whole_page_runs(tmp_path: Path) -> None:
     rehearsal.rehearse(tmp_path)
     assert (tmp_path / "scores/lab/scores.md").is_file() and (tmp_path / "portrait.png").is_file()

@@ -29,6 +29,9 @@ SPEAK = (
 )
 
 
+ALONE = (*SPEAK, f"stages=[{{name: speak, prior: {PRIOR}}}]", QUIET)
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
     return write_sources(tmp_path_factory.mktemp("sources"))
@@ -41,20 +44,25 @@ def trained(sources: Path, runs: Path, *changes: str) -> Path:
     return runs / "test"
 
 
+@pytest.fixture(scope="module")
+def whole(sources, tmp_path_factory) -> Path:
+    """Return a run of the prior alone that was not stopped."""
+    return trained(sources, tmp_path_factory.mktemp("whole"), *ALONE)
+
+
 def checkpoint(folder: Path) -> dict[str, Any]:
     state = load_state(folder / "checkpoints" / "images-000000024.ckpt")
     assert state is not None
     return state
 
 
-def test_a_prior_alone_is_a_run(sources, tmp_path):
-    alone = (*SPEAK, f"stages=[{{name: speak, prior: {PRIOR}}}]", QUIET)
-    folder = trained(sources, tmp_path, *alone)
+def test_a_prior_alone_is_a_run(sources, whole):
+    folder = whole
     made, spoken = (load_portrait(folder / name).generator.mapper for name in ("portrait", "prior/portrait"))
     assert_same(dict(made.state_dict()), dict(spoken.state_dict()))
     assert made.net.leave.bias.any()
     written = (folder / "prior/mapper.safetensors").stat().st_mtime_ns
-    trained(sources, tmp_path, *alone)  # the same command again
+    trained(sources, folder.parent, *ALONE)  # the same command again
     assert (folder / "prior/mapper.safetensors").stat().st_mtime_ns == written
 
 
@@ -78,22 +86,22 @@ def test_stages_after_a_prior_train_on_and_continue_bit_for_bit(sources, tmp_pat
 # Signals while the prior is fitted.
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("part", ["picture to w", "prior", "one pass"])
+@pytest.mark.parametrize(
+    ("part", "number"),
+    [("picture to w", signal.SIGINT), ("prior", signal.SIGTERM), ("one pass", signal.SIGTERM)],
+)
 def test_a_signal_ends_the_fitting_after_a_step_and_it_continues_bit_for_bit(
-    sources, tmp_path, monkeypatch, part, number
+    sources, whole, tmp_path, monkeypatch, part, number
 ):
-    alone = (*SPEAK, f"stages=[{{name: speak, prior: {PRIOR}}}]", QUIET)
-    whole = trained(sources, tmp_path / "whole", *alone)
     begun = kill_at(part, number, monkeypatch)
-    code, said = stopped(sources, tmp_path / "parts", *alone)
+    code, said = stopped(sources, tmp_path / "parts", *ALONE)
     assert begun == [part] and code == 128 + number, said
     folder = tmp_path / "parts" / "test" / "prior"
     state = folder / {"picture to w": "inverter", "prior": "flow", "one pass": "one-pass"}[part] / "state.pt"
     assert f"{number.name}: stopped after step 1 of 2 of {part}; the same command continues from {state}" in said
     saved = load_state(state)
     assert saved is not None and saved["step"] == 1
-    parts = trained(sources, tmp_path / "parts", *alone)
+    parts = trained(sources, tmp_path / "parts", *ALONE)
     first, second = (load_portrait(each / "portrait").generator.mapper.state_dict() for each in (whole, parts))
     assert_same(dict(first), dict(second))
 

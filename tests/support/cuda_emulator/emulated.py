@@ -69,7 +69,7 @@ def _build_library() -> Path:
     kernels = sorted((_build.CSRC / "cuda").glob("*.cu"))
     torch_folder = _build.find_torch()
     command = [
-        *(_build.find_cxx(), *_build.HOST_FLAGS, "-O1", "-shared"),
+        *(_build.find_cxx(), *_build.HOST_FLAGS, "-O0", "-shared"),
         # The emulator's longjmp switches stacks, which hardened builds take for an attack.
         "-U_FORTIFY_SOURCE",
         *(f"-I{FOLDER}", f"-I{_build.CSRC}", "-isystem", str(torch_folder / "include")),

@@ -186,7 +186,7 @@ def test_a_continued_run_is_bit_for_bit_the_run_that_was_not(sources, tmp_path, 
     assert_same(whole(again), whole(straight))
 
 
-@pytest.mark.parametrize("kind", ["csd", "asd", "dmd"])
+@pytest.mark.parametrize("kind", ["csd", "dmd"])
 def test_a_run_begins_from_a_checkpoint_with_another_guidance(sources, start, tmp_path, kind):
     state = trained(sources, tmp_path / kind, kind, options=("--resume", str(start)))
     assert state["images"] == 24
