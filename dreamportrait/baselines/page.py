@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dreamportrait.baselines.names import CLIP_W, LIFTING, METHODS, ONE_PASS, SDS, SDS_W, SJC
 from dreamportrait.metrics.report import table
-from dreamportrait.systems.dreamportrait.ablations.verdicts import Measured, Verdict, verdict
+from dreamportrait.metrics.verdicts import Measured, Verdict, verdict
 
 LABELS = {
     ONE_PASS: "DreamPortrait, one pass",

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,7 @@ from dreamportrait.core.errors import brief, one_message
 if TYPE_CHECKING:
     from dreamportrait.core.signals import Signals
 
-SYSTEMS = ("dreamportrait",)
+SYSTEMS = ("dreamportrait", "freestyle")
 
 
 @click.command()
@@ -23,11 +23,12 @@ SYSTEMS = ("dreamportrait",)
 @click.option("--resume", default="auto", show_default=True, help="auto, none, a checkpoint, or the folder of a run.")
 @click.option("--offline", is_flag=True, help="Never use the network; the same as --set run.offline=true.")
 def train(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, offline: bool) -> None:
-    """Train a text-to-3D generator with the settings of a configuration file.
+    """Train a text-to-3D generator, or the network of free-style portraits, with the settings of a configuration file.
 
     \b
         dreamportrait train --config configs/dreamportrait/mini.yaml
         torchrun --nproc_per_node=8 train.py --config configs/dreamportrait/celebatext_hq.yaml --set data.workers=8
+        dreamportrait train --config configs/freestyle/i2t_mini.yaml
 
     If a run was stopped, the same command continues it. SIGTERM, SIGINT (Ctrl-C), SIGHUP and SIGUSR1 let it finish its
     step and write a checkpoint. Ctrl-\\ ends it at once.
@@ -47,14 +48,11 @@ def train(path: Path, overrides: tuple[str, ...], dry_run: bool, resume: str, of
 
 
 def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signals: "Signals") -> None:
-    system = _system(path)
-    if system == "dreamportrait":
-        from dreamportrait.core.network import join_seconds
-        from dreamportrait.core.settings import ConfigError
-        from dreamportrait.systems.dreamportrait import run as training
-        from dreamportrait.training.meeting import Together, join
-    else:
-        raise ValueError(f"{path}: system is {brief(system)}; must be {' or '.join(SYSTEMS)}")
+    training = _training(path)
+    from dreamportrait.core.network import join_seconds
+    from dreamportrait.core.settings import ConfigError
+    from dreamportrait.training.meeting import Together, join
+
     together = Together() if dry_run else join()
     with together.checked(join_seconds()) as facts:
         plan = training.plan(path, changes, resume, look_only=dry_run)
@@ -78,8 +76,17 @@ def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signa
         click.echo(f"done: the result is in {result}")
 
 
-def _system(path: Path) -> object:
-    """Return the name of the system that a configuration is for."""
+def _training(path: Path) -> Any:
+    """Return the module of the system that a configuration is for: its plan, describe and prepare."""
     from dreamportrait.core.settings import read_yaml
 
-    return read_yaml(path).get("system", SYSTEMS[0])
+    system = read_yaml(path).get("system", SYSTEMS[0])
+    if system == "dreamportrait":
+        from dreamportrait.systems.dreamportrait import run as portraits
+
+        return portraits
+    if system == "freestyle":
+        from dreamportrait.systems.freestyle import run as freestyle
+
+        return freestyle
+    raise ValueError(f"{path}: system is {brief(system)}; must be {' or '.join(SYSTEMS)}")

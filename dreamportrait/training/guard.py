@@ -34,11 +34,11 @@ class NonFiniteGuard(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.batch: Batch | None = None
+        self.batch: Batch | None = None  # None also where the step draws its batch from its seed
         self.good: set[str] = set()  # losses of this step that earlier updates were made with
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        self.batch = batch
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batch = batch if isinstance(batch, Batch) else None
         self.good.clear()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -73,8 +73,8 @@ class NonFiniteGuard(Callback):
     def _stop(self, trainer: Trainer, module: CountedModule, bad: dict[str, float], scale: LossScale) -> None:
         images = module.images
         path = self.folder / f"nonfinite-{images:09d}-process{trainer.global_rank}.pt"
-        if self.batch is not None:
-            save_state(path, _plain(self.batch) | {"images": images, "seed": module.config.run.seed})
+        drawn = {} if self.batch is None else _plain(self.batch)
+        save_state(path, drawn | {"images": images, "seed": module.config.run.seed})
         kept = "The update was not applied"
         if scale.dynamic:
             kept = f"The last {scale.in_a_row} updates were not applied, more than trainer.skip_limit"

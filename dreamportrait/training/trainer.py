@@ -5,11 +5,11 @@ import secrets
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -34,13 +34,23 @@ _log = logging.getLogger(__name__)
 _WANDB_SECONDS = 30  # for the server of W&B to answer at the start
 
 
+class Batches(Protocol):
+    """What a run is trained on: a Loader of pictures, or numbers of batches that the step draws itself."""
+
+    workers: int  # processes that read pictures
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """A run that is ready to start; each system builds its own parts."""
 
     config: RunConfig
     module: CountedModule
-    loader: Loader
+    loader: Batches
     trainer: Trainer
     checkpoint: Path | None  # to continue from
     finish: Callable[[], Path]  # writes the result and returns its folder; called in the first process
@@ -114,7 +124,7 @@ def end_children(trainer: Trainer, patience: float = 10.0) -> None:
 class Continuation(Callback):
     """Continue the data after the checkpoint's last image. Lightning's own counters start at 0 and are not used."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Batches) -> None:
         self.loader = loader
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -127,7 +137,7 @@ class Continuation(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Count, for the log, how often pictures were skipped since this start."""
         assert isinstance(pl_module, CountedModule)
-        if self.loader.skip:
+        if isinstance(self.loader, Loader) and self.loader.skip:
             pl_module.measured["skipped_images"] = total(self.loader.skipped)
 
 

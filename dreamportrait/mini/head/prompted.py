@@ -28,6 +28,7 @@ from dreamportrait.geometry.images import from_bytes, to_bytes
 from dreamportrait.guidance.stable_diffusion import StableDiffusion, load_stable_diffusion
 from dreamportrait.metrics.oracle import OracleScore
 from dreamportrait.metrics.r_precision import first_places, wilson
+from dreamportrait.metrics.verdicts import Measured, Verdict, verdict
 from dreamportrait.metrics.world_oracle import WorldOracle
 from dreamportrait.mini.eg3d.evaluation import front
 from dreamportrait.mini.head import grid as mesh
@@ -37,7 +38,6 @@ from dreamportrait.mini.models import from_pretrained
 from dreamportrait.miniworld.attributes import read_code
 from dreamportrait.miniworld.heads import Shape
 from dreamportrait.miniworld.world import RESOLUTION, World, load
-from dreamportrait.systems.dreamportrait.ablations.verdicts import Measured, Verdict, verdict
 from dreamportrait.systems.heads.head import Head
 from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.optimise import SHAPE, TEXTURE, Settings, Tuning, optimise

@@ -18,13 +18,10 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -33,7 +30,6 @@ from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.export.portraits import Portrait
 from dreamportrait.export.provenance import Claim
 from dreamportrait.geometry.images import antialiased, as_saved
-from dreamportrait.geometry.pictures import opened
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.prior.space import WSpace
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
@@ -231,28 +227,3 @@ def space_of(generator: TriPlaneGenerator) -> WSpace:
     z = torch.randn(SAMPLES, c.z_dim, generator=draw).to(device)
     w = generator.map(z, c.around([0.0]).to(device).expand(SAMPLES, -1))[:, 0]
     return WSpace(c.w_dim).to(device).fit(w)
-
-
-def read_photo(photo: str | Path | Image.Image, size: int) -> Tensor:  # [1, 3, size, size] in -1 .. 1
-    """Read a photo that is cropped as the training pictures are: square, the face in the middle."""
-    if isinstance(photo, str | Path):
-        if not Path(photo).is_file():
-            raise FileNotFoundError(f"{photo} is not there; name a picture")
-        try:
-            with opened(Path(photo)) as file:
-                _check_square(file)
-                photo = file.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{photo} is no picture that can be read: {error}") from None
-    _check_square(photo)
-    pixels = np.array(photo.convert("RGB"), np.float32)
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
-    return image if photo.width == size else antialiased(image, size).clamp(-1, 1)
-
-
-def _check_square(photo: Image.Image) -> None:
-    if photo.width != photo.height:
-        raise ValueError(
-            f"the photo has {photo.width} x {photo.height} pixels: it must be square and cropped as the training "
-            "pictures are"
-        )

@@ -30,6 +30,7 @@ from dreamportrait.eg3d.config import PRECISIONS
 from dreamportrait.export.portraits import Portrait, Portraits
 from dreamportrait.export.provenance import Claim, claim_for
 from dreamportrait.geometry.cameras import Cameras, camera_labels
+from dreamportrait.geometry.photos import read_photo
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.systems.dreamportrait import hub
 from dreamportrait.systems.dreamportrait.arguments import YAW_RANGE, check_shares, view_cameras
@@ -45,7 +46,7 @@ from dreamportrait.systems.dreamportrait.identities import RandomNumbers, draw_i
 from dreamportrait.systems.dreamportrait.mixing import Mix
 from dreamportrait.systems.dreamportrait.names import locate_portrait
 from dreamportrait.systems.dreamportrait.own_world import PICTURES, OwnWorld, features_of_own_pictures
-from dreamportrait.systems.dreamportrait.photo import Inversion, invert, read_photo
+from dreamportrait.systems.dreamportrait.photo import Inversion, invert
 from dreamportrait.systems.dreamportrait.prompt_notes import check_prompts, prompt_notes, warn_of
 from dreamportrait.text.encoder import TextEncoder, TextFeatures
 from dreamportrait.text.loading import load_clip, load_text_encoder

@@ -71,22 +71,37 @@ class Pairs(NamedTuple):
 @torch.no_grad()
 def draw_pairs(generator: TriPlaneGenerator, count: int, truncation: float) -> Pairs:
     """Draw heads with torch's global generator, on the CPU, and render their fronts."""
-    ws = draw_ws(generator, count, truncation)
-    planes = generator.synthesize_planes(ws, noise="const")
-    front = generator.config.around([0.0]).to(ws).expand(count, -1)
-    return Pairs(ws[:, 0], planes, generator.render(planes, front, w=ws).image.clamp(-1, 1))
+    return pairs_of(generator, torch.randn(count, generator.config.z_dim), truncation)
 
 
 @torch.no_grad()
+def pairs_of(generator: TriPlaneGenerator, z: Tensor, truncation: float) -> Pairs:  # [N, z_dim]
+    """Make the heads of latents, and render their fronts."""
+    ws = ws_of(generator, z, truncation)
+    planes = generator.synthesize_planes(ws, noise="const")
+    front = generator.config.around([0.0]).to(ws).expand(len(z), -1)
+    return Pairs(ws[:, 0], planes, generator.render(planes, front, w=ws).image.clamp(-1, 1))
+
+
 def draw_ws(generator: TriPlaneGenerator, count: int, truncation: float) -> Tensor:  # [N, num_ws, w_dim]
+    return ws_of(generator, torch.randn(count, generator.config.z_dim), truncation)
+
+
+@torch.no_grad()
+def ws_of(generator: TriPlaneGenerator, z: Tensor, truncation: float) -> Tensor:  # [N, z_dim] -> [N, num_ws, w_dim]
     device = next(generator.parameters()).device
-    z = torch.randn(count, generator.config.z_dim).to(device)
-    return generator.map(z, generator.config.around([0.0]).to(device).expand(count, -1), truncation)
+    front = generator.config.around([0.0]).to(device)
+    return generator.map(z.to(device), front.expand(len(z), -1), truncation)
 
 
 def draw_cameras(generator: TriPlaneGenerator, count: int, yaw: float, pitch: float) -> Tensor:  # [N, 25]
     """Draw cameras uniformly within these angles to either side, with torch's global generator."""
-    angles = (torch.rand(count, 2) * 2 - 1) * torch.tensor([yaw, pitch])
+    return cameras_of(generator, torch.rand(count, 2), yaw, pitch)
+
+
+def cameras_of(generator: TriPlaneGenerator, shares: Tensor, yaw: float, pitch: float) -> Tensor:  # [N, 2] -> [N, 25]
+    """Return cameras within these angles to either side. shares: 0 = the left or lower end, 1 = the other one."""
+    angles = (shares * 2 - 1) * torch.tensor([yaw, pitch])
     return torch.cat([generator.config.around([float(y)], float(p)) for y, p in angles])
 
 

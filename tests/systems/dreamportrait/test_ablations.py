@@ -16,6 +16,7 @@ from toy_run import ROOT, arguments, write_sources
 from dreamportrait.core.files import write_text
 from dreamportrait.metrics import evaluation
 from dreamportrait.metrics.r_precision import wilson
+from dreamportrait.metrics.verdicts import Measured, verdict
 from dreamportrait.systems.dreamportrait.ablations import clip_weight, rows, runs
 from dreamportrait.systems.dreamportrait.ablations.rows import (
     ALL,
@@ -37,7 +38,6 @@ from dreamportrait.systems.dreamportrait.ablations.study import (
     result_path,
     settings,
 )
-from dreamportrait.systems.dreamportrait.ablations.verdicts import Measured, verdict
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.training.resume import computed

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from dreamportrait import DreamPortraitPipeline
+from dreamportrait.geometry.photos import read_photo
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.systems.dreamportrait.folder import INVERTER, load_portrait
-from dreamportrait.systems.dreamportrait.photo import Inversion, read_photo
+from dreamportrait.systems.dreamportrait.photo import Inversion
 from dreamportrait.text.loading import load_clip
 
 

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from dreamportrait.metrics.report import table
+from dreamportrait.metrics.verdicts import Measured, Verdict, verdict
 from dreamportrait.systems.dreamportrait.ablations import disclosure
 from dreamportrait.systems.dreamportrait.ablations.rows import (
     BASE,
@@ -22,7 +23,6 @@ from dreamportrait.systems.dreamportrait.ablations.rows import (
     world_of,
 )
 from dreamportrait.systems.dreamportrait.ablations.study import rows_of_results, sites_of_results
-from dreamportrait.systems.dreamportrait.ablations.verdicts import Measured, Verdict, verdict
 
 Values = Mapping[str, Mapping[int, Mapping[str, Measured]]]  # by row, seed and metric
 _NOT_RUN = "not run"
