@@ -7,6 +7,7 @@ again therefore continues exactly as if it had not been stopped, without saving 
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ def fit(
     title: str = "",
     every: Mapping[int, Callable[[int], None]] | None = None,  # interval in steps: function to call, e.g. for a sheet
     signals: Signals | None = None,  # collected; a signal ends the loop after the step, with a saved state
+    say: Callable[[str], object] | None = None,  # gets a line for each entry of the log. None = it is printed
 ) -> None:
     """Call `step` until `steps` steps are done, and save the state on the way. Continue if `folder` holds a state.
 
@@ -46,7 +48,7 @@ def fit(
     """
     path = folder / "state.pt"
     first = _restore(state, path)
-    log = _Log(folder / "log.csv", first, steps, title)
+    log = _Log(folder / "log.csv", first, steps, title, say or partial(print, flush=True))
     guard = _Guard(path)
     for index in range(first, steps):
         torch.manual_seed(step_seed(seed, index))
@@ -162,10 +164,10 @@ def _all_finite(part: object) -> bool:
 
 
 class _Log:
-    """Write one line per entry to the terminal and to a CSV file. A continued run appends to the file."""
+    """Say one line per entry, and write it to a CSV file. A continued run appends to the file."""
 
-    def __init__(self, path: Path, first: int, steps: int, title: str) -> None:
-        self.first, self.steps, self.title = first, steps, title
+    def __init__(self, path: Path, first: int, steps: int, title: str, say: Callable[[str], object]) -> None:
+        self.first, self.steps, self.title, self.say = first, steps, title, say
         self.start = time.monotonic()
         self.table = Table(path, "step", first)  # drops the lines of later steps, which will be repeated
 
@@ -175,4 +177,4 @@ class _Log:
         self.table.add({"step": str(step), "seconds": f"{elapsed:.1f}"} | {k: f"{v:.5g}" for k, v in values.items()})
         shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
         left = pace * (self.steps - step)
-        print(f"{self.title} {step}/{self.steps}  {shown}  {pace:.3f} s/step, {left / 60:.1f} min left", flush=True)
+        self.say(f"{self.title} {step}/{self.steps}  {shown}  {pace:.3f} s/step, {left / 60:.1f} min left")

@@ -27,13 +27,14 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from dreamportrait.core.files import new_folder
 from dreamportrait.eg3d.config import PRECISIONS
+from dreamportrait.eg3d.viewpoints import YAW_RANGE, view_cameras
 from dreamportrait.export.portraits import Portrait, Portraits
 from dreamportrait.export.provenance import Claim, claim_for
 from dreamportrait.geometry.cameras import Cameras, camera_labels
 from dreamportrait.geometry.photos import read_photo
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.systems.dreamportrait import hub
-from dreamportrait.systems.dreamportrait.arguments import YAW_RANGE, check_shares, view_cameras
+from dreamportrait.systems.dreamportrait.arguments import check_shares
 from dreamportrait.systems.dreamportrait.folder import (
     FILES,
     TextSource,

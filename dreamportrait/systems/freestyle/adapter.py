@@ -23,14 +23,18 @@ from dreamportrait.core.schema import from_dict
 from dreamportrait.export.sheets import save_picture
 from dreamportrait.systems.freestyle.adapted import LowRankNetwork, differences, with_changes
 from dreamportrait.systems.freestyle.fewshot import FewShot, FewShotSettings
+from dreamportrait.systems.freestyle.instruct import Sampling
+from dreamportrait.systems.freestyle.names import ABOUT
 from dreamportrait.systems.freestyle.network import ImageToTriplane
+from dreamportrait.systems.freestyle.prompts import Instruction, Wording
+from dreamportrait.systems.freestyle.start import Rule
 from dreamportrait.systems.freestyle.tuning import Input, TuneSettings
 from dreamportrait.weights.folder import FORMAT_VERSION, check_finite, read_json, read_tensors, write_tensors
 from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.weights.seals import SEAL, seal, verify
 from eg3d_ops._checks import check_number
 
-ABOUT, DELTAS, SHEET = "adapter.json", "deltas.safetensors", "sheet.png"
+DELTAS, SHEET = "deltas.safetensors", "sheet.png"
 FILES = (ABOUT, DELTAS, SHEET, SEAL)
 STRONGEST = 2.0
 _DOWN, _UP = ".down", ".up"
@@ -56,7 +60,9 @@ class About:
     template: str  # of the instruction, see prompts.py
     decorative: str
     negative: str
+    steps: int  # of the editor's sampling, see instruct.py
     start: float | None  # tau
+    steps_after_start: Rule
     image_scale: float
     text_scale: float
     seeds: tuple[str, ...]  # of the identities, as text, because they may be large
@@ -96,7 +102,9 @@ class StyleAdapter:
             template=how.wording.template,
             decorative=how.wording.decorative,
             negative=how.wording.negative,
+            steps=how.sampling.steps,
             start=how.sampling.start,
+            steps_after_start=how.sampling.steps_after_start,
             image_scale=how.sampling.image_scale,
             text_scale=how.sampling.text_scale,
             seeds=tuple(map(str, data.seeds)),
@@ -142,6 +150,18 @@ class StyleAdapter:
                 f"the adapter is of the network {self.about.base} ({self.about.base_sha256[:12]}), this one is "
                 f"{own[:12]}; choose that network, or learn the style again"
             )
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the editor made the pictures, and makes the front of another face for an adapter of edited fronts."""
+        a = self.about
+        return Sampling(a.steps, a.start, a.steps_after_start, a.image_scale, a.text_scale)
+
+    @property
+    def instruction(self) -> Instruction:
+        """Return the instruction of the style's first wording."""
+        a = self.about
+        return Wording(a.template, a.decorative, a.negative).instruct(a.styles[0])
 
     def note(self) -> str | None:
         """Return what a user should know before applying it to another face, or None."""

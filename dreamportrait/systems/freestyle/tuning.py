@@ -32,6 +32,7 @@ from dreamportrait.training.loop import fit
 from dreamportrait.training.losses import density_points, density_regularization
 from eg3d_ops._checks import check_int, check_number
 
+SAVE_EVERY = 100  # steps
 Input = Literal["source", "edited"]  # source: the adapter needs no editor afterwards
 Predict = Callable[[Tensor], Prediction]  # fronts [N, 3, R, R]
 
@@ -98,6 +99,7 @@ def tune(
     folder: Path,  # state and log; a run that was stopped continues from it
     perceptual: Perceptual | None = None,
     signals: Signals | None = None,
+    say: Callable[[str], object] | None = None,  # gets the lines of the log. None = they are printed
 ) -> nn.Module:
     """Tune a copy of H. Return the low-rank deltas, or the whole tuned network with train="all". The base stays."""
     s, device = settings, next(base.generator.parameters()).device
@@ -122,7 +124,7 @@ def tune(
         return losses
 
     state = {"trained": trained, "optimizer": optimizer}
-    fit(step, state, s.steps, folder, seed=s.seed, title="tuning", signals=signals)
+    fit(step, state, s.steps, folder, seed=s.seed, save_every=SAVE_EVERY, title="tuning", signals=signals, say=say)
     return trained.eval()
 
 

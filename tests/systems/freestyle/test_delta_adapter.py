@@ -11,10 +11,11 @@ from torch import nn
 
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.systems.freestyle.adapted import LowRankNetwork
-from dreamportrait.systems.freestyle.adapter import ABOUT, DELTAS, Score, StyleAdapter
+from dreamportrait.systems.freestyle.adapter import DELTAS, Score, StyleAdapter
 from dreamportrait.systems.freestyle.fewshot import FewShotSettings
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.mixing import mix, shares
+from dreamportrait.systems.freestyle.names import ABOUT
 from dreamportrait.systems.freestyle.network import ImageToTriplane
 from dreamportrait.systems.freestyle.tuning import TuneSettings
 
