@@ -9,6 +9,8 @@ from PIL import Image
 from tiny_freestyle import generator, i2t
 
 from dreamportrait.eg3d.folder import save_generator
+from dreamportrait.eg3d.layers import FullyConnected
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.mini.diffusion.folder import save_unet, save_vae
 from dreamportrait.mini.diffusion.unet import make_unet
 from dreamportrait.mini.diffusion.vae import make_vae
@@ -31,8 +33,17 @@ HOW = FewShotSettings(
 TUNING = TuneSettings(steps=3, views=2, rank=2)
 
 
+def solid() -> TriPlaneGenerator:
+    """Return a generator whose heads are dense enough to have a surface."""
+    made = generator()
+    last = made.decoder.net[2]
+    assert isinstance(last, FullyConnected) and last.bias is not None
+    last.bias[0] += 4 / last.bias_gain
+    return made
+
+
 def write_generator(folder: Path) -> Path:
-    save_generator(generator(), folder, licence="of the tests")
+    save_generator(solid(), folder, licence="of the tests")
     return folder
 
 
@@ -51,7 +62,7 @@ def write_model(place: Path, editor: bool = True) -> Path:
     pretrained = write_generator(place / "generator")
     edits = str(write_editor(place / "editor")) if editor else None
     given = {"licence": "of the tests", "few_shot": HOW, "tuning": TUNING}
-    save_model(place / "model", i2t(), generator(), pretrained=str(pretrained), editor=edits, **given)  # type: ignore[arg-type]
+    save_model(place / "model", i2t(), solid(), pretrained=str(pretrained), editor=edits, **given)  # type: ignore[arg-type]
     return place / "model"
 
 
