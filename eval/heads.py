@@ -6,7 +6,7 @@
     python eval/heads.py --study shapes --runs 64               # men and women: does the shape follow?
     python eval/heads.py --study portraits --runs 50            # heads fitted to portraits
 
-Writes OUT/heads.md and OUT/results.json. The study of captions continues where it was stopped. docs/heads.md explains
+Writes OUT/heads.md and OUT/results.json. A study continues where it was stopped. docs/heads.md explains
 the rows and the numbers.
 """
 
@@ -61,14 +61,14 @@ def main(
         elif study == "shapes":
             from dreamportrait.mini.head import shapes
 
-            moved = shapes.run(runs, report=click.echo)
+            moved = shapes.run(out, runs, report=click.echo)
             modes = list(dict.fromkeys(each.mode for each in moved))
             results = {mode: shapes.summary([each for each in moved if each.mode == mode]) for mode in modes}
             tables = [_columns(results, table)]
         else:
             from dreamportrait.mini.head import fitted
 
-            results = {"from-portrait": fitted.summary(fitted.run(runs, click.echo))}
+            results = {"from-portrait": fitted.summary(fitted.run(out, runs, click.echo))}
             tables = [_columns(results, table)]
         text = "\n\n".join([f"`{json.dumps(identity)}`", *tables])
         write_text(out / "heads.md", text + "\n")

@@ -9,6 +9,7 @@ import click
 
 from dreamportrait.cli import options
 from dreamportrait.cli.naming import default_name
+from dreamportrait.cli.portraits import check_quotes
 from dreamportrait.core.errors import listed, one_message
 from dreamportrait.core.files import check_free_file, check_target, check_writable
 from dreamportrait.export.encoding import VIDEO_SUFFIXES, check_video_target
@@ -33,12 +34,12 @@ def head() -> None:
 
 
 @head.command()
-@options.prompt
+@click.argument("prompts", nargs=-1, required=True)
 @model
 @click.option("--prior", default=MINIATURE, show_default=True, help="The diffusion model, a name or a folder.")
 @click.option("--shape/--no-shape", default=True, show_default=True, help="Tune the shape.")
 @click.option("--texture/--no-texture", default=True, show_default=True, help="Tune the texture.")
-@options.out("The .glb to write.", "a .glb here, named after prompt and seed")
+@options.out("The .glb to write, or a folder for several prompts.", "a .glb here, named after prompt and seed")
 @click.option("--evolution", type=click.Path(path_type=Path), help="Also draw the head while it is tuned, on a sheet.")
 @click.option("--views", type=click.Path(path_type=Path), help="Also draw the finished head from three sides.")
 @options.seed
@@ -47,7 +48,7 @@ def head() -> None:
 @options.provenance
 @options.as_json
 def optimise(
-    prompt: str,
+    prompts: tuple[str, ...],
     source: str,
     prior: str,
     shape: bool,
@@ -61,57 +62,72 @@ def optimise(
     provenance: bool,
     as_json: bool,
 ) -> None:
-    """Tune a head to PROMPT by score distillation and write it as a GLB with blend shapes and joints.
+    """Tune a head to each of PROMPTS by score distillation and write it as a GLB with blend shapes and joints.
 
-    The prompt is read by the diffusion model that guides the head; put it in quotes.
+    Prompts are read by the diffusion model that guides the heads; put each in quotes. All heads have the same seed.
 
     \b
     Examples:
         dreamportrait head optimise "a man with short red hair"
         dreamportrait head optimise "an old woman" --out woman.glb --evolution woman.png
+        dreamportrait head optimise "a man" "an old man" --out heads --views heads.png
     """
     with one_message():
-        if not prompt.strip():
-            raise ValueError("the prompt is empty; say how the head looks")
-        out = out or default_name(prompt, seed, ".glb")
-        if out.suffix.lower() != ".glb":
-            raise ValueError(f"{out}: must end in .glb")
-        check_writable(check_free_file(out, overwrite))
+        files = _files(prompts, out, seed)
+        for path in files:
+            check_writable(check_free_file(path, overwrite))
         for sheet in (evolution, views):
             if sheet is not None:
                 check_writable(check_target(sheet, overwrite))
-        if prior == MINIATURE and (unknown := _unknown(prompt)):
+        if prior == MINIATURE and (unknown := _unknown(" ".join(prompts))):
             click.echo(f"the diffusion model does not know {unknown}: they hardly change the head", err=True)
         loaded, diffusion = _load(source, prior, offline)
         import torch
 
         from dreamportrait.export.sheets import save_sheet
-        from dreamportrait.systems.heads.glb import save_glb
         from dreamportrait.systems.heads.optimise import optimise as tune
         from dreamportrait.systems.heads.optimise import settings_for
 
         first, second = settings_for(diffusion)
-        made = tune(
-            loaded, prompt, diffusion, seed=seed, shape=first if shape else None, texture=second if texture else None
-        )
-        save_glb(made, out, overwrite=overwrite, provenance=provenance)
-        if evolution is not None and made.evolution:
-            save_sheet([torch.stack(made.evolution)], evolution)
+        stages = {"shape": first if shape else None, "texture": second if texture else None}
+        heads = []
+        for prompt, path in zip(prompts, files, strict=True):
+            heads.append(tune(loaded, prompt, diffusion, seed=seed, **stages))
+            heads[-1].save_glb(path, overwrite=overwrite, provenance=provenance)
+            if not as_json:
+                size = path.stat().st_size / 1e6
+                click.echo(f"wrote {path}: {loaded.num_expressions} blend shapes, {size:.1f} MB, seed {seed}")
+        if evolution is not None and (shape or texture):
+            save_sheet([torch.stack(made.evolution) for made in heads], evolution)
         if views is not None:
-            save_sheet([made.view(SIDES).colors], views)
-    size = out.stat().st_size
-    facts = {
-        "out": str(out),
-        "bytes": size,
-        "prompt": prompt,
-        "seed": seed,
-        "head": source,
-        "prior": prior,
-    }
+            save_sheet([made.view(SIDES).colors for made in heads], views)
     if as_json:
-        click.echo(json.dumps(facts | {"weights": [round(value, 4) for value in made.beta.tolist()]}))
-    else:
-        click.echo(f"wrote {out}: {loaded.num_expressions} blend shapes, {size / 1e6:.1f} MB, seed {seed}")
+        common = {"seed": seed, "head": source, "prior": prior}
+        facts = [
+            {"out": str(path), "bytes": path.stat().st_size, "prompt": made.prompt}
+            | common
+            | {"weights": [round(value, 4) for value in made.beta.tolist()]}
+            for made, path in zip(heads, files, strict=True)
+        ]
+        click.echo(json.dumps(facts[0] if len(facts) == 1 else facts))
+
+
+def _files(prompts: tuple[str, ...], out: Path | None, seed: int) -> list[Path]:
+    """Return the file of each prompt: `out` for one, files in the folder `out` for several."""
+    if any(not prompt.strip() for prompt in prompts):
+        raise ValueError("the prompt is empty; say how the head looks")
+    check_quotes(prompts)
+    if len(prompts) == 1:
+        path = out or default_name(prompts[0], seed, ".glb")
+        if path.suffix.lower() != ".glb":
+            raise ValueError(f"{path}: must end in .glb")
+        return [path]
+    if out is not None and out.suffix.lower() == ".glb":
+        raise ValueError(f"{out}: must be a folder, because there are {len(prompts)} prompts")
+    files = [(out or Path()) / default_name(prompt, seed, ".glb") for prompt in prompts]
+    if twice := [path.name for path in dict.fromkeys(files) if files.count(path) > 1]:
+        raise ValueError(f"several prompts would be written to {listed(twice)}; their first words must differ")
+    return files
 
 
 def _unknown(prompt: str) -> str:

@@ -50,9 +50,30 @@ def test_a_head_from_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "exists" in said
 
 
+def test_heads_of_several_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimise, "SHAPE", Settings(steps=1, views=2))
+    out, views = tmp_path / "heads", tmp_path / "views.png"
+    prompts = ("a man with red hair", "an old woman")
+    code, said = run("optimise", *prompts, "--no-texture", "--out", str(out), "--views", str(views), "--json")
+    assert code == 0, said
+    facts = json.loads(said.splitlines()[-1])
+    assert [each["prompt"] for each in facts] == list(prompts)
+    assert [Path(each["out"]).name for each in facts] == ["a-man-with-red-hair-0.glb", "an-old-woman-0.glb"]
+    assert [load_head(each["out"]).prompt for each in facts] == list(prompts)
+    assert size_of(views) == (768, 512)
+    # A head does not depend on what it is made together with.
+    alone = tmp_path / "alone.glb"
+    code, said = run("optimise", prompts[1], "--no-texture", "--out", str(alone))
+    assert code == 0, said
+    assert load_head(alone).beta.equal(load_head(facts[1]["out"]).beta)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["optimise", "a man", "a woman", "--out", "x.glb"], "must be a folder, because there are 2 prompts"),
+        (["optimise", "a man", "a man!"], "several prompts would be written to a-man-0.glb"),
+        (["optimise", "a man", " "], "the prompt is empty"),
         (["optimise", " ", "--out", "x.glb"], "the prompt is empty"),
         (["optimise", "a man", "--out", "x.obj"], "must end in .glb"),
         (["optimise", "a man", "--out", "x.glb", "--head", "nowhere"], "nowhere"),

@@ -38,7 +38,7 @@ def test_a_study_continues_and_judges(tmp_path: Path) -> None:
     assert found["mean"].length == 0 < found["ideal"].length
     assert found["mean"].noise < found["ideal"].noise  # exact textures have hair and lips
     assert found["ideal"].said > found["mean"].said
-    with pytest.raises(DataError, match="holds heads made with"):
+    with pytest.raises(DataError, match="holds results of"):
         prompted.run(replace(study, effort=0.5), said.append)
     # The same picture for two captions cannot be nearest to both, nor first among all for the wrong one.
     assert found["mean"].r_precision.value <= 0.5

@@ -1,12 +1,14 @@
 """The study of from-portrait: how close a fitted head comes to its portrait, in depth and in attributes."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from dreamportrait.geometry.views import Views
 from dreamportrait.metrics.world_oracle import AttributeReader
+from dreamportrait.mini.head.kept import check_settings, each
 from dreamportrait.mini.models import from_pretrained
 from dreamportrait.miniworld.attributes import ATTRIBUTES, is_visible
 from dreamportrait.miniworld.world import load
@@ -25,17 +27,20 @@ class Fitted(NamedTuple):
     kept: dict[str, bool]  # whether the head shows an attribute as the portrait does
 
 
-def run(count: int, report: Callable[[str], object] = print) -> list[Fitted]:
-    """Fit heads to portraits of the first validation captions."""
+def run(out: Path, count: int, report: Callable[[str], object] = print) -> list[Fitted]:
+    """Fit heads to portraits of the first validation captions. The same folder continues an interrupted study."""
+    check_settings(out, {"study": "portraits"})
     pipe, model = DreamPortraitPipeline.from_pretrained("mini"), from_pretrained("mini/head")
     world, reader = load("validation", 1000), from_pretrained("mini/oracle")
-    found = []
-    for i in range(count):
+
+    def fitted(i: int) -> dict[str, Any]:
         prompt = world.evaluation_caption(i)
         seen = around(pipe(prompt, i).head)
-        found.append(compared(from_views(model, seen), seen, reader, prompt))
-        report(f"{i + 1} of {count}: depth {found[-1].depth:.4f}, kept {sum(found[-1].kept.values())}")
-    return found
+        found = compared(from_views(model, seen), seen, reader, prompt)
+        report(f"{i + 1} of {count}: depth {found.depth:.4f}, kept {sum(found.kept.values())} of {len(found.kept)}")
+        return found._asdict()
+
+    return [Fitted(**found) for found in each(out / "portraits", count, fitted)]
 
 
 @torch.no_grad()
@@ -57,9 +62,9 @@ def compared(head: Head, seen: Views, reader: AttributeReader, prompt: str) -> F
 
 
 def summary(found: Sequence[Fitted]) -> dict[str, float]:
-    kept = [value for each in found for value in each.kept.values()]
+    kept = [value for run in found for value in run.kept.values()]
     return {
         "portraits": len(found),
-        "depth error, of the height": sum(each.depth for each in found) / len(found),
+        "depth error, of the height": sum(run.depth for run in found) / len(found),
         "attributes kept, %": 100 * sum(kept) / len(kept),
     }

@@ -21,7 +21,6 @@ from numpy import ndarray as Array
 from PIL import Image
 from torch import Tensor
 
-from dreamportrait.core.errors import DataError
 from dreamportrait.core.files import write_text
 from dreamportrait.data.names import FACES
 from dreamportrait.geometry.images import from_bytes, to_bytes
@@ -34,6 +33,7 @@ from dreamportrait.mini.eg3d.evaluation import front
 from dreamportrait.mini.head import grid as mesh
 from dreamportrait.mini.head.bake import bake, fine_atlas
 from dreamportrait.mini.head.basis import positions, weights_of
+from dreamportrait.mini.head.kept import check_settings
 from dreamportrait.mini.models import from_pretrained
 from dreamportrait.miniworld.attributes import read_code
 from dreamportrait.miniworld.heads import Shape
@@ -196,11 +196,7 @@ def _check_settings(study: Study) -> None:
     """Raise DataError if the folder holds heads of other settings."""
     if unknown := [row for row in study.rows if row not in ROWS]:
         raise ValueError(f"unknown rows {', '.join(unknown)}; known are {', '.join(ROWS)}")
-    place = study.out / "settings.json"
-    here = {"effort": study.effort, "split": study.split, "seed": study.seed}
-    if place.is_file() and (before := json.loads(place.read_text())) != here:
-        raise DataError(f"{study.out} holds heads made with {before}, not {here}; name another folder with --out")
-    write_text(place, json.dumps(here) + "\n")
+    check_settings(study.out, {"effort": study.effort, "split": study.split, "seed": study.seed})
 
 
 class RowScores(NamedTuple):

@@ -1,13 +1,16 @@
 """The study of shapes: whether "a man ..." and "a woman ..." move a head to where the world's men and women are."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dreamportrait.guidance.stable_diffusion import load_stable_diffusion
+from dreamportrait.mini.head.kept import check_settings, each
 from dreamportrait.mini.models import from_pretrained
 from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.optimise import SHAPE, Mode, optimise
@@ -30,19 +33,24 @@ class Moved(NamedTuple):
 
 
 def run(
-    count: int, modes: Sequence[Mode] = ("sds", "contrast"), report: Callable[[str], object] = print
+    out: Path, count: int, modes: Sequence[Mode] = ("sds", "contrast"), report: Callable[[str], object] = print
 ) -> list[Moved]:
-    """Tune `count` shapes with each mode: men and women in turn, with other words and seeds."""
+    """Tune `count` shapes with each mode: men and women in turn, with other words and seeds.
+
+    The same folder continues an interrupted study.
+    """
+    check_settings(out, {"study": "shapes", "settings": asdict(SHAPE)})
     model, prior = from_pretrained("mini/head"), load_stable_diffusion("mini/diffusion")
-    found = []
-    for mode in modes:
-        for i in range(count):
-            gender = ("man", "woman")[i % 2]
-            prompt = f"a {gender} {RESTS[i // 2 % len(RESTS)]}"
-            head = optimise(model, prompt, prior, seed=i, shape=replace(SHAPE, mode=mode), texture=None)
-            found.append(judged(model, head.beta, gender, mode, prompt))
-            report(f"{mode}, {i + 1} of {count}: {prompt}, distance {found[-1].distance:.2f}")
-    return found
+
+    def moved(mode: Mode, i: int) -> dict[str, Any]:
+        gender = ("man", "woman")[i % 2]
+        prompt = f"a {gender} {RESTS[i // 2 % len(RESTS)]}"
+        head = optimise(model, prompt, prior, seed=i, shape=replace(SHAPE, mode=mode), texture=None)
+        found = judged(model, head.beta, gender, mode, prompt)
+        report(f"{mode}, {i + 1} of {count}: {prompt}, distance {found.distance:.2f}")
+        return found._asdict()
+
+    return [Moved(**found) for mode in modes for found in each(out / mode, count, partial(moved, mode))]
 
 
 def judged(model: HeadModel, beta: Tensor, gender: str, mode: str, prompt: str) -> Moved:  # [m]

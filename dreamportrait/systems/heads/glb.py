@@ -41,6 +41,8 @@ class Head(Protocol):
     @property
     def seed(self) -> int: ...
     @property
+    def prompt(self) -> str: ...
+    @property
     def psi(self) -> Tensor | None: ...  # [e]
     @property
     def theta(self) -> Tensor | None: ...  # [K, 3]
@@ -53,7 +55,7 @@ def save_glb(
     track: Track | None = None,  # an animation
     only_used: bool = False,  # leave out the expressions that neither the head nor the track uses
     overwrite: bool = False,
-    provenance: bool = True,  # state that a model made the file
+    provenance: bool = True,  # state that a model made the file, and its prompt
 ) -> float:
     """Write a GLB. Return the largest share of a vertex's skin weights that did not fit into it."""
     path = Path(path)
@@ -91,10 +93,15 @@ def glb_of(
 
 
 def _extras(head: Head, provenance: bool) -> dict[str, Any]:
-    """Return what is needed to read the head back, and the statement about its origin."""
-    kept = {HEAD: {"model": head.model.name, "seed": head.seed, "beta": [round(b, 6) for b in head.beta.tolist()]}}
-    claim = Claim(model=head.model.name.rpartition("/")[2])
-    return kept | ({EXTRAS: claim.to_dict()} if provenance else {})
+    """Return what is needed to read the head back, and the statement about its origin with the prompt."""
+    model = head.model
+    kept: dict[str, Any] = {"model": model.name, "licence": model.licence, "seed": head.seed}
+    kept["beta"] = [round(b, 6) for b in head.beta.tolist()]
+    if not provenance:
+        return {HEAD: kept}
+    if head.prompt:
+        kept["prompt"] = head.prompt
+    return {HEAD: kept, EXTRAS: Claim(model=model.name.rpartition("/")[2]).to_dict()}
 
 
 def _kept(head: Head, track: Track | None) -> tuple[str, ...]:

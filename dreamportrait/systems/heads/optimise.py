@@ -2,14 +2,14 @@
 
 Each step draws the head from random sides and moves its weights by the gradient of d_sds_loss, or of the contrast
 between the prompt and a plain one. As the note on score distillation with morphable models does, gradients are clipped
-and weights pulled to the mean. The decay is decoupled: Adam moves a weight by about lr a step, so that one whose
-gradient always has the same sign settles at 1 / decay deviations, and one that only sees noise near 0.
+and weights pulled to the mean; descent.py has the steps. Shapes follow pictures only where hair leaves the head bare.
 
 `contrast` replaces the Gaussian noise of SDS by the prediction for a plain prompt, w s (eps_text - eps_plain). What all
 prompts have in common cancels.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -21,10 +21,13 @@ from dreamportrait.guidance.differences import csd_gradient
 from dreamportrait.guidance.distillation import Weighting, carrying, draw, sds_gradient
 from dreamportrait.guidance.views import VIEWS, views
 from dreamportrait.miniworld.world import RADIUS
+from dreamportrait.systems.heads.behind import outside, spread, well_shown
+from dreamportrait.systems.heads.descent import Descent
 from dreamportrait.systems.heads.head import SIZE, WALL, Head
 from dreamportrait.systems.heads.model import HeadModel
+from dreamportrait.systems.heads.regions import bare
 from dreamportrait.systems.heads.render import Shading, reduced, render
-from dreamportrait.systems.heads.scenes import Scene, Surroundings, random_scene
+from dreamportrait.systems.heads.scenes import Scene, Surroundings, random_scene, reach
 from dreamportrait.systems.heads.skinning import shaped, to_world
 from dreamportrait.systems.heads.uv import Atlas, Gutter, atlas, dilated, gutter
 
@@ -54,12 +57,13 @@ class Prior(Protocol):
 class Settings:
     """How one stage is tuned. The defaults are those of the shape, for the miniature world."""
 
-    steps: int = 40
-    lr: float = 0.08
+    steps: int = 18
+    lr: float = 0.16
     decay: float = 1.2
     l2: Literal["decoupled", "coupled"] = "decoupled"  # coupled: decay is the weight of a plain L2 loss
+    floor: float = 1.0  # share of the largest gradient by which smaller ones are divided; 0: Adam
     clip: float = 1.0  # largest norm of the gradient
-    views: int = 8
+    views: int = 6
     mode: Mode = "contrast"
     scale: float = 8.0
     weighting: Weighting = "sigma_squared"
@@ -70,13 +74,13 @@ class Settings:
     smoothness: float = 0.0  # weight of the total variation of a texture's change
     surroundings: Surroundings = "miniworld"
     shading: Shading = "lamp"
-    finer: int = 2  # pictures are drawn so many times larger than the diffusion model's, and averaged
+    finer: int = 1  # pictures are drawn so many times larger than the diffusion model's, and averaged
 
 
 SHAPE = Settings()
-TEXTURE = Settings(steps=150, lr=0.02, decay=3.0, mode="sds", t_last=0.5, smoothness=1e-3)
+TEXTURE = Settings(steps=40, lr=0.045, decay=1.5, floor=0.15, mode="sds", t_last=0.5, smoothness=1e-3)
 # For full-size models: numbers of the literature, which have not been run here.
-FULL = {"views": 4, "rescale": 0.0, "t_min": 0.02, "surroundings": "wide", "finer": 1}
+FULL = {"views": 4, "rescale": 0.0, "t_min": 0.02, "surroundings": "wide", "floor": 0.0}
 FULL_SHAPE = Settings(steps=400, lr=0.02, decay=0.4, scale=50.0, **FULL)  # type: ignore[arg-type]
 FULL_TEXTURE = Settings(steps=1500, lr=2e-3, decay=0.1, mode="sds", scale=7.5, t_last=0.5, smoothness=1e-3, **FULL)  # type: ignore[arg-type]
 SMALL = 128  # pixels; diffusion models of smaller pictures are tuned as the miniature one
@@ -128,34 +132,37 @@ class Tuning:
 
     def shape(self, beta: Tensor, texture: Tensor, s: Settings) -> Tensor:  # [m], [3, T, T] -> [m]
         weights = beta.clone().requires_grad_()
-        optimizer = _optimizer(weights, s)
+        descent, moves = _descent(weights, s), bare(self.model)[:, None]
         for step in range(s.steps):
-            loss = self._distil(weights, texture, step, s)
-            self._descend(loss, weights, optimizer, s)
+            vertices = shaped(self.model, weights[None])
+            vertices = torch.where(moves, vertices, vertices.detach())
+            descent.step(self._distil(vertices, texture, step, s))
             with torch.no_grad():
                 weights.clamp_(-LIMIT, LIMIT)
         return weights.detach()
 
     def texture(self, beta: Tensor, mean: Tensor, s: Settings) -> Tensor:  # [m], [3, T, T] -> [3, T, T]
         places, border = self._atlas(mean.shape[1])
-        delta = torch.zeros_like(mean).requires_grad_()
-        optimizer = _optimizer(delta, s)
+        vertices, delta = shaped(self.model, beta[None]), torch.zeros_like(mean).requires_grad_()
+        descent = _descent(delta, s)
         for step in range(s.steps):
-            loss = self._distil(beta, _within(mean + delta), step, s)
-            self._descend(loss + s.smoothness * _variation(delta), delta, optimizer, s)
+            loss = self._distil(vertices, _within(mean + delta), step, s)
+            descent.step(loss + s.smoothness * _variation(delta))
             if (step + 1) % DILATE_EVERY == 0 or step + 1 == s.steps:
                 with torch.no_grad():
                     delta.copy_(border.fill(dilated(delta, places.mask)))
-        whole = mean + delta.detach()
+        outer, yaw = outside(self.model, places), math.degrees(reach(s.surroundings)[0])
+        shown = well_shown(self.model, to_world(self.model, vertices)[0].detach(), places, [-yaw, 0.0, yaw])
+        whole = mean + spread(delta.detach(), shown, outer, border)
         used = whole[:, places.mask]
         self.clipped = float(((used < 0) | (used > 1)).any(0).float().mean())
         _log.info("%.1f %% of the texels lie beyond black or white and are clipped", 100 * self.clipped)
-        return border.fill(whole.clamp(0, 1))
+        return whole.clamp(0, 1)
 
-    def _distil(self, beta: Tensor, texture: Tensor, step: int, s: Settings) -> Tensor:  # []
+    def _distil(self, vertices: Tensor, texture: Tensor, step: int, s: Settings) -> Tensor:  # [1, V, 3] -> []
         """Return a loss with the gradient of score distillation, from random views of the head."""
         scene = random_scene(s.views, self.generator, s.surroundings)
-        vertices = to_world(self.model, shaped(self.model, beta[None]))
+        vertices = to_world(self.model, vertices)
         if step % max(1, s.steps // SHOWN) == 0:
             self.evolution.append(self._front(vertices.detach(), texture.detach()))
         size = s.finer * self.prior.image_size
@@ -201,12 +208,6 @@ class Tuning:
             rescale=s.rescale,
         )
 
-    def _descend(self, loss: Tensor, weights: Tensor, optimizer: torch.optim.Optimizer, s: Settings) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([weights], s.clip, error_if_nonfinite=True)
-        optimizer.step()
-
     def _front(self, vertices: Tensor, texture: Tensor) -> Tensor:  # [3, R, R]
         camera = orbit([0.0], 0.0, RADIUS, (0.0, 0.0, 0.0))
         with torch.no_grad():
@@ -220,10 +221,8 @@ class Tuning:
         return places, gutter(places, *(x.numpy() for x in (m.uv, m.uv_faces, m.v_template, m.faces)))
 
 
-def _optimizer(weights: Tensor, s: Settings) -> torch.optim.Optimizer:
-    """Return AdamW, or Adam with a plain L2 loss, which Adam scales as it scales all gradients."""
-    kind = torch.optim.AdamW if s.l2 == "decoupled" else torch.optim.Adam
-    return kind([weights], lr=s.lr, betas=(0.9, 0.99), weight_decay=s.decay)
+def _descent(weights: Tensor, s: Settings) -> Descent:
+    return Descent(weights, lr=s.lr, decay=s.decay, floor=s.floor, coupled=s.l2 == "coupled", clip=s.clip)
 
 
 def _within(texture: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def load_head(path: str | Path, source: str | Path | None = None) -> Head:
     try:
         kept = document["asset"]["extras"][HEAD]
         name, beta, seed = kept["model"], [float(b) for b in kept["beta"]], int(kept["seed"])
+        prompt = str(kept.get("prompt", ""))
     except (KeyError, TypeError, ValueError):
         raise WeightsError(f"{path} is no head of `dreamportrait head`: it lacks asset.extras.{HEAD}") from None
     model = load_head_model(source if source is not None else _named(path, name))
@@ -50,7 +51,7 @@ def load_head(path: str | Path, source: str | Path | None = None) -> Head:
         psi, theta = _pose(document, model)
     except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from None
-    return Head(model, torch.tensor(beta), texture, "", seed, psi, theta)
+    return Head(model, torch.tensor(beta), texture, prompt, seed, psi, theta)
 
 
 def _named(path: Path, name: object) -> str:

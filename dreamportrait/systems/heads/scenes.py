@@ -19,14 +19,19 @@ class Scene(NamedTuple):
     backgrounds: Tensor  # [N, 3] in 0 .. 1
 
 
+def reach(kind: Surroundings) -> tuple[float, float]:
+    """Return the largest yaw and pitch of views to both sides of the front, in radians."""
+    return (YAW, PITCH) if kind == "miniworld" else (WIDE_YAW, WIDE_PITCH)
+
+
 def random_scene(count: int, generator: torch.Generator, kind: Surroundings = "miniworld") -> Scene:
     """Draw views around the front.
 
     miniworld: as its pictures are taken, each before one of its seven walls, because the miniature diffusion model has
     seen no others. wide: from all sides but the back, before walls of any colour.
     """
-    reach = (YAW, PITCH) if kind == "miniworld" else (WIDE_YAW, WIDE_PITCH)
-    yaw, pitch = (torch.rand(2, count, generator=generator) * 2 - 1) * torch.tensor([[reach[0]], [reach[1]]])
+    sideways, upwards = reach(kind)
+    yaw, pitch = (torch.rand(2, count, generator=generator) * 2 - 1) * torch.tensor([[sideways], [upwards]])
     poses = official_pose(math.pi / 2 + yaw, math.pi / 2 + pitch, RADIUS)
     if kind == "miniworld":
         walls = torch.tensor(list(BACKGROUND.values())) / 255

@@ -228,6 +228,24 @@ def test_displacements_are_sparse_only_where_few_move() -> None:
     assert kinds == ["zero", "sparse", "dense", "dense"]
 
 
+def test_another_reader_finds_names_and_counts(tmp_path: Path, miniature: Head) -> None:
+    pygltflib = pytest.importorskip("pygltflib", reason="pygltflib, an independent reader, is not installed")
+    times = np.linspace(0, 1, 5)
+    track = Track(times, {"jawOpen": times}, {"neck": np.stack([0 * times, times, 0 * times], 1)})
+    save_glb(miniature, tmp_path / "animated.glb", track=track)
+    file = pygltflib.GLTF2().load(str(tmp_path / "animated.glb"))
+    (mesh,), model = file.meshes, miniature.model
+    assert mesh.extras["targetNames"] == list(model.expr_names)
+    assert mesh.weights == [0.0] * 52
+    assert [len(primitive.targets) for primitive in mesh.primitives] == [52] * 4
+    assert [material.name for material in file.materials] == list(model.part_names)
+    assert tuple(file.nodes[joint].name for joint in file.skins[0].joints) == model.joint_names
+    assert sum(file.accessors[primitive.indices].count for primitive in mesh.primitives) == 3 * len(model.faces)
+    (animation,) = file.animations
+    assert [channel.target.path for channel in animation.channels] == ["weights", "rotation"]
+    assert file.accessors[animation.samplers[0].output].count == 5 * 52
+
+
 @pytest.mark.slow
 def test_the_validator_of_khronos_has_nothing_to_say(tmp_path: Path, miniature: Head) -> None:
     times = np.linspace(0, 1, 5)

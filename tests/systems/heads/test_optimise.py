@@ -51,7 +51,7 @@ class Wish:
 
 
 BRIGHT = Wish(torch.full((3, 1, 1), 0.6))
-QUICK = Settings(steps=30, lr=0.05, decay=0.0, views=2, scale=1.0, rescale=0.0)
+QUICK = Settings(steps=30, lr=0.05, decay=0.0, views=2, scale=1.0, rescale=0.0, finer=2)
 
 
 @pytest.mark.parametrize("mode", ["sds", "contrast"])
@@ -68,7 +68,7 @@ def test_without_decay_weights_stop_at_the_limit_and_with_it_before() -> None:
     """Walls of the scene are brighter or darker than the mesh, but never as dark as wanted: it grows all the time."""
     model = wall(shapedirs=wall().v_template[..., None] * 0.2, mean_texture=torch.zeros(3, 4, 4))
     dark = Wish(torch.full((3, 1, 1), -1.0))
-    settings = replace(QUICK, steps=120, lr=0.1)
+    settings = replace(QUICK, steps=160, lr=0.1)
     free = optimise(model, "wanted", dark, shape=settings, texture=None)
     assert free.beta.item() == LIMIT
     held = optimise(model, "wanted", dark, shape=replace(settings, decay=1.0), texture=None)

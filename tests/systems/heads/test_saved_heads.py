@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,19 @@ def test_round_trip(tmp_path: Path, only_used: bool) -> None:
     torch.testing.assert_close(found.vertices, head.vertices, atol=1e-5, rtol=0)  # six digits are stored
     torch.testing.assert_close(found.texture, head.texture, atol=0.5 / 255 + 1e-6, rtol=0)
     assert found.seed == 5
+    assert found.prompt == ""  # left out together with the statement about the origin
     assert verify(tmp_path / "a.glb") is None  # weights are no statement about the origin
+
+
+def test_a_file_says_what_it_was_made_of(tmp_path: Path) -> None:
+    head = replace(miniature(), prompt="a man with red hair")
+    head.save_glb(tmp_path / "a.glb")
+    assert load_head(tmp_path / "a.glb").prompt == "a man with red hair"
+    content = (tmp_path / "a.glb").read_bytes()
+    asset = json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])["asset"]
+    made = asset["extras"]["head"]
+    assert (made["model"], made["licence"], made["seed"]) == ("mini/head", head.model.licence, 5)
+    assert asset["copyright"] == head.model.licence
 
 
 def test_heads_of_folders(tmp_path: Path) -> None:
