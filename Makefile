@@ -18,7 +18,7 @@ SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 # Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
 PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: test test-fast test-slow test-faults test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-splats mini-head ablations notebook clean
+.PHONY: test test-fast test-slow test-faults test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-styles mini-splats mini-head ablations notebook clean
 
 test: $(VENV)/.installed  ## everything but the slow tests
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
@@ -78,6 +78,11 @@ demo: $(VENV)/.installed  ## trains both stages on the miniature world: minutes 
 mini-weights: $(VENV)/.installed  ## trains the miniature world anew: hours on a CPU
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
 	$(BIN)/python -m dreamportrait.mini.train all --work $(MINI)/work --out $(MINI)/weights $(MINI_ARGS)
+
+# Stop it at any time: the same command continues it. It starts from the mini/diffusion and mini/eg3d of the package.
+mini-styles: $(VENV)/.installed  ## trains the models of styled heads anew: hours on a CPU
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 \
+	$(BIN)/python -m dreamportrait.mini.train styles --work $(MINI)/work --out $(MINI)/weights $(MINI_ARGS)
 
 # Stop it at any time: the same command continues it.
 mini-splats: $(VENV)/.installed  ## trains the corrections of splats for the shipped `mini`, in their place: 15 minutes

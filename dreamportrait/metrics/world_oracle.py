@@ -1,6 +1,6 @@
 """The attribute oracle of the miniature world. It checks whether a picture shows what its caption says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -18,13 +18,13 @@ from dreamportrait.weights.registry import locate
 
 RESOLUTION = 64
 _BATCH = 200
-_SIZES = [len(values) for values in ATTRIBUTES.values()]
+SIZES = [len(values) for values in ATTRIBUTES.values()]
 
 
-class AttributeReader(nn.Module):
-    """A small network that reads the attributes of a face from its picture."""
+class Reader(nn.Module):
+    """A small network that reads numbers from a picture."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *_conv(3, 16),
@@ -37,28 +37,40 @@ class AttributeReader(nn.Module):
             nn.AvgPool2d(2),
         )
         self.hidden = nn.Linear(48 * 4 * 4, 112)
-        self.heads = nn.Linear(112, sum(_SIZES))
+        self.heads = nn.Linear(112, outputs)
+
+    def numbers(self, images: Tensor) -> Tensor:  # [N, 3, 64, 64] in -1 .. 1 -> [N, outputs]
+        x = self.features(images).flatten(1)  # [N, 768]
+        made: Tensor = self.heads(F.relu(self.hidden(x)))
+        return made
+
+    def parts(self, images: Tensor) -> Iterator[Tensor]:  # [N, 3, R, R] in -1 .. 1 -> [n, 3, 64, 64] each
+        """Check pictures of any size, and return them in batches of the network's size and on its device."""
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or not len(images):
+            raise ValueError(f"images {list(images.shape)}: must be [N, 3, R, R] with N at least 1")
+        for part in images.split(_BATCH):
+            x = part.to(self.heads.weight.device)
+            if x.shape[2] != RESOLUTION:
+                x = F.interpolate(x, (RESOLUTION, RESOLUTION), mode="bicubic", antialias=True)
+            yield x.clamp(-1, 1)
+
+
+class AttributeReader(Reader):
+    """A small network that reads the attributes of a face from its picture."""
+
+    def __init__(self) -> None:
+        super().__init__(sum(SIZES))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # [N, 3, 64, 64] in -1 .. 1 -> logits [N, values] each
-        x = self.features(images).flatten(1)  # [N, 768]
-        logits: Tensor = self.heads(F.relu(self.hidden(x)))
-        return logits.split(_SIZES, dim=1)
+        return self.numbers(images).split(SIZES, dim=1)
 
     @torch.no_grad()
     def classes(self, images: Tensor) -> Tensor:  # [N, 3, R, R] in -1 .. 1 -> [N, attributes]
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or not len(images):
-            raise ValueError(f"images {list(images.shape)}: must be [N, 3, R, R] with N at least 1")
-        device = self.heads.weight.device
-        return torch.cat([self._classes(part.to(device)) for part in images.split(_BATCH)])
+        return torch.cat([torch.stack([x.argmax(1) for x in self(part)], dim=1) for part in self.parts(images)])
 
     def read(self, images: Tensor) -> list[Attributes]:  # [N, 3, R, R] in -1 .. 1
         rows = self.classes(images).tolist()
         return [{name: v[i] for (name, v), i in zip(ATTRIBUTES.items(), row, strict=True)} for row in rows]
-
-    def _classes(self, images: Tensor) -> Tensor:
-        if images.shape[2] != RESOLUTION:
-            images = F.interpolate(images, (RESOLUTION, RESOLUTION), mode="bicubic", antialias=True)
-        return torch.stack([logits.argmax(1) for logits in self(images.clamp(-1, 1))], dim=1)
 
 
 def load(folder: Path) -> AttributeReader:

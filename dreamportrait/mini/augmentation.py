@@ -15,12 +15,14 @@ def augment(
     blurred: float = 0.35,  # share of pictures that are blurred: made smaller and enlarged again
     reduction: float = 2.2,  # largest factor by which they are made smaller
     colour: float = 0.05,  # largest change of the brightness and of each channel's gain
+    mirrored: bool = True,  # whether half of them are mirrored; False if captions say left and right
 ) -> Tensor:
     """Return the pictures shifted, blurred, mirrored, recoloured and with noise, each at random."""
     images = torch.cat([_degrade(_move(part, shift), blurred, reduction) for part in images.chunk(_GROUPS)])
     count = len(images)
-    flip = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
-    images = torch.where(flip, images.flip(3), images)
+    if mirrored:
+        flip = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
+        images = torch.where(flip, images.flip(3), images)
     gain = 1 + colour * (2 * torch.rand(count, 3, 1, 1, device=images.device) - 1)
     offset = colour * (2 * torch.rand(count, 1, 1, 1, device=images.device) - 1)
     level = noise * torch.rand(count, 1, 1, 1, device=images.device)

@@ -10,6 +10,7 @@ After the card is written, the folder is sealed and must not change any more.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import safetensors
 from PIL import Image
 
 from dreamportrait.core.errors import WeightsError
-from dreamportrait.weights.registry import HEAD, MINI, SPLATS
+from dreamportrait.weights.registry import HEAD, MINI, SPLATS, STYLES
 from dreamportrait.weights.seals import seal
 
 LICENCE = "Apache-2.0"
 TRAINING, SCORES, SHEET, CARD = "training.json", "scores.json", "sheet.png", "README.md"
 PROBE = "probe.json"
-TOTAL_BYTES, SHEET_BYTES = 16_000_000, 600_000
+TOTAL_BYTES, SHEET_BYTES = 40_000_000, 600_000
 
 _CLIP = """Trained from scratch with CLIP's contrastive loss, on rendered faces with new captions at every step.
 Pictures are shifted and mirrored, get noise, and some are blurred. The features before the last text block, which
@@ -32,6 +33,10 @@ condition the generators, are trained with the same loss. Words that captions ne
 _FURTHER = """Then it was trained with captions that are false in one attribute, and with captions that say what is
 absent ("without glasses"). At last the text tower alone learnt that a linear layer can read everything that is said,
 and what is denied, from its features at the end of text."""
+
+_STYLED_CLIP = """Trained from scratch with CLIP's contrastive loss, on rendered heads from all sides with new texts at
+every step; half of the heads are styled. A quarter of the texts are instructions whose result is the picture. The
+features before the last text block are trained with the same loss. Words that texts never use are zero vectors."""
 
 TEXTS = {
     "clip-a": (
@@ -64,6 +69,42 @@ trains the discriminator, then both networks adversarially, with a low learning 
         'oracle = from_pretrained("mini/oracle")',
         "Trained on rendered faces, with one output per attribute. Attributes that are not visible are not counted.",
     ),
+    "clip-s": (
+        "A small CLIP of styled heads. It conditions editors and generators of styles.",
+        'model, tokenizer = from_pretrained("mini/clip-s")  # open_clip classes',
+        f"{_STYLED_CLIP} The image encoder is a ResNet.",
+    ),
+    "clip-t": (
+        "A small CLIP of styled heads that measures scores. It trains and selects nothing.",
+        'model, tokenizer = from_pretrained("mini/clip-t")  # open_clip classes',
+        f"{_STYLED_CLIP} The image encoder is a vision transformer, and its seed differs from that of mini/clip-s.",
+    ),
+    "style-oracle": (
+        "A classifier that reads style, attributes, yaw and pitch of a head of the miniature world, for evaluation.",
+        'oracle = from_pretrained("mini/style-oracle")',
+        """Trained on rendered heads from all sides, half of them styled. Attributes that a picture does not show,
+because the style changes them or the head is seen from behind, are neither trained nor counted. Scores are of
+styled:validation, a tenth of whose pictures is blurred.""",
+    ),
+    "diffusion-styles": (
+        "A small Stable Diffusion of plain and styled heads from all sides, conditioned by mini/clip-s.",
+        'unet, vae, scheduler = from_pretrained("mini/diffusion-styles")  # diffusers classes',
+        """VAE and UNet of mini/diffusion, tuned on rendered heads. Clay figures and clowns stay out, so that systems
+can learn styles that it does not know.""",
+    ),
+    "ip2p": (
+        "A small InstructPix2Pix: it edits pictures of heads as a sentence says, and knows all twelve styles.",
+        'editor = from_pretrained("mini/ip2p")  # InstructPix2Pix of systems/freestyle/instruct.py',
+        """The UNet of mini/diffusion-styles, whose first convolution got four more channels for the latents of the
+picture. It learnt the noise in the latents of edited pictures, on exact triples: a plain head, an instruction, the head
+as the instruction wants it. 5 % of the samples are without text, 5 % without picture, 5 % without both.""",
+    ),
+    "i2t-base": (
+        "An image-to-triplane network: a frontal picture of a head becomes tri-planes of mini/eg3d.",
+        'network = from_pretrained("mini/i2t-base")  # ImageToTriplane of systems/freestyle/network.py',
+        """Trained on random heads of mini/eg3d with the absolute error of the planes in units of their spread; at the
+end renders from random cameras count too. The stored weights are running averages of the trained weights.""",
+    ),
     SPLATS: (
         "A small network that corrects the Gaussian splats of portraits by `mini`: position, size, rotation, colour, "
         "opacity.",
@@ -83,19 +124,20 @@ world's exact pictures.""",
     ),
 }
 _COMMANDS = {  # of models that `make mini-weights` does not train
+    **dict.fromkeys(STYLES, "`make mini-styles` trains them all. This folder is the result of these stages:"),
     SPLATS: "`make mini-splats` trains it for the shipped `mini`. This folder is the result of this command:",
     HEAD: "`make mini-head` builds it. This folder is the result of this command:",
 }
 
 
-def write_all(out: Path) -> None:
-    """Write the cards of all folders of `out` and seal the folders; they must not change afterwards."""
-    if missing := [name for name in MINI if not (out / name).is_dir()]:
+def write_all(out: Path, names: Sequence[str] = MINI) -> None:
+    """Write the cards of these folders of `out` and seal the folders; they must not change afterwards."""
+    if missing := [name for name in names if not (out / name).is_dir()]:
         raise WeightsError(f"{out} lacks {', '.join(missing)}; train their stages first")
-    for name in MINI:
+    for name in names:
         write(out / name, name)
-    total = sum(path.stat().st_size for name in MINI for path in (out / name).rglob("*") if path.is_file())
-    print(f"{out}: {total / 1e6:.1f} MB in {len(MINI)} folders", flush=True)
+    total = sum(path.stat().st_size for name in names for path in (out / name).rglob("*") if path.is_file())
+    print(f"{out}: {total / 1e6:.1f} MB in {len(names)} folders", flush=True)
     if total > TOTAL_BYTES:
         raise WeightsError(
             f"{out} has {total} bytes; at most {TOTAL_BYTES} may be shipped; make sheets or networks smaller"

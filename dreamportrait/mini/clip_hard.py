@@ -86,6 +86,7 @@ class HardTraining(ClipTraining):
 
     def _draw_hard(self, rng: np.random.Generator) -> tuple[Tensor, tuple[Texts, Texts, Tensor]]:
         """Draw pictures [B, 3, R, R], true captions, false ones, and where the two differ [B]."""
+        assert isinstance(self.world, World)
         chosen = rng.choice(len(self.world), self.batch, replace=False)
         telling = np.arange(self.batch) % 2 == 1  # half of the captions are like evaluation captions
         true = [

@@ -1,4 +1,4 @@
-"""Training of the miniature world's two CLIPs: A conditions generators, B measures their scores.
+"""Training of the miniature world's CLIPs: A conditions generators, B measures their scores; S and T for styled heads.
 
 They differ in architecture and seed, so that a picture that scores high with one by accident does not score high with
 the other. The recipe adds two things to CLIP's. Some pictures are degraded, so that the scores of slightly blurred
@@ -20,17 +20,20 @@ from dreamportrait.core.files import check_new
 from dreamportrait.core.machine import autocast
 from dreamportrait.metrics.r_precision import r_precision
 from dreamportrait.mini.augmentation import augment
+from dreamportrait.miniworld import styled_captions
 from dreamportrait.miniworld.captions import describe, evaluation_caption
 from dreamportrait.miniworld.grammar import vocabulary
+from dreamportrait.miniworld.styled_world import StyledWorld
 from dreamportrait.miniworld.world import World
 from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.compact_clip import CONTEXT_LENGTH, VOCABULARY_SIZE, ClipConfig, build, load, save, tokenizer
 from dreamportrait.text.tower import TextTower, at
 from dreamportrait.training.loop import cosine, fit, set_lr
 
-STEPS = {"a": 2500, "b": 1800}
+STEPS = {"a": 2500, "b": 1800, "s": 800, "t": 400}
 BATCH = 128
-SEEDS = {"a": 0, "b": 1}
+SEEDS = {"a": 0, "b": 1, "s": 6, "t": 7}
+PLAIN, STYLED = ("a", "b"), ("s", "t")
 LEARNING_RATE, WEIGHT_DECAY = 1.5e-3, 0.05
 UNKNOWN = 0.02  # share of tokens that are replaced by the unknown token
 EARLY_WEIGHT = 0.5  # weight of the loss on the features before the last text block
@@ -40,8 +43,8 @@ SMALLEST_TEMPERATURE = 0.01
 class Compact:
     """Map CLIP's tokens to their indices in token_ids(). All other tokens get one more index, at the end."""
 
-    def __init__(self) -> None:
-        ids = torch.tensor(token_ids())
+    def __init__(self, styled: bool = False) -> None:
+        ids = torch.tensor(token_ids(styled))
         self.unknown = len(ids)
         self.places = torch.full((VOCABULARY_SIZE,), self.unknown)
         self.places[ids] = torch.arange(len(ids))
@@ -57,7 +60,7 @@ class Compact:
 
 
 def train(
-    variant: str,  # a or b
+    variant: str,  # one of PLAIN
     out: Path,
     work: Path,
     world_train: World,
@@ -68,23 +71,28 @@ def train(
     device: str = "cpu",
 ) -> None:
     """Train a CLIP and write config.json and model.safetensors to `out`. A stopped run continues from `work`."""
-    if variant not in CONFIGS:
-        raise ValueError(f"variant={variant!r}: must be one of {', '.join(CONFIGS)}")
+    if variant not in PLAIN:
+        raise ValueError(f"variant={variant!r}: must be one of {', '.join(PLAIN)}")
     check_new(out)
-    steps = STEPS[variant] if steps is None else steps
-    training = ClipTraining(variant, world_train, steps, batch, torch.device(device))
+    complete(ClipTraining(variant, world_train, steps, batch, torch.device(device)), out, work, world_test)
+
+
+def complete(training: "ClipTraining", out: Path, work: Path, world_test: World | StyledWorld) -> None:
+    """Run a training, and write the model with its scores on unseen faces."""
+    name, seed = f"clip-{training.variant}", SEEDS[training.variant]
     state = {"model": training.model, "optimizer": training.optimizer}
-    fit(training.step, state, steps, work, seed=SEEDS[variant], title=f"clip-{variant}")
+    fit(training.step, state, training.steps, work, seed=seed, title=name)
     notes: dict[str, Any] = {
-        "name": f"clip-{variant}",
-        "training": {"faces": len(world_train), "steps": steps, "batch": batch, "seed": SEEDS[variant]},
+        "name": name,
+        "training": {"faces": len(training.world), "steps": training.steps, "batch": training.batch, "seed": seed},
     }
-    save(training.model.state_dict(), token_ids(), training.config, work / "unscored", notes)
+    weights = training.model.state_dict(), token_ids(training.variant in STYLED), training.config
+    save(*weights, work / "unscored", notes)
     notes["scores"] = evaluate(work / "unscored", world_test)
-    save(training.model.state_dict(), token_ids(), training.config, out, notes)
+    save(*weights, out, notes)
 
 
-def evaluate(folder: Path, world: World) -> dict[str, Any]:
+def evaluate(folder: Path, world: World | StyledWorld) -> dict[str, Any]:
     """Return the scores of a saved model on unseen faces: how often the right one of 100 is found."""
     scorer = ClipScorer(load(folder), tokenizer())
     images = torch.from_numpy(np.array(world.images)).float() / 127.5 - 1
@@ -105,10 +113,18 @@ def evaluate(folder: Path, world: World) -> dict[str, Any]:
 class ClipTraining:
     """The model, its optimiser and the training step."""
 
-    def __init__(self, variant: str, world: World, steps: int, batch: int, device: torch.device) -> None:
-        self.world, self.steps, self.batch, self.device = world, steps, batch, device
+    def __init__(
+        self,
+        variant: str,
+        world: World | StyledWorld,
+        steps: int | None,  # None = the number for the shipped weights
+        batch: int,
+        device: torch.device,
+    ) -> None:
+        self.variant, self.world, self.batch, self.device = variant, world, batch, device
+        self.steps = STEPS[variant] if steps is None else steps
         self.config = CONFIGS[variant]
-        self.compact = Compact()
+        self.compact = Compact(variant in STYLED)
         torch.manual_seed(SEEDS[variant])
         self.model = build(self.config, self.compact.unknown + 1)
         self.model.token_embedding.padding_idx = self.compact.unknown  # it gets no gradient, so it stays zero
@@ -136,16 +152,25 @@ class ClipTraining:
         return {"loss": loss, "early": early, "scale": scale}
 
     def _draw(self, rng: np.random.Generator) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Draw pictures with new captions: half of them varied like prompts, half of them evaluation captions."""
+        """Draw pictures with new captions."""
         chosen = rng.choice(len(self.world), self.batch, replace=False)
+        texts = self.captions(chosen.tolist(), rng)
+        return torch.from_numpy(self.world.images[chosen]), self.compact.tokenise(texts, rng)
+
+    def captions(self, chosen: list[int], rng: np.random.Generator) -> list[str]:
+        """Return a new caption for each picture: half of them varied like prompts, half of them evaluation captions."""
+        assert isinstance(self.world, World)
         faces = [self.world.attributes[i] for i in chosen]
         half = self.batch // 2
         captions = [describe(face, rng) for face in faces[:half]]
-        captions += [evaluation_caption(face, int(rng.integers(2**62))) for face in faces[half:]]
-        return torch.from_numpy(self.world.images[chosen]), self.compact.tokenise(captions, rng)
+        return captions + [evaluation_caption(face, int(rng.integers(2**62))) for face in faces[half:]]
+
+    def varied(self, images: Tensor) -> Tensor:  # [B, 3, R, R]
+        """Return the pictures changed in ways that keep their captions true."""
+        return augment(images)
 
     def _see(self, images: Tensor) -> Tensor:  # [B, 3, R, R] uint8 -> [B, E]
-        pictures = augment(images.to(self.device).float() / 127.5 - 1)
+        pictures = self.varied(images.to(self.device).float() / 127.5 - 1)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with autocast(self.device):
             features = self.model.encode_image(pictures)
@@ -174,14 +199,17 @@ def contrastive(seen: Tensor, read: Tensor, scale: Tensor) -> Tensor:  # unit ve
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-CONFIGS = {
-    "a": ClipConfig("resnet", 16, 1, 0, text_width=96, text_layers=3, text_heads=4, embed_dim=128),
-    "b": ClipConfig("vit", 128, 4, 16, text_width=96, text_layers=2, text_heads=4, embed_dim=128),
-}
+_RESNET = ClipConfig("resnet", 16, 1, 0, text_width=96, text_layers=3, text_heads=4, embed_dim=128)
+_VIT = ClipConfig("vit", 128, 4, 16, text_width=96, text_layers=2, text_heads=4, embed_dim=128)
+CONFIGS = {"a": _RESNET, "b": _VIT, "s": _RESNET, "t": _VIT}
 
 
 @cache
-def token_ids() -> tuple[int, ...]:
-    """Return the ids of all tokens that captions can contain, ascending; the last one is the end of text."""
-    words = {token for word in vocabulary() for token in tokenizer().encode(word)}
+def token_ids(styled: bool = False) -> tuple[int, ...]:
+    """Return the ids of all tokens that captions can contain, ascending; the last one is the end of text.
+
+    styled: of captions of styled heads and of instructions.
+    """
+    known = styled_captions.vocabulary() if styled else vocabulary()
+    words = {token for word in known for token in tokenizer().encode(word)}
     return tuple(sorted({*words, tokenizer().sot_token_id, tokenizer().eot_token_id}))

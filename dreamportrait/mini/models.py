@@ -17,19 +17,21 @@ class TriPlaneGan(NamedTuple):
 def from_pretrained(name: str) -> Any:
     """Load the shipped model `name` in eval mode on the CPU. It returns, by name:
 
-    mini/clip-a, mini/clip-b   open_clip's model and tokenizer
-    mini/diffusion             UNet, VAE and noise schedule of diffusers
-    mini/eg3d                  TriPlaneGan(generator, discriminator)
-    mini/head                  HeadModel
-    mini/oracle                AttributeReader
-    mini/splats                SplatHead
+    mini/clip-a, clip-b, clip-s, clip-t      open_clip's model and tokenizer
+    mini/diffusion, mini/diffusion-styles    UNet, VAE and noise schedule of diffusers
+    mini/eg3d                                TriPlaneGan(generator, discriminator)
+    mini/head                                HeadModel
+    mini/ip2p                                InstructPix2Pix
+    mini/oracle                              AttributeReader
+    mini/splats                              SplatHead
+    mini/style-oracle                        StyleReader
     """
     folder = locate(name)
-    if name in ("mini/clip-a", "mini/clip-b"):
+    if name.startswith("mini/clip-"):
         from dreamportrait.text import compact_clip
 
         return compact_clip.load(folder), compact_clip.tokenizer()
-    if name == "mini/diffusion":
+    if name in ("mini/diffusion", "mini/diffusion-styles"):
         from dreamportrait.mini.diffusion.folder import load_diffusion
 
         return load_diffusion(folder)
@@ -49,4 +51,12 @@ def from_pretrained(name: str) -> Any:
         from dreamportrait.export.splat_head import load_splat_head
 
         return load_splat_head(folder)
+    if name == "mini/ip2p":
+        from dreamportrait.systems.freestyle.instruct import load_instruct_pix2pix
+
+        return load_instruct_pix2pix(name)
+    if name == "mini/style-oracle":
+        from dreamportrait.metrics import style_oracle
+
+        return style_oracle.load(folder)
     raise AssertionError(f"{name} has no loader")

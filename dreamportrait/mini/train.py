@@ -1,12 +1,15 @@
 """Train all shipped models of the miniature world: `python -m dreamportrait.mini.train all --work WORK --out OUT`.
 
-When the same command is given again, it continues a stage that was stopped and skips stages that are done.
+`all` trains the models of plain faces. `styles` trains those of styled heads, which start from the mini/diffusion and
+the mini/eg3d of the package. When the same command is given again, it continues a stage that was stopped and skips
+stages that are done.
 
     WORK/world/               rendered faces
+    WORK/styled/              rendered styled heads, and triples of an editor
     WORK/STAGE/state/         checkpoints and logs
     WORK/STAGE/result/        the result of the stage, sealed
     WORK/STAGE/done.json      written when the stage is done: its duration and hardware
-    OUT/NAME/                 clip-a, clip-b, diffusion, eg3d, oracle: published as soon as their last stage is done
+    OUT/NAME/                 clip-a, clip-b, diffusion, ...: published as soon as their last stage is done
 """
 
 import json
@@ -27,13 +30,18 @@ from dreamportrait import __version__
 from dreamportrait.core.errors import WeightsError, listed, one_message
 from dreamportrait.core.files import write_text
 from dreamportrait.core.locks import alone
-from dreamportrait.mini import cards
+from dreamportrait.mini import cards, style_stages
+from dreamportrait.weights.registry import MINI, STYLES
 from dreamportrait.weights.seals import SEAL, seal, verify
 
 if TYPE_CHECKING:
+    from dreamportrait.miniworld.edit_pool import EditPool
+    from dreamportrait.miniworld.styled_world import StyledWorld
     from dreamportrait.miniworld.world import World
 
 FACES = {"train": 40_000, "test": 2_000, "combinations": 1_000}
+HEADS = {"train": 16_000, "validation": 2_000}  # styled and plain ones, from all sides
+TRIPLES = {"train": 4_000, "validation": 500}  # of an editor of pictures
 DONE, STATE, RESULT, SECONDS = "done.json", "state", "result", "seconds.json"
 
 
@@ -55,6 +63,16 @@ class Places:
         from dreamportrait.miniworld.world import load
 
         return load(split, FACES[split], self.work / "world")
+
+    def styled_world(self, split: str) -> "StyledWorld":
+        from dreamportrait.miniworld.styled_world import load
+
+        return load(split, HEADS[split], self.work / "styled")
+
+    def triples(self, split: str) -> "EditPool":
+        from dreamportrait.miniworld.edit_pool import load
+
+        return load(split, TRIPLES[split], self.work / "styled")
 
 
 # Stages: each function writes its result, if it has one, into the folder `result`. Imports are deferred to the run.
@@ -145,6 +163,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     part: str | None = None  # the folder of OUT that this stage contributes to. None = no folder
     publishes: bool = False  # True = its result becomes that folder
+    styled: bool = False  # whether it is of the models of styled heads
 
 
 # In the order in which they run. CPU minutes were measured on one core, eg3d-* while other jobs ran on the machine. GPU
@@ -162,10 +181,21 @@ STAGES = {
     "unet": Stage(_unet, 29, 4, ("vae", "clip-a-said"), "diffusion", True),
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),
+    # Models of styled heads. Minutes were measured on one core.
+    "styled-world": Stage(style_stages.world, 13, 13, styled=True),
+    "clip-s": Stage(style_stages.clip("s"), 10, 2, (), "clip-s", True, styled=True),
+    "vae-styles": Stage(style_stages.vae, 12, 2, (), "diffusion-styles", styled=True),
+    "unet-styles": Stage(
+        style_stages.unet, 14, 2, ("vae-styles", "clip-s"), "diffusion-styles", publishes=True, styled=True
+    ),
+    "ip2p": Stage(style_stages.ip2p, 14, 2, ("unet-styles", "clip-s"), "ip2p", True, styled=True),
+    "style-oracle": Stage(style_stages.oracle, 8, 1, (), "style-oracle", True, styled=True),
+    "clip-t": Stage(style_stages.clip("t"), 8, 2, (), "clip-t", True, styled=True),
 }
+PLAIN = tuple(name for name, stage in STAGES.items() if not stage.styled)
+STYLED = tuple(name for name, stage in STAGES.items() if stage.styled)
 # The last stages work on the published folders: scores of the models together, then model cards and seals.
-SCORES, CARDS = "scores", "cards"
-LAST = (SCORES, CARDS)
+LAST = ("scores", "cards", "style-scores", "style-cards")
 
 
 def run_stages(names: list[str], places: Places) -> None:
@@ -174,12 +204,8 @@ def run_stages(names: list[str], places: Places) -> None:
         if name not in LAST:
             _check_free(name, places)
     for name in names:
-        if name == SCORES:
-            from dreamportrait.mini import scores
-
-            scores.write(places.out, places.world("test"), places.world("train"))
-        elif name == CARDS:
-            cards.write_all(places.out)
+        if name in LAST:
+            _finish(name, places)
         elif is_done(name, places):
             print(f"{name}: done before", flush=True)
         else:
@@ -187,6 +213,19 @@ def run_stages(names: list[str], places: Places) -> None:
             _run(name, places)
         if name not in LAST and STAGES[name].publishes:
             _publish(name, places)
+
+
+def _finish(name: str, places: Places) -> None:
+    if name == "scores":
+        from dreamportrait.mini import scores
+
+        scores.write(places.out, places.world("test"), places.world("train"))
+    elif name == "style-scores":
+        from dreamportrait.mini import style_scores
+
+        style_scores.write(places.out, places.styled_world("validation"), places.triples("validation"))
+    else:
+        cards.write_all(places.out, MINI if name == "cards" else STYLES)
 
 
 def is_done(name: str, places: Places) -> bool:
@@ -280,9 +319,11 @@ def hardware(device: str) -> str:
 def estimates() -> str:
     """Return a table of the minutes that each stage takes."""
     rows = [(name, stage.cpu, stage.gpu) for name, stage in STAGES.items()]
-    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows)))
-    lines = [f"{name:10} {cpu:6.0f} min {gpu:6.0f} min" for name, cpu, gpu in rows]
-    return "\n".join([f"{'stage':10} {'two cores':>10} {'one GPU':>10}", *lines])
+    for title, names in (("all", PLAIN), ("styles", STYLED)):
+        stages = [STAGES[name] for name in names]
+        rows.append((title, sum(stage.cpu for stage in stages), sum(stage.gpu for stage in stages)))
+    lines = [f"{name:12} {cpu:6.0f} min {gpu:6.0f} min" for name, cpu, gpu in rows]
+    return "\n".join([f"{'stage':12} {'two cores':>10} {'one GPU':>10}", *lines])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -295,13 +336,13 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.argument("stage", type=click.Choice([*STAGES, *LAST, "all"]))
+@click.argument("stage", type=click.Choice([*STAGES, *LAST, "all", "styles"]))
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Checkpoints, logs, rendered faces.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folders of finished weights.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def main(stage: str, work: Path, out: Path, device: str) -> None:
     """Train a STAGE of the miniature world, or all of them in order."""
-    names = [*STAGES, *LAST] if stage == "all" else [stage]
+    names = {"all": [*PLAIN, *LAST[:2]], "styles": [*STYLED, *LAST[2:]]}.get(stage, [stage])
     print(estimates(), flush=True)
     with one_message():
         from dreamportrait.core.machine import find_device

@@ -12,7 +12,7 @@ import numpy as np
 
 from dreamportrait.miniworld import captions as plain
 from dreamportrait.miniworld import grammar
-from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes
+from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, is_visible
 from dreamportrait.miniworld.grammar import Draw, an, split_words
 from dreamportrait.miniworld.instructions import words
 from dreamportrait.miniworld.styles import STYLES, Style
@@ -60,9 +60,13 @@ class Seen:
     blurred: bool = False
 
     def sayable(self) -> list[str]:
-        """Return the attributes that a caption may state."""
+        """Return the attributes that a caption may state: visible ones whose value is not "none"."""
+        return [name for name in self.visible() if self.face[name] != "none"]
+
+    def visible(self) -> list[str]:
+        """Return the attributes whose values can be seen."""
         kept = ATTRIBUTES if self.style is None else self.style.keeps
-        names = [name for name in plain.sayable(self.face) if name in kept and self._faces(name)]
+        names = [name for name in ATTRIBUTES if name in kept and is_visible(self.face, name) and self._faces(name)]
         bare = self.face["hair_style"] == "bald" and "facial_hair" not in names  # only facial hair has the hair colour
         return [name for name in names if not (bare and name == "hair_color")]
 

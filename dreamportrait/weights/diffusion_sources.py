@@ -28,6 +28,7 @@ class HubModel(NamedTuple):
     sample_size: int = 64  # height and width of latents
 
 
+SHIPPED = ("mini/diffusion", "mini/diffusion-styles", "mini/ip2p")  # the last one edits pictures
 # The original publishers have withdrawn these models, so mirrors come first.
 DIFFUSION = {
     "sd-2.0-base": HubModel(
@@ -78,7 +79,7 @@ def locate_diffusion(source: str, offline: bool = False) -> Path:
     """Return a folder with the layout of dreamportrait.weights.diffusion. offline: do not use the network."""
     if repositories := diffusion_repositories(source):
         return _from_hub(source, repositories, offline)
-    folder = locate(source) if source == "mini/diffusion" else Path(source).expanduser()
+    folder = locate(source) if source in SHIPPED else Path(source).expanduser()
     read_layout(folder)
     return folder
 
@@ -90,12 +91,12 @@ def diffusion_repositories(source: str) -> tuple[str, ...]:
     """
     if source in DIFFUSION:
         return DIFFUSION[source].repositories
-    if source == "mini/diffusion" or (source and Path(source).expanduser().exists()):
+    if source in SHIPPED or (source and Path(source).expanduser().exists()):
         return ()
     if _HUB_ID.fullmatch(source) and not source.startswith("mini/"):
         return (source,)
     raise SourceError(
-        f"no diffusion model {shown(source)}: it is no folder, no name ({', '.join(['mini/diffusion', *DIFFUSION])}) "
+        f"no diffusion model {shown(source)}: it is no folder, no name ({', '.join([*SHIPPED, *DIFFUSION])}) "
         "and no repository of the Hugging Face hub (owner/name)"
     )
 

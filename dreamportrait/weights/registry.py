@@ -7,6 +7,7 @@
     locate("mini/head")        morphable head
     locate("mini/oracle")      classifier of attributes in pictures
     locate("mini/splats")      corrections of Gaussian splats
+    locate("mini/clip-s")      and the other models of styled heads, see STYLES
 
 This module only finds and verifies folders. The package that owns a kind of model loads it; mini.from_pretrained
 loads any of them by name.
@@ -19,10 +20,12 @@ from dreamportrait.core.errors import WeightsError, shown
 from dreamportrait.weights.seals import REMEDY, verify
 
 MINI = ("clip-a", "clip-b", "diffusion", "eg3d", "oracle")  # trained together, by `make mini-weights`
+STYLES: tuple[str, ...] = ()  # models of styled heads, trained together, by `make mini-styles`
 SPLATS = "splats"  # trained for a text-to-3D model, by `make mini-splats`
 HEAD = "head"  # built from the solids of the miniature world, by `make mini-head`
-_REMEDIES = {f"mini/{name}": f"install dreamportrait again, or run `make mini-{name}`" for name in (SPLATS, HEAD)}
-NAMES = tuple(f"mini/{name}" for name in (*MINI, SPLATS, HEAD))
+_TARGETS = {SPLATS: SPLATS, HEAD: HEAD} | dict.fromkeys(STYLES, "styles")  # of the Makefile, after "mini-"
+_REMEDIES = {f"mini/{name}": f"install dreamportrait again, or run `make mini-{t}`" for name, t in _TARGETS.items()}
+NAMES = tuple(f"mini/{name}" for name in (*MINI, *STYLES, SPLATS, HEAD))
 
 
 def locate(name: str) -> Path:

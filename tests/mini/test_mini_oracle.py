@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.metrics.world_oracle import AttributeReader, load
-from dreamportrait.mini.oracle import HIDDEN, OracleTraining, accuracy, to_classes, train
+from dreamportrait.mini.oracle import HIDDEN, accuracy, oracle_training, to_classes, train
 from dreamportrait.miniworld.attributes import ATTRIBUTES, make_attributes
 
 PICTURES = torch.linspace(-1, 1, 3 * 3 * 64 * 64).view(3, 3, 64, 64)
@@ -75,7 +75,7 @@ def test_classes() -> None:
 
 @pytest.mark.lengthy
 def test_training_learns_a_few_faces(single_precision: None) -> None:
-    run = OracleTraining(random_world(4), steps=50, batch=16, device=torch.device("cpu"))
+    run = oracle_training(random_world(4), steps=50, batch=16, device=torch.device("cpu"))
     losses = []
     for index in range(50):
         torch.manual_seed(index)

@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.mini import cards, train
-from dreamportrait.mini.train import STAGES, Places, run_stages
-from dreamportrait.miniworld import world
-from dreamportrait.miniworld.world import load
-from dreamportrait.weights.registry import MINI
+from dreamportrait.mini.train import PLAIN, STAGES, STYLED, Places, run_stages
+from dreamportrait.miniworld import edit_pool, styled_world, world
+from dreamportrait.weights.registry import MINI, STYLES
 from dreamportrait.weights.seals import verify
 
 
@@ -33,7 +32,7 @@ def ran(monkeypatch):
     def fake(name):
         def run(places, result):
             ran.append(name)
-            if STAGES[name].publishes or name == "vae":
+            if STAGES[name].publishes or name in ("vae", "vae-styles"):
                 result.mkdir(parents=True)
                 save_file({"w": torch.full((2, 3), float(len(ran)))}, result / f"{name}.safetensors")
                 (result / "config.json").write_text(json.dumps({"scores": {"right_ones": 0.51234, "n": {"all": 7}}}))
@@ -45,25 +44,27 @@ def ran(monkeypatch):
     return ran
 
 
-EVERYTHING = [*STAGES, "cards"]
+EVERYTHING = [*PLAIN, "cards"]
 
 
 def test_stages_call_what_there_is(places, monkeypatch):
     """Run the real stages. Stand-ins replace the trainings and check the real signatures."""
-    from dreamportrait.mini import clip_hard, clip_said, clip_training, oracle
-    from dreamportrait.mini.diffusion import unet, vae
+    from dreamportrait.mini import clip_hard, clip_said, clip_training, ip2p, oracle, style_oracle, styled_clip
+    from dreamportrait.mini.diffusion import styled, unet, vae
     from dreamportrait.mini.eg3d import stages
     from dreamportrait.text import compact_clip, encoder
 
     given = {}
     targets = [(clip_training, "train"), (oracle, "train"), (vae, "train_vae"), (unet, "train_unet")]
-    targets += [(clip_hard, "train"), (clip_said, "train")]
+    targets += [(module, "train") for module in (clip_hard, clip_said, ip2p, style_oracle, styled_clip)]
+    targets += [(styled, "tune_vae"), (styled, "tune_unet")]
     targets += [(stages, f"train_{name}") for name in ("warm", "details", "mapping", "gan")]
     for module, name in targets:
         real = getattr(module, name)
         given[f"{module.__name__.split('.')[-1]}.{name}"] = stand_in = create_autospec(real)
         monkeypatch.setattr(module, name, stand_in)
-    monkeypatch.setattr(world, "load", create_autospec(load, side_effect=lambda split, *_: split))
+    for module in (world, styled_world, edit_pool):
+        monkeypatch.setattr(module, "load", create_autospec(module.load, side_effect=lambda split, *_: split))
     monkeypatch.setattr(compact_clip, "load", create_autospec(compact_clip.load))
     monkeypatch.setattr(encoder, "TextEncoder", create_autospec(encoder.TextEncoder))
     (places.result("vae") / "vae").mkdir(parents=True)
@@ -72,6 +73,8 @@ def test_stages_call_what_there_is(places, monkeypatch):
         stage.run(places, places.result(name))
     assert all(stand_in.called for stand_in in given.values())
     assert [call.args[0] for call in given["clip_training.train"].call_args_list] == ["a", "b"]
+    assert [call.args[0] for call in given["styled_clip.train"].call_args_list] == ["s", "t"]
+    assert given["ip2p.train"].call_args.args[-1] == "train" and given["styled.tune_vae"].call_args.args[-1] == "train"
     assert given["oracle.train"].call_args.args[2:] == ("train", "test")
     assert (places.result("unet") / "vae/config.json").exists()
     embed = given["unet.train_unet"].call_args.args[3]
@@ -82,13 +85,24 @@ def test_stages_call_what_there_is(places, monkeypatch):
 
 def test_all_stages_in_order_once(places, ran, capsys):
     run_stages(EVERYTHING, places)
-    assert ran == list(STAGES)
+    assert ran == list(PLAIN)
     assert {path.name for path in places.out.iterdir()} == set(MINI)
     for name in MINI:
         verify(places.out / name)
     run_stages(EVERYTHING, places)
-    assert ran == list(STAGES)
-    assert capsys.readouterr().out.count("done before") == len(STAGES)
+    assert ran == list(PLAIN)
+    assert capsys.readouterr().out.count("done before") == len(PLAIN)
+
+
+def test_models_of_styled_heads_are_made_apart(places, ran):
+    run_stages([*STYLED, "style-cards"], places)
+    assert ran == list(STYLED)
+    assert {path.name for path in places.out.iterdir()} == {stage.part for stage in STAGES.values() if stage.styled} - {
+        None
+    }
+    for name in STYLES:
+        verify(places.out / name)
+        assert (places.out / name / "README.md").read_text().startswith(f"# mini/{name}\n")
 
 
 def test_a_stopped_stage_runs_again_and_its_time_adds_up(places, ran, monkeypatch):
@@ -165,15 +179,15 @@ def test_estimates(monkeypatch):
     for name, stage in STAGES.items():
         monkeypatch.setitem(STAGES, name, replace(stage, cpu=20, gpu=3))
     lines = train.estimates().splitlines()
-    assert lines[1] == "world          20 min      3 min"
-    assert lines[-1] == "all           240 min     36 min"
+    assert lines[1] == "world            20 min      3 min"
+    assert lines[-2:] == ["all             240 min     36 min", "styles          140 min     21 min"]
 
 
 # Cards.
 
 
 def test_a_card(places, ran):
-    run_stages(list(STAGES), places)
+    run_stages(list(PLAIN), places)
     folder = places.out / "diffusion"
     (folder / "scores.json").write_text(json.dumps({"samples": {"judge": 0.75}}))
     picture = Image.frombytes("RGB", (500, 500), torch.randint(256, (750_000,), dtype=torch.uint8).numpy().tobytes())
@@ -204,7 +218,7 @@ def test_cards_of_what_is_missing_or_too_large(places, ran, monkeypatch):
     run_stages(["oracle"], places)
     with pytest.raises(WeightsError, match="out lacks clip-a, clip-b, diffusion, eg3d; train their stages first"):
         run_stages(["cards"], places)
-    run_stages(list(STAGES), places)
+    run_stages(list(PLAIN), places)
     monkeypatch.setattr(cards, "TOTAL_BYTES", 1000)
     with pytest.raises(WeightsError, match="bytes; at most 1000 may be shipped"):
         run_stages(["cards"], places)

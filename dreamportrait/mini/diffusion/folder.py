@@ -34,8 +34,8 @@ def save_vae(vae: AutoencoderKL, folder: Path) -> None:
     _save_half(vae, folder / "vae")
 
 
-def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Write the rest of the folder: the UNet, the noise schedule and the index."""
+def save_unet(unet: UNet2DConditionModel, folder: Path, text: str = TEXT) -> None:
+    """Write the rest of the folder: the UNet, the noise schedule and the index. text: the model that embeds prompts."""
     _save_half(unet, folder / "unet")
     make_scheduler().save_pretrained(folder / "scheduler")
     absent = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
@@ -50,7 +50,7 @@ def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
     }
     _write_json(folder / "model_index.json", index)
     note = "prompts are embedded by this model; see dreamportrait.mini.diffusion"
-    _write_json(folder / "config.json", {"format_version": 1, "text_encoder": TEXT, "note": note})
+    _write_json(folder / "config.json", {"format_version": 1, "text_encoder": text, "note": note})
 
 
 def load_vae(folder: Path) -> AutoencoderKL:

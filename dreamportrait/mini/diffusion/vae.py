@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dreamportrait.core.machine import autocast
 from dreamportrait.mini.diffusion.folder import save_vae
+from dreamportrait.miniworld.styled_world import StyledWorld
 from dreamportrait.miniworld.world import World
 from dreamportrait.training.loop import cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema, half_life
@@ -105,24 +106,26 @@ def _convs(vae: AutoencoderKL) -> tuple[Any, Any]:
 def train_vae(
     out: Path,  # the diffusion folder; the VAE is written to OUT/vae
     work: Path,
-    world: World,
+    world: World | StyledWorld,
     *,
     steps: int = STEPS,
     batch: int = BATCH,
     channels: tuple[int, ...] = (16, 32, 48),
     device: str = "cpu",
     seed: int = 0,
+    start: AutoencoderKL | None = None,  # the VAE to continue from. None = random weights
+    lr: float = PEAK_LR,
 ) -> None:
     torch.manual_seed(seed)
-    vae = make_vae(channels)
+    vae = make_vae(channels) if start is None else start.requires_grad_(True).train()
     nn.Module.to(vae, device)
     average = Ema(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), PEAK_LR, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr, betas=(0.9, 0.99), weight_decay=0.01)
 
     def step(index: int) -> dict[str, Tensor]:
         chosen = torch.randint(len(world), (batch,))
         losses = vae_loss(vae, to_signed(world.images[chosen.numpy()], vae.device))
-        set_lr(optimizer, cosine(index, steps, PEAK_LR))
+        set_lr(optimizer, cosine(index, steps, lr))
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

@@ -15,6 +15,7 @@ t_n for the negative text, which takes the place of "no text":
 The pipeline of diffusers cannot start midway, so the loop over the steps is here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -152,9 +153,22 @@ class InstructPix2Pix:
 
         A picture's result does not depend on the other pictures, except for rounding.
         """
+        return self.edit_each(images, [instruction], noise, sampling)
+
+    @torch.no_grad()
+    def edit_each(
+        self,
+        images: Tensor,  # [N, 3, R, R] in -1 .. 1
+        instructions: Sequence[Instruction],  # N, or one for all
+        noise: Tensor,  # [1 or N, c, h, w]
+        sampling: Sampling,
+    ) -> Edited:
+        """Edit each picture as its own instruction says."""
+        if len(instructions) not in (1, len(images)):
+            raise ValueError(f"{len(instructions)} instructions for {len(images)} pictures: give one for all, or each")
         pictured, scaled = self.encode(images)
         noise = noise.to(scaled).expand_as(scaled)
-        words, negative_words = self.embed([instruction.positive]), self.embed([instruction.negative])
+        words, negative_words = (self.embed(list(texts)) for texts in zip(*instructions, strict=True))
         scales = {"image_scale": sampling.image_scale, "text_scale": sampling.text_scale}
         steps = sampling.schedule(len(self.alphas_cumprod))
         z = noise if sampling.start is None else add(scaled, noise, self.alphas_cumprod, steps[0])

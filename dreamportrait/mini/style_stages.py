@@ -1,0 +1,59 @@
+"""Stages of train.py that make the models of styled heads. Imports are deferred to the run.
+
+They start from the mini/diffusion and the mini/eg3d of the package. The judges, clip-t and style-oracle, train and
+select nothing.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dreamportrait.mini.train import Places
+
+
+def world(places: "Places", result: Path) -> None:
+    """Render styled heads, and the triples of an editor."""
+    for split in ("validation", "train"):
+        places.styled_world(split)
+        places.triples(split)
+
+
+def clip(variant: str) -> Callable[["Places", Path], None]:
+    def run(places: "Places", result: Path) -> None:
+        from dreamportrait.mini.styled_clip import train
+
+        worlds = places.styled_world("train"), places.styled_world("validation")
+        train(variant, result, places.state(f"clip-{variant}"), *worlds, device=places.device)
+
+    return run
+
+
+def oracle(places: "Places", result: Path) -> None:
+    from dreamportrait.mini import style_oracle
+
+    worlds = places.styled_world("train"), places.styled_world("validation")
+    style_oracle.train(result, places.state("style-oracle"), *worlds, device=places.device)
+
+
+def vae(places: "Places", result: Path) -> None:
+    from dreamportrait.mini.diffusion.styled import tune_vae
+    from dreamportrait.weights.registry import locate
+
+    start, state = locate("mini/diffusion"), places.state("vae-styles")
+    tune_vae(start, result, state, places.styled_world("train"), device=places.device)
+
+
+def unet(places: "Places", result: Path) -> None:
+    from dreamportrait.mini.diffusion.styled import tune_unet
+    from dreamportrait.weights.registry import locate
+
+    parts = locate("mini/diffusion"), places.result("vae-styles"), places.result("clip-s")
+    tune_unet(*parts, result, places.state("unet-styles"), places.styled_world("train"), device=places.device)
+
+
+def ip2p(places: "Places", result: Path) -> None:
+    from dreamportrait.mini.ip2p import train
+
+    parts = places.result("unet-styles"), places.result("clip-s")
+    train(*parts, result, places.state("ip2p"), places.triples("train"), device=places.device)
