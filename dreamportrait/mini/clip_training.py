@@ -30,7 +30,7 @@ from dreamportrait.text.compact_clip import CONTEXT_LENGTH, VOCABULARY_SIZE, Cli
 from dreamportrait.text.tower import TextTower, at
 from dreamportrait.training.loop import cosine, fit, set_lr
 
-STEPS = {"a": 2500, "b": 1800, "s": 800, "t": 400}
+STEPS = {"a": 2500, "b": 1800, "s": 800, "t": 300}
 BATCH = 128
 SEEDS = {"a": 0, "b": 1, "s": 6, "t": 7}
 PLAIN, STYLED = ("a", "b"), ("s", "t")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 FACES = {"train": 40_000, "test": 2_000, "combinations": 1_000}
 HEADS = {"train": 16_000, "validation": 2_000}  # styled and plain ones, from all sides
-TRIPLES = {"train": 4_000, "validation": 500}  # of an editor of pictures
+TRIPLES = {"train": 3_000, "validation": 500}  # of an editor of pictures
 DONE, STATE, RESULT, SECONDS = "done.json", "state", "result", "seconds.json"
 
 
