@@ -14,6 +14,7 @@ from dreamportrait.cli.mix import mix
 from dreamportrait.cli.portraits import sample
 from dreamportrait.cli.scores import evaluate
 from dreamportrait.cli.splats import splats
+from dreamportrait.cli.style import style
 from dreamportrait.cli.training import train
 from dreamportrait.cli.verify import verify
 from dreamportrait.cli.video import video
@@ -49,6 +50,7 @@ for command in (
     mix,
     head,
     invert,
+    style,
     verify,
     train,
     estimate,

@@ -71,7 +71,7 @@ def read(kind: type[S], path: str | Path, overrides: Sequence[str] = ()) -> tupl
             override(values, text)
         except ValueError as error:
             problems.append(Problem((), str(error)))
-    config, wrong = _validated(kind, values)
+    config, wrong = validated(kind, values)
     problems += wrong
     if config is not None:
         wrong_keys = [key for problem in problems for key in problem.keys]
@@ -89,7 +89,7 @@ def concerns(problem: Problem, keys: list[str]) -> bool:
     )
 
 
-def _validated(kind: type[S], values: dict[str, Any]) -> tuple[S | None, list[Problem]]:
+def validated(kind: type[S], values: dict[str, Any]) -> tuple[S | None, list[Problem]]:
     """Validate `values` and remove the wrong settings, until the rest is valid or nothing more can be removed."""
     problems: dict[str, str] = {}
     while True:

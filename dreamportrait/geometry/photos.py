@@ -3,6 +3,8 @@
 Nothing finds the face: a photograph must be cropped as the network's training pictures are.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +26,27 @@ def read_photo(
     """Read a photo that is cropped as the training pictures are: square, the face in the middle."""
     if not isinstance(photo, str | Path):
         return _pixels(_squared(photo, crop, least, "the photo"), size)
-    if not Path(photo).is_file():
+    with _opened(Path(photo)) as file:
+        check_size(file, crop, least, str(photo))
+        found = file.convert("RGB")
+    return _pixels(_squared(found, crop, least, str(photo)), size)
+
+
+def check_photo(photo: Path, *, crop: bool = False, least: int = 1) -> None:
+    """Raise an error unless `read_photo` would read a file. Only its header is read."""
+    with _opened(photo) as file:
+        check_size(file, crop, least, str(photo))
+
+
+@contextmanager
+def _opened(photo: Path) -> Iterator[Image.Image]:
+    if not photo.is_file():
         raise FileNotFoundError(f"{photo} is not there; name a picture")
     try:
-        with opened(Path(photo)) as file:
-            check_size(file, crop, least, str(photo))
-            found = file.convert("RGB")
+        with opened(photo) as file:
+            yield file
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{photo} is no picture that can be read: {error}") from None
-    return _pixels(_squared(found, crop, least, str(photo)), size)
 
 
 def check_size(photo: Image.Image, crop: bool, least: int, name: str) -> None:

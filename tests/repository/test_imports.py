@@ -16,6 +16,8 @@ SCRIPTS = (
     *("-m dreamportrait view", "-m dreamportrait invert", "-m dreamportrait verify", "-m dreamportrait doctor"),
     *("-m dreamportrait head optimise", "-m dreamportrait head components"),
     *("-m dreamportrait head view", "-m dreamportrait head animate", "-m dreamportrait head from-portrait"),
+    *("-m dreamportrait style", "-m dreamportrait style learn", "-m dreamportrait style apply"),
+    *("-m dreamportrait style list", "eval/styles.py"),
     *("-m dreamportrait.mini.demo", "-m dreamportrait.mini.train", "-m dreamportrait.mini.publish"),
     *("-m dreamportrait.mini.ideal", "-m dreamportrait.mini.ceilings", "-m benchmarks", "-m benchmarks.ops"),
     *("-m dreamportrait.mini.head", "-m dreamportrait.mini.head.ceiling"),
@@ -71,6 +73,9 @@ def test_a_portrait_needs_neither_open_clip_nor_the_compiler() -> None:
         ("evaluate --checkpoint nowhere --dataset miniworld:test --out x", "checkpoint nowhere is not there"),
         ("evaluate --checkpoint mini --dataset miniworld:best --out x", "no split 'best'"),
         ("train --config nowhere.yaml", "nowhere.yaml is not there"),
+        ("style apply nowhere.png --style x", "nowhere.png is not there"),
+        ("style mix nowhere.png a:much", "the weight 'much' is no number"),
+        ("style inspect nowhere", "no style 'nowhere'"),
     ],
 )
 def test_wrong_names_are_refused_before_pytorch_is_imported(command: str, message: str) -> None:

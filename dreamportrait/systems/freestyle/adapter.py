@@ -187,8 +187,7 @@ class StyleAdapter:
     def load(cls, folder: str | Path) -> "StyleAdapter":
         """Read and check a folder."""
         folder = Path(folder)
-        values = read_json(folder / ABOUT, "`dreamportrait style learn` writes such folders")
-        about = from_dict(About, values, str(folder / ABOUT))
+        about = read_about(folder)
         verify(folder, _REMEDY)
         tensors = read_tensors(folder / DELTAS)
         check_finite(tensors, str(folder / DELTAS))
@@ -208,6 +207,15 @@ class StyleAdapter:
                 wrong.append(shown(name))
         if wrong or not names:
             raise WeightsError(f"{path} holds no deltas of rank {rank} for {listed(wrong) or 'any weight'}; {_REMEDY}")
+
+
+def read_about(folder: Path) -> About:
+    """Read and check the adapter.json of a folder."""
+    path = folder / ABOUT
+    about = from_dict(About, read_json(path, "`dreamportrait style learn` writes such folders"), str(path))
+    if not about.styles or not about.seeds:
+        raise WeightsError(f"{path} names no {'seeds' if about.styles else 'styles'}; {_REMEDY}")
+    return about
 
 
 def check_strength(strength: float) -> float:

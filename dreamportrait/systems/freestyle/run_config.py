@@ -6,20 +6,28 @@
 them there; its --set changes them.
 """
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dreamportrait.core import settings
 from dreamportrait.core.config import Count, Data, Few, Rate, RunConfig, Section, Share, Text, Weight
+from dreamportrait.core.errors import brief
 from dreamportrait.core.settings import Problem
 from dreamportrait.systems.freestyle.config import Kind
 from dreamportrait.systems.freestyle.fewshot import MOST_IDENTITIES, MOST_VIEWS, FewShotSettings
+from dreamportrait.systems.freestyle.folder import FreestyleModel
 from dreamportrait.systems.freestyle.instruct import Sampling
+from dreamportrait.systems.freestyle.perceptual import check_perceptual
 from dreamportrait.systems.freestyle.pretraining import PlaneLoss, PretrainSettings
 from dreamportrait.systems.freestyle.prompts import Wording
 from dreamportrait.systems.freestyle.start import Rule
 from dreamportrait.systems.freestyle.tuning import Input, TuneSettings
 
+SCHEDULE = 1000  # noise steps that editors were trained with; an editor's own number is checked when it edits
 Angle = Annotated[float, Field(ge=0, lt=90)]  # degrees to either side of the front
 
 
@@ -105,6 +113,58 @@ class Tune(Section):
         return TuneSettings(**self.model_dump(exclude={"perceptual"}), seed=seed)
 
 
+class Learning(Section):
+    """What `dreamportrait style learn` reads: the defaults of a model, a file's sections, and --set."""
+
+    edit: Edit = Edit()
+    tune: Tune = Tune()
+
+    @classmethod
+    def read(cls, model: FreestyleModel, path: Path | None = None, changes: Sequence[str] = ()) -> "Learning":
+        """Return the settings. Raise ConfigError with everything that is wrong."""
+        given = {} if path is None else settings.read_yaml(path)
+        values = cls.of(model).model_dump(mode="json")
+        for name, section in values.items():
+            own = given.get(name)
+            if own is not None and not isinstance(own, dict):
+                raise ValueError(f"{path}: {name} is {brief(own)}; it must hold settings")
+            section.update(own or {})
+        problems = []
+        for text in changes:
+            try:
+                settings.override(values, text)
+            except ValueError as error:
+                problems.append(Problem((), str(error)))
+        found, wrong = settings.validated(cls, values)
+        problems += wrong
+        if found is not None and not problems:
+            problems += found.contradictions()
+        if problems or found is None:
+            raise settings.ConfigError(str(path or "the settings of --set"), problems)
+        return found
+
+    @classmethod
+    def of(cls, model: FreestyleModel) -> "Learning":
+        """Return the defaults of a model."""
+        how, tuning = asdict(model.few_shot), asdict(model.tuning)
+        del how["seed"], tuning["seed"]
+        edit = how.pop("sampling") | how.pop("wording") | how
+        return cls(edit=Edit(source=model.editor, **edit), tune=Tune(perceptual=model.perceptual, **tuning))
+
+    def contradictions(self) -> list[Problem]:
+        problems = []
+        try:
+            how = self.edit.settings()
+            how.sampling.schedule(SCHEDULE)
+        except ValueError as error:
+            problems.append(Problem(("edit",), str(error)))
+        try:
+            check_perceptual(self.tune.perceptual)
+        except ValueError as error:
+            problems.append(Problem(("tune.perceptual",), str(error)))
+        return problems
+
+
 class FreestyleConfig(RunConfig):
     FREE: ClassVar[tuple[str, ...]] = ("trainer", "logging", "run.folder", "run.offline", "edit", "tune")
     ARCHITECTURE: ClassVar[tuple[str, ...]] = ("model",)
@@ -143,8 +203,5 @@ class FreestyleConfig(RunConfig):
         if self.trainer.precision == "float16":
             text = "float16: H trains in float32, and gradients through a generator in float16 vanish; choose bfloat16"
             problems.append(Problem(("trainer.precision",), text))
-        try:
-            self.edit.settings()
-        except ValueError as error:
-            problems.append(Problem(("edit",), str(error)))
-        return problems
+        found = Learning(edit=self.edit).contradictions()  # perceptual distances are checked where their files are
+        return problems + found

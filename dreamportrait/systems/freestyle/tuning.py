@@ -28,7 +28,7 @@ from dreamportrait.systems.freestyle.fewshot import FewShot
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.network import ImageToTriplane, Prediction
 from dreamportrait.systems.freestyle.perceptual import Perceptual
-from dreamportrait.training.loop import fit
+from dreamportrait.training.loop import Stateful, fit
 from dreamportrait.training.losses import density_points, density_regularization
 from eg3d_ops._checks import check_int, check_number
 
@@ -102,13 +102,28 @@ def tune(
     say: Callable[[str], object] | None = None,  # gets the lines of the log. None = they are printed
 ) -> nn.Module:
     """Tune a copy of H. Return the low-rank deltas, or the whole tuned network with train="all". The base stays."""
-    s, device = settings, next(base.generator.parameters()).device
-    torch.manual_seed(s.seed)
+    torch.manual_seed(settings.seed)
     trained: LowRankNetwork | ImageToTriplane
-    if s.train == "lora":
-        trained = LowRankNetwork(base.i2t, s.rank, s.seed)
+    if settings.train == "lora":
+        trained = LowRankNetwork(base.i2t, settings.rank, settings.seed)
     else:
         trained = deepcopy(base.i2t).requires_grad_(True)
+    tune_network(trained, base, data, settings, folder, perceptual, signals, say)
+    return trained
+
+
+def tune_network(
+    trained: nn.Module,  # takes fronts and returns a Prediction; it is changed
+    base: PictureTo3D,
+    data: FewShot,
+    settings: TuneSettings,
+    folder: Path,
+    perceptual: Perceptual | None = None,
+    signals: Signals | None = None,
+    say: Callable[[str], object] | None = None,
+) -> None:
+    """Tune a network on a few-shot set, and switch it to evaluation. The base gives unedited fronts, and renders."""
+    s, device = settings, next(base.generator.parameters()).device
     trained.train()
     optimizer = torch.optim.Adam([p for p in trained.parameters() if p.requires_grad], s.lr, (0.0, 0.99))
     fronts, images, cameras = input_fronts(base, data, s.input), data.images.to(device), data.cameras.to(device)
@@ -123,9 +138,9 @@ def tune(
         optimizer.step()
         return losses
 
-    state = {"trained": trained, "optimizer": optimizer}
+    state: dict[str, Stateful] = {"trained": trained, "optimizer": optimizer}
     fit(step, state, s.steps, folder, seed=s.seed, save_every=SAVE_EVERY, title="tuning", signals=signals, say=say)
-    return trained.eval()
+    trained.eval()
 
 
 @torch.no_grad()
