@@ -21,6 +21,7 @@ def from_pretrained(name: str) -> Any:
     mini/diffusion, mini/diffusion-styles    UNet, VAE and noise schedule of diffusers
     mini/eg3d                                TriPlaneGan(generator, discriminator)
     mini/head                                HeadModel
+    mini/i2t-base                            ImageToTriplane
     mini/ip2p                                InstructPix2Pix
     mini/oracle                              AttributeReader
     mini/splats                              SplatHead
@@ -51,6 +52,10 @@ def from_pretrained(name: str) -> Any:
         from dreamportrait.export.splat_head import load_splat_head
 
         return load_splat_head(folder)
+    if name == "mini/i2t-base":
+        from dreamportrait.systems.freestyle.folder import load_network_of
+
+        return load_network_of(folder)
     if name == "mini/ip2p":
         from dreamportrait.systems.freestyle.instruct import load_instruct_pix2pix
 

@@ -57,3 +57,12 @@ def ip2p(places: "Places", result: Path) -> None:
 
     parts = places.result("unet-styles"), places.result("clip-s")
     train(*parts, result, places.state("ip2p"), places.triples("train"), device=places.device)
+
+
+def i2t(places: "Places", result: Path) -> None:
+    from dreamportrait.metrics import world_oracle
+    from dreamportrait.mini.i2t import train
+    from dreamportrait.weights.registry import locate
+
+    oracle = world_oracle.load(locate("mini/oracle"))
+    train(locate("mini/eg3d"), result, places.state("i2t-base"), oracle=oracle, device=places.device)

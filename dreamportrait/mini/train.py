@@ -190,6 +190,7 @@ STAGES = {
     ),
     "ip2p": Stage(style_stages.ip2p, 14, 2, ("unet-styles", "clip-s"), "ip2p", True, styled=True),
     "style-oracle": Stage(style_stages.oracle, 8, 1, (), "style-oracle", True, styled=True),
+    "i2t-base": Stage(style_stages.i2t, 12, 3, (), "i2t-base", True, styled=True),
     "clip-t": Stage(style_stages.clip("t"), 8, 2, (), "clip-t", True, styled=True),
 }
 PLAIN = tuple(name for name, stage in STAGES.items() if not stage.styled)

@@ -148,6 +148,7 @@ def pretrain(
     perceptual: Perceptual | None = None,
     signals: Signals | None = None,
     every: Mapping[int, Callable[[int], None]] | None = None,  # see training/loop.py
+    draw: Callable[[int], Pairs] | None = None,  # returns so many heads. None = the generator draws new ones
 ) -> ImageToTriplane:
     """Train the network and return its running average, in eval mode."""
     network, generator, s = styled.i2t.train(), styled.generator, settings
@@ -158,7 +159,7 @@ def pretrain(
     optimizer = torch.optim.Adam(network.parameters(), s.lr, (0.0, 0.99))
 
     def step(index: int) -> dict[str, Tensor]:
-        pairs = draw_pairs(generator, s.batch, s.truncation)
+        pairs = draw(s.batch) if draw else draw_pairs(generator, s.batch, s.truncation)
         cameras = draw_cameras(generator, s.batch, s.yaw, s.pitch).to(device) if s.renders(index) else None
         losses = pretraining_losses(styled, pairs, s, cameras, perceptual)
         set_lr(optimizer, cosine(index, s.steps, s.lr, warmup=min(100, s.steps)))
