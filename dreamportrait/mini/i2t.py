@@ -6,7 +6,7 @@ planes are made again in each step, because they are large.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreamportrait.core.files import check_new
 from dreamportrait.eg3d.folder import load_generator
-from dreamportrait.eg3d.triplane import TriPlaneGenerator
+from dreamportrait.eg3d.triplane import Rendering, TriPlaneGenerator
 from dreamportrait.export.sheets import tiled
 from dreamportrait.geometry.images import as_saved, from_bytes, to_bytes
 from dreamportrait.metrics.world_oracle import AttributeReader
@@ -28,7 +28,7 @@ from dreamportrait.systems.freestyle.fewshot import FewShotSettings
 from dreamportrait.systems.freestyle.folder import save_model
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.instruct import Sampling
-from dreamportrait.systems.freestyle.network import ImageToTriplane
+from dreamportrait.systems.freestyle.network import ImageToTriplane, Prediction
 from dreamportrait.systems.freestyle.pretraining import Pairs, PretrainSettings, draw_ws, pretrain
 from dreamportrait.systems.freestyle.prompts import Wording
 from dreamportrait.systems.freestyle.tuning import TuneSettings
@@ -97,7 +97,7 @@ class Scores(NamedTuple):
     psnr_front: float  # dB, against the generator's own pictures
     psnr_25_degrees: float
     depth_error: float
-    attributes: float  # share that mini/oracle reads as in the generator's own pictures
+    attributes: float | None  # share that mini/oracle reads as in the generator's own pictures
 
 
 def train(
@@ -144,25 +144,22 @@ def measure(styled: PictureTo3D, held_out: Recorded, oracle: AttributeReader | N
     for chosen in torch.arange(len(held_out.w)).split(BATCH):
         pairs = held_out.at(chosen)
         made = styled.i2t(pairs.front)
-        error = (made.planes - pairs.planes).abs().mean() / pairs.planes.abs().mean()
-        (front, own_front), *sides = [_views(styled, made, pairs, yaw) for yaw in (0.0, -25.0, 25.0)]
-        signal = [psnr(as_saved(a.image), as_saved(b.image)) for a, b in sides]
-        rows.append(
-            [
-                float(error),
-                psnr(as_saved(front.image), as_saved(own_front.image)),
-                sum(signal) / len(signal),
-                float((front.depth - own_front.depth).abs().mean()),
-            ]
-        )
+        front, *sides = [_views(styled, made, pairs, yaw) for yaw in (0.0, -25.0, 25.0)]
+        relative = (made.planes - pairs.planes).abs().mean() / pairs.planes.abs().mean()
+        depth = (front[0].depth - front[1].depth).abs().mean()
+        rows.append([float(relative), _psnr(*front), sum(_psnr(*side) for side in sides) / 2, float(depth)])
         if oracle is not None:
-            faces = zip(oracle.read(front.image), oracle.read(own_front.image), strict=True)
+            faces = zip(*(oracle.read(view.image) for view in front), strict=True)
             agreed += [a[n] == b[n] for a, b in faces for n in ATTRIBUTES if is_visible(a, n) and is_visible(b, n)]
-    means = [round(x, 4) for x in torch.tensor(rows).mean(0).tolist()]
-    return Scores(*means, attributes=round(sum(agreed) / len(agreed), 4) if agreed else float("nan"))
+    means = {name: round(x, 4) for name, x in zip(Scores._fields, torch.tensor(rows).mean(0).tolist(), strict=False)}
+    return Scores(**means, attributes=round(sum(agreed) / len(agreed), 4) if agreed else None)
 
 
-def _views(styled: PictureTo3D, made: Any, pairs: Pairs, yaw: float) -> tuple[Any, Any]:
+def _psnr(made: Rendering, real: Rendering) -> float:
+    return psnr(as_saved(made.image), as_saved(real.image))
+
+
+def _views(styled: PictureTo3D, made: Prediction, pairs: Pairs, yaw: float) -> tuple[Rendering, Rendering]:
     """Return a view of predicted heads, and of the generator's own."""
     camera = styled.generator.config.around([yaw]).to(pairs.w).expand(len(pairs.w), -1)
     return styled.render(made, camera), styled.generator.render(pairs.planes, camera, w=styled.ws(pairs.w))
