@@ -21,7 +21,7 @@ from dreamportrait.mini.diffusion.vae import encode_all
 from dreamportrait.miniworld.edit_pool import EditPool
 from dreamportrait.systems.freestyle.instruct import with_picture
 
-STEPS, LR, SEED = 450, 1e-3, 11
+STEPS, LR, SEED = 500, 1e-3, 11
 WITHOUT = 0.05  # share of samples without text, as large a one without picture, and as large a one without both
 
 

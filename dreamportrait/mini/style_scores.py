@@ -26,10 +26,10 @@ from dreamportrait.text.clip_scorer import ClipScorer
 
 SCORES, SHEET = "scores.json", "sheet.png"
 HEADS, SAMPLED, SHOWN = 600, 100, 12
-EDITS, CHOOSING = 200, 40  # triples that are scored; that settings are chosen on
+EDITS, CHOOSING = 200, 30  # triples that are scored; that settings are chosen on
 GUIDANCE_SCALE = 4.0
 SCALES = tuple(Sampling(text_scale=text, image_scale=1.5) for text in (3.0, 5.0, 7.5, 12.0))
-STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of SDEdit
+STRENGTHS = (0.5, 0.7, 0.9)  # of SDEdit
 
 
 def write(out: Path, world: StyledWorld, triples: EditPool) -> None:

@@ -1,6 +1,7 @@
 """Tests of the trainings of the models of styled heads, at sizes that run in seconds."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from torch import Tensor
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.metrics import style_oracle as reading
 from dreamportrait.metrics.style_oracle import ANSWERS, PITCH_UNIT, StyleReader
-from dreamportrait.mini import clip_training, ip2p, style_oracle, styled_clip
+from dreamportrait.mini import clip_training, ip2p, style_oracle, style_scores, styled_clip
 from dreamportrait.mini.augmentation import augment
 from dreamportrait.mini.clip_training import CONFIGS, token_ids
 from dreamportrait.mini.diffusion import styled
+from dreamportrait.mini.diffusion.evaluation import psnr, reconstruct
 from dreamportrait.mini.diffusion.folder import load_diffusion, load_vae, make_scheduler, save_unet, save_vae
 from dreamportrait.mini.diffusion.unet import make_unet
 from dreamportrait.mini.diffusion.vae import encode_all, make_vae
@@ -187,6 +189,44 @@ def test_vae_unet_and_editor_follow_each_other(folder: Path, tmp_path: Path, mon
     editor = load_diffusion(tmp_path / "ip2p")[0]
     assert editor.config["in_channels"] == 8 and unet.config["in_channels"] == 4
     assert editor.conv_in.weight[:, 4:].abs().max() > 0
+
+
+class Scorer:
+    """A stand-in for a CLIP: features are numbers of the pixels and of the letters."""
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(images.flatten(1)[:, ::1000] + 0.1, dim=1)
+
+    def text_features(self, prompts: list[str]) -> Tensor:
+        return self.image_features(torch.stack([torch.full((12288,), sum(p.encode()) % 7 - 3.0) for p in prompts]))
+
+
+@pytest.mark.slow
+def test_published_models_are_measured(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_scores, "words_of", lambda clip: embed)
+    monkeypatch.setattr(style_scores, "_scorer", lambda path: Scorer())
+    monkeypatch.setattr(style_scores.evaluation, "CANDIDATES", 3)
+    sizes = {"HEADS": 6, "SAMPLED": 3, "SHOWN": 2, "EDITS": 5, "CHOOSING": 2, "STRENGTHS": (0.5,)}
+    quick = tuple(replace(each, steps=2) for each in style_scores.SCALES[:2])
+    for name, value in (sizes | {"SCALES": quick}).items():
+        monkeypatch.setattr(style_scores, name, value)
+    out = tmp_path / "out"
+    folder.rename(tmp_path / "start2")
+    shutil.copytree(tmp_path / "start2", out / "diffusion-styles")
+    shutil.copytree(tmp_path / "start2", out / "ip2p")
+    unet, vae, _ = load_diffusion(tmp_path / "start2")
+    save_unet(with_picture(unet), out / "ip2p", styled.TEXT)
+    style_oracle.save(StyleReader(), out / "style-oracle", {})
+    world, pool = random_styled_world(6, "validation"), random_pool(9, "validation")
+    style_scores.write(out, world, pool)
+    found = json.loads((out / "ip2p/scores.json").read_text())
+    assert found["edits"] == 5 and found["text_scale"] in (3.0, 5.0)
+    assert {"editor", "nothing", "exact", "styles_that_diffusion_knows"} < set(found)
+    assert 0 <= found["editor"]["kept"] <= 1
+    signals = json.loads((out / "diffusion-styles/scores.json").read_text())["vae_psnr"]
+    images = torch.from_numpy(world.images).float() / 127.5 - 1
+    assert signals["all"] == pytest.approx(psnr(reconstruct(vae, images), images), abs=0.01)
+    assert (out / "ip2p/sheet.png").exists() and (out / "diffusion-styles/sheet.png").exists()
 
 
 def test_an_untaught_editor_draws_as_its_parent(folder: Path) -> None:
