@@ -36,6 +36,7 @@ def fit(
     *,
     seed: int = 0,
     save_every: int = 500,
+    save_seconds: float = 300,  # saves also when the last save is so long ago, because steps may be slow
     log_every: int = 50,
     title: str = "",
     every: Mapping[int, Callable[[int], None]] | None = None,  # interval in steps: function to call, e.g. for a sheet
@@ -49,7 +50,7 @@ def fit(
     path = folder / "state.pt"
     first = _restore(state, path)
     log = _Log(folder / "log.csv", first, steps, title, say or partial(print, flush=True))
-    guard = _Guard(path)
+    guard, saved = _Guard(path), time.monotonic()
     for index in range(first, steps):
         torch.manual_seed(step_seed(seed, index))
         losses = step(index)
@@ -61,11 +62,13 @@ def fit(
             if done % interval == 0 or done == steps:
                 call(done)
         asked = signals is not None and signals.received != 0
-        if done % save_every == 0 or done == steps or asked:
+        overdue = time.monotonic() - saved >= save_seconds
+        if done % save_every == 0 or done == steps or asked or overdue:
             guard.check()
             parts = {name: part.state_dict() for name, part in state.items()}
             guard.check_state(done, parts)
             save_state(path, parts | {"step": done})
+            saved = time.monotonic()
         if signals is not None:
             signals.check(f"stopped after step {done} of {steps} of {title}; the same command continues from {path}")
 

@@ -97,6 +97,22 @@ def test_interrupted_between_saves(tmp_path):
     assert_same(parts(continued), parts(once))
 
 
+def test_slow_steps_are_saved_when_time_has_passed(tmp_path):
+    """With no time between saves, only the step that was interrupted is repeated."""
+
+    def interrupted(done):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run().fit(tmp_path / "cut", 12, save_every=100, save_seconds=0, every={1: interrupted})
+    continued = Run().fit(tmp_path / "cut", 12, save_every=100)
+    assert len(continued.seen) == 6
+    once = Run().fit(tmp_path / "once", 12, save_every=100)
+    assert rows(tmp_path / "cut") == rows(tmp_path / "once")
+    assert_same(parts(continued), parts(once))
+
+
 def test_rare_losses_have_their_column(tmp_path):
     """A regulariser that runs every third step and a loss that starts later have their own columns."""
 
