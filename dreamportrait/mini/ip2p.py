@@ -16,12 +16,12 @@ from torch import Tensor
 from dreamportrait.core.machine import autocast
 from dreamportrait.mini.diffusion.folder import load_diffusion, load_vae, make_scheduler, save_unet
 from dreamportrait.mini.diffusion.styled import TEXT, words_of
-from dreamportrait.mini.diffusion.unet import BATCH, Embed, cached, digest, fit_unet
+from dreamportrait.mini.diffusion.unet import Embed, cached, digest, fit_unet
 from dreamportrait.mini.diffusion.vae import encode_all
 from dreamportrait.miniworld.edit_pool import EditPool
 from dreamportrait.systems.freestyle.instruct import with_picture
 
-STEPS, LR, SEED = 500, 1e-3, 11
+STEPS, BATCH, LR, SEED = 1_800, 16, 1e-3, 11
 WITHOUT = 0.05  # share of samples without text, as large a one without picture, and as large a one without both
 
 
