@@ -28,7 +28,7 @@ SCORES, SHEET = "scores.json", "sheet.png"
 HEADS, SAMPLED, SHOWN = 600, 100, 12
 EDITS, CHOOSING = 200, 30  # triples that are scored; that settings are chosen on
 GUIDANCE_SCALE = 4.0
-SCALES = tuple(Sampling(text_scale=text, image_scale=1.5) for text in (3.0, 5.0, 7.5, 12.0))
+SCALES = tuple(Sampling(text_scale=text, image_scale=1.5) for text in (1.5, 2.0, 3.0, 5.0))
 STRENGTHS = (0.5, 0.7, 0.9)  # of SDEdit
 
 
