@@ -2,7 +2,8 @@
 
 `all` trains the models of plain faces. `styles` trains those of styled heads, which start from the mini/diffusion and
 the mini/eg3d of the package. When the same command is given again, it continues a stage that was stopped and skips
-stages that are done.
+stages that are done. A stage that is done continues from its state, too, once its number of steps in the code was
+raised and WORK/STAGE/done.json and OUT/NAME were removed.
 
     WORK/world/               rendered faces
     WORK/styled/              rendered styled heads, and triples of an editor

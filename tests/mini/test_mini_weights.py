@@ -10,6 +10,7 @@ from dreamportrait.mini.cards import TOTAL_BYTES
 from dreamportrait.mini.diffusion.evaluation import reconstruct, score_samples, score_vae
 from dreamportrait.mini.eg3d import evaluation
 from dreamportrait.mini.models import from_pretrained
+from dreamportrait.miniworld import styled_world
 from dreamportrait.miniworld.world import World, load
 from dreamportrait.text import compact_clip
 from dreamportrait.text.clip_scorer import ClipScorer
@@ -74,6 +75,19 @@ def test_the_oracle_reads_every_attribute(world: World) -> None:
     images = torch.from_numpy(world.images.copy()).float() / 127.5 - 1
     accuracy = oracle.accuracy(from_pretrained("mini/oracle"), images, world.attributes)
     assert min(accuracy.values()) >= 0.94, accuracy  # 0.95 on 2000 faces
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> styled_world.StyledWorld:
+    return styled_world.load("validation", FACES, tmp_path_factory.mktemp("heads"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip-s"])
+def test_clips_find_the_right_styled_head(name: str, heads: styled_world.StyledWorld) -> None:
+    from dreamportrait.mini.clip_training import evaluate
+
+    assert evaluate(locate(f"mini/{name}"), heads)["caption_to_image"] >= 0.76  # 0.81 on 2000 heads
 
 
 @pytest.mark.slow
