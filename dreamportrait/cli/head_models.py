@@ -57,7 +57,15 @@ def flame(
 @overwrite
 @options.as_json
 def gnm(source: Path, out: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Convert GNM Head's SOURCE (gnm_head.npz, Apache-2.0) to the folder OUT."""
+    """Convert GNM Head's SOURCE (gnm_head.npz, Apache-2.0) to the folder OUT.
+
+    `--head gnm` fetches and converts it by itself; this command is for a file that is already here.
+
+    \b
+    Example:
+        dreamportrait convert gnm gnm_head.npz gnm
+        dreamportrait head optimise "an old man" --head gnm --out old.glb
+    """
 
     def read() -> "Converted":
         from dreamportrait.systems.heads.readers.gnm import read_gnm
@@ -76,6 +84,12 @@ def ict_facekit(source: Path, out: Path | None, overwrite: bool, as_json: bool) 
     """Convert ICT-FaceKit Light (MIT) from SOURCE, a checkout of its repository, to the folder OUT.
 
     It gets ARKit's names, and a rig that is derived from its expressions.
+
+    \b
+    Example:
+        git clone https://github.com/ICT-VGL/ICT-FaceKit
+        dreamportrait convert ict-facekit ICT-FaceKit ict
+        dreamportrait head optimise "an old man" --head ict --out old.glb
     """
 
     def read() -> "Converted":

@@ -144,6 +144,7 @@ def test_a_head_is_animated(glb: Path, tmp_path: Path) -> None:
     assert code == 0, said
     with Image.open(tmp_path / "talk.gif") as film:
         assert getattr(film, "n_frames", 1) >= 1
+    assert facts["left_out"] == 0  # no joint turns
     take.write_text(json.dumps([{"jawOpening": 0.1}]))
     code, said = run("animate", str(glb), "--track", str(take), "--out", str(tmp_path / "x.glb"))
     assert code == 1

@@ -11,7 +11,7 @@ The judge is mini/clip-b, which guides none of them. Every head is drawn from th
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,7 +196,8 @@ def _check_settings(study: Study) -> None:
     """Raise DataError if the folder holds heads of other settings."""
     if unknown := [row for row in study.rows if row not in ROWS]:
         raise ValueError(f"unknown rows {', '.join(unknown)}; known are {', '.join(ROWS)}")
-    check_settings(study.out, {"effort": study.effort, "split": study.split, "seed": study.seed})
+    stages = {"shape": asdict(SHAPE), "texture": asdict(TEXTURE)}
+    check_settings(study.out, {"effort": study.effort, "split": study.split, "seed": study.seed} | stages)
 
 
 class RowScores(NamedTuple):

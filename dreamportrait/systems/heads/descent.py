@@ -30,9 +30,10 @@ class Descent:
         floor: float = 1.0,  # share of the largest gradient
         coupled: bool = False,  # add decay * weights to the gradient instead, as a plain L2 loss does
         clip: float = float("inf"),  # largest norm of the gradient
+        per: Tensor | None = None,  # gradients are divided by this
     ) -> None:
         self.weights, self.lr, self.decay = weights, lr, decay
-        self.floor, self.coupled, self.clip = floor, coupled, clip
+        self.floor, self.coupled, self.clip, self.per = floor, coupled, clip, per
         self.m, self.v, self.k = torch.zeros_like(weights), torch.zeros_like(weights), 0
 
     @torch.no_grad()
@@ -43,6 +44,8 @@ class Descent:
         torch.nn.utils.clip_grad_norm_([self.weights], self.clip, error_if_nonfinite=True)
         g = self.weights.grad
         assert g is not None
+        if self.per is not None:
+            g = g / self.per
         if self.coupled:
             g = g + self.decay * self.weights
         b1, b2 = BETAS

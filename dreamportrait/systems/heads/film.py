@@ -1,4 +1,4 @@
-"""Films a head that follows a track."""
+"""Films a head that follows a track, and measures what a GLB of it lacks."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +11,7 @@ from dreamportrait.export.encoding import check_video_target, encode
 from dreamportrait.export.provenance import Claim
 from dreamportrait.systems.heads.animation import Track
 from dreamportrait.systems.heads.head import SIZE, Head
+from dreamportrait.systems.heads.skinning import posed
 
 
 def save_film(
@@ -46,3 +47,17 @@ def at_frame(head: Head, track: Track, frame: int) -> Head:
     for name, turns in track.rotations.items():
         theta[head.model.joint(name)] = torch.as_tensor(turns[frame], dtype=torch.float32)
     return replace(head, psi=psi if len(psi) else None, theta=theta if len(theta) else None)
+
+
+def left_out(head: Head, track: Track | None = None) -> float:
+    """Return how far a vertex is at most from its place in a GLB, which lacks `posedirs`, in heights of the head."""
+    model = head.model
+    if model.posedirs is None:
+        return 0.0
+    moments = [head] if track is None else [at_frame(head, track, i) for i in range(len(track.times))]
+    furthest = 0.0
+    for each in moments:
+        psi, theta = (None if x is None else x[None] for x in (each.psi, each.theta))
+        whole, plain = (posed(model, each.beta[None], psi, theta, corrections=how) for how in (True, False))
+        furthest = max(furthest, float((whole - plain).norm(dim=2).max()) * model.scale / model.height)
+    return furthest

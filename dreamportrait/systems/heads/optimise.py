@@ -78,7 +78,7 @@ class Settings:
 
 
 SHAPE = Settings()
-TEXTURE = Settings(steps=40, lr=0.045, decay=1.5, floor=0.15, mode="sds", t_last=0.5, smoothness=1e-3)
+TEXTURE = Settings(steps=40, lr=0.07, decay=1.2, floor=0.2, mode="sds", t_last=0.5, smoothness=1e-3)
 # For full-size models: numbers of the literature, which have not been run here.
 FULL = {"views": 4, "rescale": 0.0, "t_min": 0.02, "surroundings": "wide", "floor": 0.0}
 FULL_SHAPE = Settings(steps=400, lr=0.02, decay=0.4, scale=50.0, **FULL)  # type: ignore[arg-type]
@@ -86,6 +86,7 @@ FULL_TEXTURE = Settings(steps=1500, lr=2e-3, decay=0.1, mode="sds", scale=7.5, t
 SMALL = 128  # pixels; diffusion models of smaller pictures are tuned as the miniature one
 DILATE_EVERY = 20  # steps
 SHOWN = 8  # pictures of the evolution
+LEAST = 0.2  # pixels a texel covers at least, as a share of the median: the gradients of others are mostly noise
 
 
 def settings_for(prior: Prior) -> tuple[Settings, Settings]:
@@ -144,7 +145,7 @@ class Tuning:
     def texture(self, beta: Tensor, mean: Tensor, s: Settings) -> Tensor:  # [m], [3, T, T] -> [3, T, T]
         places, border = self._atlas(mean.shape[1])
         vertices, delta = shaped(self.model, beta[None]), torch.zeros_like(mean).requires_grad_()
-        descent = _descent(delta, s)
+        descent = _descent(delta, s, per=self._pixels(vertices, mean, s))
         for step in range(s.steps):
             loss = self._distil(vertices, _within(mean + delta), step, s)
             descent.step(loss + s.smoothness * _variation(delta))
@@ -158,6 +159,19 @@ class Tuning:
         self.clipped = float(((used < 0) | (used > 1)).any(0).float().mean())
         _log.info("%.1f %% of the texels lie beyond black or white and are clipped", 100 * self.clipped)
         return whole.clamp(0, 1)
+
+    def _pixels(self, vertices: Tensor, texture: Tensor, s: Settings) -> Tensor:  # [1, V, 3] -> [1, T, T]
+        """Return how many pixels of a view a texel covers, on average, bounded from below.
+
+        Gradients per pixel are independent of how dense a part of the atlas is. Eyes have many texels for few pixels.
+        """
+        yaw = math.degrees(reach(s.surroundings)[0])
+        cameras = orbit([-yaw, -yaw / 2, 0.0, yaw / 2, yaw], 0.0, RADIUS, (0.0, 0.0, 0.0))
+        blank, black = torch.zeros_like(texture).requires_grad_(), torch.zeros(3)
+        size = s.finer * self.prior.image_size
+        drawn = render(to_world(self.model, vertices), self.model, blank, cameras, size, black, "none")
+        (found,) = torch.autograd.grad(drawn.image.sum() / (2 * len(cameras) * s.finer**2), blank)  # images: -1 .. 1
+        return found[:1].clamp_min(LEAST * float(found[found > 0].median()))
 
     def _distil(self, vertices: Tensor, texture: Tensor, step: int, s: Settings) -> Tensor:  # [1, V, 3] -> []
         """Return a loss with the gradient of score distillation, from random views of the head."""
@@ -221,8 +235,9 @@ class Tuning:
         return places, gutter(places, *(x.numpy() for x in (m.uv, m.uv_faces, m.v_template, m.faces)))
 
 
-def _descent(weights: Tensor, s: Settings) -> Descent:
-    return Descent(weights, lr=s.lr, decay=s.decay, floor=s.floor, coupled=s.l2 == "coupled", clip=s.clip)
+def _descent(weights: Tensor, s: Settings, per: Tensor | None = None) -> Descent:
+    coupled = s.l2 == "coupled"
+    return Descent(weights, lr=s.lr, decay=s.decay, floor=s.floor, coupled=coupled, clip=s.clip, per=per)
 
 
 def _within(texture: Tensor) -> Tensor:

@@ -53,6 +53,12 @@ def test_long_gradients_are_clipped_before_they_are_remembered() -> None:
     assert descent.m.tolist() == pytest.approx([0.06, 0.08], rel=1e-4)  # 0.1 of a gradient of length 1
 
 
+def test_gradients_are_divided_before_they_are_compared() -> None:
+    """A texel of which a quarter of a pixel is seen moves as one with a whole pixel."""
+    found = moved(torch.tensor([2.0, 0.5]), per=torch.tensor([1.0, 0.25]))  # type: ignore[arg-type]
+    assert found.tolist() == pytest.approx([-0.1, -0.1])
+
+
 def test_gradients_that_are_no_numbers_are_refused() -> None:
     weights = torch.zeros(2).requires_grad_()
     with pytest.raises(RuntimeError, match="non-finite"):

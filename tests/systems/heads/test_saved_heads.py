@@ -16,7 +16,7 @@ from dreamportrait.core.errors import WeightsError
 from dreamportrait.export.provenance import verify
 from dreamportrait.mini.models import from_pretrained
 from dreamportrait.systems.heads.animation import Track
-from dreamportrait.systems.heads.film import at_frame, save_film
+from dreamportrait.systems.heads.film import at_frame, left_out, save_film
 from dreamportrait.systems.heads.folder import save_head_model
 from dreamportrait.systems.heads.head import Head
 from dreamportrait.systems.heads.saved import load_head
@@ -115,3 +115,16 @@ def test_films(tmp_path: Path) -> None:
     torch.testing.assert_close(middle.vertices, expected.vertices)
     with pytest.raises(FileExistsError):
         save_film(head, tmp_path / "a.gif", track, fps=8)
+
+
+def test_what_a_file_lacks_is_measured_over_a_track() -> None:
+    """The elbow turns by pi: R - I has -2 in its first entry, which moves a vertex by 0.1 of it."""
+    posedirs = torch.zeros(6, 3, 9)
+    posedirs[5, 2, 0] = 0.1
+    model = arm(posedirs=posedirs)
+    assert model.mean_texture is not None
+    head = Head(model, torch.zeros(2), model.mean_texture)
+    track = Track(np.array([0.0, 1.0]), {}, {"elbow": np.array([[0, 0, 0], [0, 0, np.pi]])})
+    assert left_out(head) == 0
+    assert left_out(head, track) == pytest.approx(0.2 / model.height, rel=1e-5)
+    assert left_out(Head(arm(posedirs=None), torch.zeros(2), model.mean_texture), track) == 0
