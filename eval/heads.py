@@ -24,7 +24,7 @@ STUDIES = ("captions", "shapes", "portraits")
 @click.command(help=__doc__)
 @click.option("--system", type=click.Choice(["morphable"]), default="morphable", show_default=True)
 @click.option("--study", type=click.Choice(STUDIES), default="captions", show_default=True)
-@click.option("--rows", metavar="NAME,NAME", help="Only these ways to make heads.  [default: all]")
+@click.option("--rows", metavar="NAME,NAME", help="Only these ways to make heads or shapes.  [default: all]")
 @click.option("--captions", type=click.IntRange(min=1, max=100), default=2, show_default=True)
 @click.option("--effort", type=click.FloatRange(0, 1, min_open=True), default=0.25, show_default=True, help="Of steps.")
 @click.option("--split", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
@@ -61,7 +61,7 @@ def main(
         elif study == "shapes":
             from dreamportrait.mini.head import shapes
 
-            moved = shapes.run(out, runs, report=click.echo)
+            moved = shapes.run(out, runs, tuple(rows.split(",")) if rows else shapes.MODES, click.echo)
             modes = list(dict.fromkeys(each.mode for each in moved))
             results = {mode: shapes.summary([each for each in moved if each.mode == mode]) for mode in modes}
             tables = [_columns(results, table)]

@@ -1,9 +1,10 @@
 """The commands of `convert` that read head models of other projects."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,6 +15,7 @@ from dreamportrait.core.files import check_free
 if TYPE_CHECKING:
     from dreamportrait.systems.heads.readers.flame import Converted
 
+MOST_PITCH = 45  # degrees
 _FILES = ("config.json", "head.safetensors")
 source = click.argument("source", type=click.Path(path_type=Path))
 target = click.argument("out", type=click.Path(path_type=Path), required=False)
@@ -28,10 +30,23 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace OUT if it ho
 )
 @click.option("--landmarks", type=click.Path(path_type=Path), help="landmark_embedding.npy, or a .pkl of landmarks.")
 @click.option("--shapes", type=click.IntRange(min=1), default=300, show_default=True, help="Directions of identity.")
+@click.option(
+    "--rest-pitch",
+    default="0",
+    show_default=True,
+    help="Nod of the rest pose in degrees, forwards; auto: the line from chin to brows becomes upright.",
+)
 @overwrite
 @options.as_json
 def flame(
-    source: Path, out: Path | None, uv: Path | None, landmarks: Path | None, shapes: int, overwrite: bool, as_json: bool
+    source: Path,
+    out: Path | None,
+    uv: Path | None,
+    landmarks: Path | None,
+    shapes: int,
+    rest_pitch: str,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Convert FLAME's SOURCE (generic_model.pkl, flame2023.pkl, flame2023_Open.pkl) to the folder OUT.
 
@@ -46,9 +61,21 @@ def flame(
     def read() -> "Converted":
         from dreamportrait.systems.heads.readers.flame import read_flame
 
-        return read_flame(source, uv, landmarks, shapes)
+        return read_flame(source, uv, landmarks, shapes, _degrees(rest_pitch))
 
     _convert(read, out or Path(source.stem), overwrite, as_json)
+
+
+def _degrees(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not abs(found) <= MOST_PITCH:
+        raise ValueError(f"--rest-pitch {text!r}: must be auto, or degrees from -{MOST_PITCH} to {MOST_PITCH}")
+    return found
 
 
 @click.command()

@@ -98,6 +98,12 @@ def test_shapes_are_judged_by_named_traits() -> None:
     assert both["largest mean of an untold trait"] == pytest.approx(0.5, abs=1e-3)
 
 
+def test_unknown_modes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown modes csd; known are contrast, sds"):
+        shapes.run(tmp_path / "a", 1, ("csd", "sds"))
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_head_that_is_its_portrait_keeps_everything() -> None:
     head = mean_head()
     cameras = orbit(fitted.YAWS, 0.0, RADIUS, (0.0, 0.0, 0.0))

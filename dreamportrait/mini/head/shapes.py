@@ -16,6 +16,7 @@ from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.optimise import SHAPE, Mode, optimise
 
 TOLD = ("jaw", "neck", "shoulders")  # what the words man and woman say
+MODES: tuple[Mode, ...] = ("contrast", "sds")
 UNTOLD = ("head_width", "head_height", "nose")
 RESTS = (
     *("with short brown hair", "with short black hair", "with green eyes", "with brown eyes"),
@@ -32,13 +33,13 @@ class Moved(NamedTuple):
     largest: float  # weight
 
 
-def run(
-    out: Path, count: int, modes: Sequence[Mode] = ("sds", "contrast"), report: Callable[[str], object] = print
-) -> list[Moved]:
+def run(out: Path, count: int, modes: Sequence[str] = MODES, report: Callable[[str], object] = print) -> list[Moved]:
     """Tune `count` shapes with each mode: men and women in turn, with other words and seeds.
 
     The same folder continues an interrupted study.
     """
+    if unknown := [mode for mode in modes if mode not in MODES]:
+        raise ValueError(f"unknown modes {', '.join(unknown)}; known are {', '.join(MODES)}")
     check_settings(out, {"study": "shapes", "settings": asdict(SHAPE)})
     model, prior = from_pretrained("mini/head"), load_stable_diffusion("mini/diffusion")
 
@@ -50,7 +51,9 @@ def run(
         report(f"{mode}, {i + 1} of {count}: {prompt}, distance {found.distance:.2f}")
         return found._asdict()
 
-    return [Moved(**found) for mode in modes for found in each(out / mode, count, partial(moved, mode))]
+    return [
+        Moved(**found) for mode in MODES if mode in modes for found in each(out / mode, count, partial(moved, mode))
+    ]
 
 
 def judged(model: HeadModel, beta: Tensor, gender: str, mode: str, prompt: str) -> Moved:  # [m]

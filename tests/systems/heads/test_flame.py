@@ -26,6 +26,8 @@ from dreamportrait.cli import main
 from dreamportrait.core.errors import SnapshotError, UnsafePickleError, WeightsError
 from dreamportrait.systems.heads.folder import notes_of, read_head_model
 from dreamportrait.systems.heads.readers.flame import read_flame
+from dreamportrait.systems.heads.readers.placing import nod
+from dreamportrait.systems.heads.skinning import posed
 from dreamportrait.weights.pickled_arrays import read_object_array
 
 ARRAYS = flame()
@@ -60,6 +62,46 @@ def test_the_file_of_python_2_is_one_that_python_reads() -> None:
     np.testing.assert_array_equal(found["v_template"].x, ARRAYS["v_template"])
     np.testing.assert_array_equal(found["J_regressor"].toarray(), ARRAYS["J_regressor"])
     np.testing.assert_array_equal(found["posedirs"], ARRAYS["posedirs"])
+
+
+def test_a_nod_of_the_rest_pose_turns_everything_with_it(tmp_path: Path) -> None:
+    """The nodding head, posed by turns around nodding axes, is the head as it was, posed and then nodded."""
+    path = written(tmp_path, old_flame(ARRAYS))
+    model, nodding = (read_flame(path, shapes=SHAPES, rest_pitch=degrees).model for degrees in (0, 20))
+    q = nod(20).float()
+    generator = torch.Generator().manual_seed(0)
+    beta, psi = torch.randn(1, SHAPES, generator=generator), torch.randn(1, EXPRESSIONS, generator=generator)
+    theta = torch.randn(1, 5, 3, generator=generator)
+    expected = posed(model, beta, psi, theta) @ q.T
+    torch.testing.assert_close(posed(nodding, beta, psi, theta @ q.T), expected, atol=1e-4, rtol=1e-4)
+    assert nodding.scale != model.scale  # it is placed as it stands now
+
+
+def test_chin_and_brows_come_to_stand_upright(tmp_path: Path) -> None:
+    marks, shares = np.zeros(68, int), np.tile([1.0, 0, 0], (68, 1))
+    marks[17:27] = (
+        11  # brows at the first corner of the last face, (0, 0, 1); the chin, (-1, -2, 0.7), is in front of it
+    )
+    marks[8] = 0
+    (tmp_path / "marks.npy").write_bytes(landmark_file(marks, shares))
+    path = written(tmp_path, old_flame(ARRAYS))
+    found = read_flame(path, marks=tmp_path / "marks.npy", rest_pitch="auto")
+    line = (found.model.v_template[found.model.faces[11, 0]] - found.model.v_template[0]).numpy()
+    assert line[2] == pytest.approx(0, abs=1e-6)
+    assert line[1] > 0
+    before = ARRAYS["v_template"][ARRAYS["f"][11, 0]] - ARRAYS["v_template"][0]
+    assert found.notes["rest_pitch"] == pytest.approx(np.degrees(np.arctan2(-before[2], before[1])), abs=1e-3)
+    with pytest.raises(SnapshotError, match="found by the 68 landmarks"):
+        read_flame(path, rest_pitch="auto")
+
+
+@pytest.mark.parametrize("pitch", ["left", "90", "nan"])
+def test_a_wrong_pitch_is_refused(tmp_path: Path, pitch: str) -> None:
+    path = written(tmp_path, old_flame(ARRAYS))
+    done = CliRunner().invoke(main, ["convert", "flame", str(path), str(tmp_path / "out"), "--rest-pitch", pitch])
+    assert done.exit_code == 1
+    assert "must be auto, or degrees from -45 to 45" in done.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_texture_and_landmarks(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ FLAME's own formula moves joints with the shape alone. Common programs also feed
 much that would move joints is noted.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy import ndarray as Array
@@ -19,10 +20,14 @@ from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.readers.npz import read_npz
 from dreamportrait.systems.heads.readers.obj import read_obj
 from dreamportrait.systems.heads.readers.placing import (
+    MARKS,
     Corners,
     check_shapes,
+    chin_to_brows,
     marks_of,
+    nod,
     packed,
+    pitched,
     place,
     plain_texture,
     real,
@@ -56,6 +61,7 @@ def read_flame(
     uv: str | Path | None = None,  # head_template.obj or FLAME_texture.npz
     marks: str | Path | None = None,  # landmark_embedding.npy
     shapes: int = SHAPES,
+    rest_pitch: float | Literal["auto"] = 0.0,  # degrees; auto: the line from chin to brows becomes upright
 ) -> Converted:
     """Read FLAME. Nothing in the files is executed."""
     path = Path(path)
@@ -65,7 +71,7 @@ def read_flame(
     corners, texture = _skin(Path(uv), faces) if uv is not None else (None, None)
     landmarks = _landmarks(Path(marks), len(faces)) if marks is not None else None
     at = None if landmarks is None else marks_of(arrays["v_template"], faces, *landmarks)
-    located = place(arrays["v_template"], at)
+    degrees = _pitch(at) if rest_pitch == "auto" else rest_pitch
     directions, count = arrays["shapedirs"], min(shapes, arrays["shapedirs"].shape[2])
     expressions = directions[..., count:]
     joints = arrays["J_regressor"].shape[0]
@@ -87,12 +93,20 @@ def read_flame(
         mean_texture=texture,
         landmark_faces=None if landmarks is None else whole(landmarks[0]),
         landmark_shares=None if landmarks is None else real(landmarks[1]),
-        scale=located.scale,
-        offset=located.offset,
     )
+    model = pitched(model, degrees) if degrees else model
+    located = place(model.v_template.double().numpy(), None if at is None else at @ nod(degrees).numpy().T)
+    model = replace(model, scale=located.scale, offset=located.offset)
     moved = np.einsum("kv,vce->kce", arrays["J_regressor"], expressions)
     largest = float(np.sqrt((moved**2).sum(1)).max(initial=0)) * model.scale / model.height
-    return Converted(model, {"source": path.name, "joints_moved_by_one_expression": round(largest, 5)})
+    notes = {"source": path.name, "joints_moved_by_one_expression": round(largest, 5), "rest_pitch": round(degrees, 3)}
+    return Converted(model, notes)
+
+
+def _pitch(marks: Array | None) -> float:
+    if marks is None or len(marks) != MARKS:
+        raise SnapshotError("the rest pitch is found by the 68 landmarks; name them with --landmarks, or give degrees")
+    return chin_to_brows(marks)
 
 
 def _arrays(path: Path) -> dict[str, Array]:

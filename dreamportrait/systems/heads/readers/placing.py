@@ -1,5 +1,7 @@
 """What the readers share: the place of a head in the world of the cameras, its atlas, and a texture to start from."""
 
+import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,10 +10,11 @@ from numpy import ndarray as Array
 from torch import Tensor
 
 from dreamportrait.core.errors import SnapshotError, listed
+from dreamportrait.systems.heads.model import HeadModel
 from dreamportrait.systems.heads.uv import atlas, dilated
 
 TOP, CHIN, BRIDGE, BOTTOM = 0.209, -0.170, 0.178, -0.480  # of mini/head in the world: heights, and one depth
-CHIN_MARK, BRIDGE_MARK, MARKS = 8, 27, 68  # among 68 landmarks in their usual order
+CHIN_MARK, BROW_MARKS, BRIDGE_MARK, MARKS = 8, slice(17, 27), 27, 68  # among 68 landmarks in their usual order
 TEXTURE = 256  # texels along each side, where no texture is given
 SKIN, WHITE, GUMS = (0.80, 0.62, 0.52), (0.93, 0.92, 0.90), (0.55, 0.27, 0.27)
 _COLOURS = {"teeth": WHITE, "eye": WHITE, "sclera": WHITE, "tongue": GUMS, "gum": GUMS, "mouth": GUMS}
@@ -38,6 +41,46 @@ def place(vertices: Array, marks: Array | None) -> Place:  # [V, 3], [68, 3]
         raise SnapshotError("the head has no height along y; its axes must be x to the left ear, y up, z to the front")
     scale = (TOP - world_below) / float(high[1] - below)
     return Place(scale, (float(-scale * x), float(TOP - scale * high[1]), float(front - scale * z)))
+
+
+def chin_to_brows(marks: Array) -> float:  # [68, 3]
+    """Return how far the line from the chin to the middle of the brows leans back, in degrees."""
+    line = marks[BROW_MARKS].mean(0) - marks[CHIN_MARK]
+    return float(np.degrees(np.arctan2(-line[2], line[1])))
+
+
+def nod(degrees: float) -> Tensor:  # [3, 3] float64
+    """Return the rotation around the axis to the left ear, forwards for positive angles."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]], dtype=torch.float64)
+
+
+def pitched(model: HeadModel, degrees: float) -> HeadModel:
+    """Return a model whose rest pose is turned forwards, as a nod does. Its place in the world stays what it was.
+
+    A turn R of a joint is Q R Q^T in the new axes. The corrections read the entries of R row by row, so that those of
+    the new turns are (Q (x) Q) of the old ones.
+    """
+    q = nod(degrees).float()
+
+    def turned(x: Tensor | None, axis: int) -> Tensor | None:
+        return None if x is None else (x.movedim(axis, -1) @ q.T).movedim(-1, axis).contiguous()
+
+    corrections = turned(model.posedirs, 1)
+    if corrections is not None:
+        entries = torch.kron(q, q)  # [9, 9]
+        corrections = (corrections.unflatten(2, (-1, 9)) @ entries.T).flatten(2)
+    vertices, dirs = turned(model.v_template, 1), turned(model.shapedirs, 1)
+    assert vertices is not None and dirs is not None
+    return replace(
+        model,
+        v_template=vertices,
+        shapedirs=dirs,
+        exprdirs=turned(model.exprdirs, 1),
+        posedirs=corrections,
+        joint_template=turned(model.joint_template, 1),
+        joint_dirs=turned(model.joint_dirs, 2),
+    )
 
 
 def marks_of(vertices: Array, faces: Array, mark_faces: Array, shares: Array) -> Array:  # -> [L, 3]
