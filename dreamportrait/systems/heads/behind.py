@@ -24,8 +24,8 @@ def well_shown(model: HeadModel, vertices: Tensor, places: Atlas, yaws: list[flo
     """Return which texels at least one of the views shows from the front, and not at a flat angle."""
     faces = model.faces.numpy()
     points = torch.from_numpy(places.points(vertices.numpy(), faces)).float()  # [P, 3]
-    normals = vertex_normals(vertices[None], model.faces)[0].numpy()
-    normals = F.normalize(torch.from_numpy(places.points(normals, faces)).float(), dim=1)
+    at_vertices = vertex_normals(vertices[None], model.faces)[0].numpy()
+    normals = F.normalize(torch.from_numpy(places.points(at_vertices, faces)).float(), dim=1)
     eyes = orbit(yaws, 0.0, RADIUS, (0.0, 0.0, 0.0))[:, [3, 7, 11]]  # [N, 3]
     towards = F.normalize(eyes[:, None] - points, dim=2)  # [N, P, 3]
     shown = ((towards * normals).sum(2) > FACING).any(0)

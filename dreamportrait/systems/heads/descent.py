@@ -39,11 +39,9 @@ class Descent:
     @torch.no_grad()
     def step(self, loss: Tensor) -> None:
         """Descend the gradient of a loss."""
-        self.weights.grad = None
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([self.weights], self.clip, error_if_nonfinite=True)
-        g = self.weights.grad
-        assert g is not None
+        (g,) = torch.autograd.grad(loss, self.weights)
+        self.weights.grad = g
+        torch.nn.utils.clip_grad_norm_([self.weights], self.clip, error_if_nonfinite=True)  # in place
         if self.per is not None:
             g = g / self.per
         if self.coupled:
