@@ -15,27 +15,32 @@ from torch import Tensor
 from dreamportrait.geometry.images import antialiased
 from dreamportrait.geometry.pictures import opened
 
+DEEP = ("I", "F", "I;16")  # modes with more than 8 bits, whose bright parts a conversion to RGB would cut off
+
 
 def read_photo(
     photo: str | Path | Image.Image,
     size: int,
     *,
-    crop: bool = False,  # cut the middle out of a picture that is not square; otherwise it is refused
+    crop: bool | None = None,  # True: cut the middle out of a picture that is not square; otherwise it is refused
     least: int = 1,  # pixels of the shorter side; smaller pictures are refused
 ) -> Tensor:  # [1, 3, size, size] in -1 .. 1
-    """Read a photo that is cropped as the training pictures are: square, the face in the middle."""
+    """Read a photo that is cropped as the training pictures are: square, the face in the middle.
+
+    crop=False: the error for a picture that is not square names the option --crop.
+    """
     if not isinstance(photo, str | Path):
-        return _pixels(_squared(photo, crop, least, "the photo"), size)
+        check_picture(photo, crop, least, "the photo")
+        return _pixels(photo, size)
     with _opened(Path(photo)) as file:
-        check_size(file, crop, least, str(photo))
-        found = file.convert("RGB")
-    return _pixels(_squared(found, crop, least, str(photo)), size)
+        check_picture(file, crop, least, str(photo))
+        return _pixels(file, size)
 
 
-def check_photo(photo: Path, *, crop: bool = False, least: int = 1) -> None:
+def check_photo(photo: Path, *, crop: bool | None = None, least: int = 1) -> None:
     """Raise an error unless `read_photo` would read a file. Only its header is read."""
     with _opened(photo) as file:
-        check_size(file, crop, least, str(photo))
+        check_picture(file, crop, least, str(photo))
 
 
 @contextmanager
@@ -49,28 +54,22 @@ def _opened(photo: Path) -> Iterator[Image.Image]:
         raise ValueError(f"{photo} is no picture that can be read: {error}") from None
 
 
-def check_size(photo: Image.Image, crop: bool, least: int, name: str) -> None:
-    """Raise ValueError unless a photo is square, or may be cropped, and is large enough."""
+def check_picture(photo: Image.Image, crop: bool | None, least: int, name: str) -> None:
+    """Raise ValueError unless a photo is square, or may be cropped, is large enough, and has colours of 8 bits."""
+    if photo.mode in DEEP:
+        raise ValueError(f"{name} has grey levels of more than 8 bits ({photo.mode}); save it as RGB with 8 bits")
+    size = f"{photo.width} x {photo.height} pixels"
     if photo.width != photo.height and not crop:
-        raise ValueError(
-            f"{name} has {photo.width} x {photo.height} pixels: it must be square and cropped as the training "
-            "pictures are"
-        )
+        remedy = "; --crop (crop=True) cuts its middle out" if crop is not None else ""
+        raise ValueError(f"{name} has {size}: it must be square and cropped as the training pictures are{remedy}")
     if min(photo.size) < least:
-        raise ValueError(f"{name} has {photo.width} x {photo.height} pixels: at least {least} a side are needed")
-
-
-def _squared(photo: Image.Image, crop: bool, least: int, name: str) -> Image.Image:
-    check_size(photo, crop, least, name)
-    side = min(photo.size)
-    left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    return photo.crop((left, top, left + side, top + side)) if crop else photo
+        raise ValueError(f"{name} has {size}: at least {least} a side are needed")
 
 
 def _pixels(photo: Image.Image, size: int) -> Tensor:  # [1, 3, size, size]
-    try:
-        pixels = np.array(photo.convert("RGB"), np.float32)
-    except ValueError as error:
-        raise ValueError(f"the photo's colours ({photo.mode}) cannot be read as RGB: {error}; save it as RGB") from None
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
-    return image if photo.width == size else antialiased(image, size).clamp(-1, 1)
+    """Return the middle of a picture in the wanted size."""
+    side = min(photo.size)
+    left, top = (photo.width - side) // 2, (photo.height - side) // 2
+    middle = photo.convert("RGB").crop((left, top, left + side, top + side))
+    image = torch.from_numpy(np.array(middle, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    return image if side == size else antialiased(image, size).clamp(-1, 1)

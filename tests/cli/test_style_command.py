@@ -15,6 +15,8 @@ from dreamportrait.systems.freestyle.adapter import StyleAdapter
 from dreamportrait.systems.freestyle.tuning import tune_network
 from dreamportrait.weights.seals import seal
 
+pytestmark = pytest.mark.lengthy
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +30,15 @@ from dreamportrait.geometry.cameras import Cameras
 from dreamportrait.geometry.photos import read_photo
 from dreamportrait.systems.freestyle import learning
 from dreamportrait.systems.freestyle.adapter import StyleAdapter, check_strength
+from dreamportrait.systems.freestyle.evaluation import Reader
 from dreamportrait.systems.freestyle.folder import FreestyleModel, load_generator_of, load_network_of, read_model
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.instruct import InstructPix2Pix, Sampling, load_instruct_pix2pix
 from dreamportrait.systems.freestyle.instructions import check_words, instruct
+from dreamportrait.systems.freestyle.judges import NONE, ORACLE, load_judges
 from dreamportrait.systems.freestyle.learning import Learnt, Request, as_in_the_paper, work_folder
 from dreamportrait.systems.freestyle.mixing import mix, shares
-from dreamportrait.systems.freestyle.names import locate_instant, locate_model, locate_style
+from dreamportrait.systems.freestyle.names import MINI, locate_instant, locate_model, locate_style
 from dreamportrait.systems.freestyle.perceptual import make_perceptual
 from dreamportrait.systems.freestyle.prompts import Instruction
 from dreamportrait.text.encoder import TextEncoder
@@ -100,7 +102,8 @@ class StylePipeline:
             return Editing(load_instruct_pix2pix(name, **given), text)
 
         claim = claim_for(source, weights_hash(base.i2t))
-        return cls(base, model, None if name is None else load_editing, instant, claim, offline=offline)
+        yaw_of = read_yaw(device) if source == MINI else None
+        return cls(base, model, None if name is None else load_editing, instant, claim, yaw_of, offline)
 
     @cached_property
     def editing(self) -> Editing:
@@ -291,3 +294,15 @@ class StylePipeline:
             f"licence: {self.model.licence}",
         ]
         return "StylePipeline(\n" + "".join(f"  {line}\n" for line in lines) + ")"
+
+
+def read_yaw(device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """Return the function that reads the yaw of faces of the miniature world, in degrees. It loads at the first use."""
+
+    @cache
+    def reader() -> Reader:
+        found = load_judges(ORACLE, NONE, device=device).reader
+        assert found is not None
+        return found
+
+    return lambda front: reader().read(front).yaw

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_freestyle import GENERATOR, SIZE
+from tiny_freestyle import GENERATOR, SIZE, i2t
 from tiny_styles import write_model, write_photo
 
 from dreamportrait import StylePipeline
@@ -17,8 +17,11 @@ from dreamportrait.systems.freestyle import learning
 from dreamportrait.systems.freestyle.adapter import StyleAdapter
 from dreamportrait.systems.freestyle.evaluation import Scores
 from dreamportrait.systems.freestyle.fewshot import load
+from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.learning import as_in_the_paper, work_folder
 from dreamportrait.viewer.files import make_files
+
+pytestmark = pytest.mark.lengthy
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,13 @@ def test_an_instruction_changes_a_photo(pipe, photo):
     assert seen == [("make it old, young", "old")]
 
 
+def test_instructions_may_have_a_network_of_their_own(pipe, place, photo):
+    apart = StylePipeline.from_pretrained(place / "model")
+    apart.instant = PictureTo3D(i2t(seed=1), apart.base.generator)
+    assert not torch.equal(apart(photo, "make it old").planes, pipe(photo, "make it old").planes)
+    assert "a network of their own" in repr(apart) and "the same network" in repr(pipe)
+
+
 def test_a_learnt_style_is_saved_and_applied(pipe, young, place, photo):
     again = StyleAdapter.load(place / "young")
     assert again.about == young.about and (place / "young" / "sheet.png").exists()
@@ -93,7 +103,6 @@ def test_a_source_adapter_needs_no_editor(place, young, photo):
         alone(photo, "make it old")
 
 
-@pytest.mark.lengthy
 def test_learning_that_was_stopped_continues_to_the_bit(pipe, young, place, monkeypatch):
     """It is stopped once among the edits and once in tuning."""
     work, request = work_folder(place / "stopped"), pipe.request("a young woman", seed=3)
@@ -127,7 +136,6 @@ def test_work_on_another_style_is_refused(pipe, young, place):
         pipe.learnt(pipe.request("an old man", seed=3), work_folder(place / "young"), lambda line: None)
 
 
-@pytest.mark.lengthy
 def test_the_papers_way(pipe, photo, caplog):
     request = as_in_the_paper(pipe.request("an old man"))
     assert (request.few_shot.identities, request.few_shot.views) == (1, 100)
@@ -151,7 +159,6 @@ def test_mixing(pipe, young, place, photo):
         pipe.mix(photo, {young: 0})
 
 
-@pytest.mark.lengthy
 def test_a_styled_head_goes_through_every_exporter(pipe, young, photo, tmp_path):
     head = pipe.apply(photo, young, num_views=2)
     head.save(tmp_path / "head.safetensors")
@@ -179,7 +186,7 @@ def test_a_styled_head_goes_through_every_exporter(pipe, young, photo, tmp_path)
 def test_wrong_photos_and_words_are_refused(pipe, photo, young, tmp_path, caplog):
     with pytest.raises(FileNotFoundError, match="is not there"):
         pipe(tmp_path / "none.png", "make it old")
-    with pytest.raises(ValueError, match="12 x 16 pixels: it must be square"):
+    with pytest.raises(ValueError, match=r"12 x 16 pixels: it must be square .*; --crop \(crop=True\) cuts"):
         pipe(Image.new("RGB", (12, 16)), "make it old")
     assert pipe.front(Image.new("RGB", (12, 16)), crop=True).shape == (1, 3, SIZE, SIZE)
     with pytest.raises(ValueError, match="7 x 7 pixels: at least 8 a side are needed"):
@@ -188,8 +195,12 @@ def test_wrong_photos_and_words_are_refused(pipe, photo, young, tmp_path, caplog
         pipe(photo, " ")
     with pytest.raises(ValueError, match=r"knows none of the words 'xyzzy', 'qwrt'; it knows the styles stone statue"):
         pipe(photo, "xyzzy qwrt")
+    with pytest.raises(ValueError, match=r"grey levels of more than 8 bits \(I;16\); save it as RGB"):
+        pipe(Image.new("I;16", (16, 16)), "make it old")
     pipe(photo, "a xyzzy hat")
     assert "does not know the words 'xyzzy'" in caplog.text
+    pipe(photo, "a man " * 40)
+    assert "a prompt of 80 tokens is cut to its first 75" in caplog.text
     with pytest.raises(ValueError, match="strength=3: must be within 0 .. 2"):
         pipe.apply(photo, young, strength=3)
     with pytest.raises(WeightsError, match="no style .*nowhere"):
