@@ -94,7 +94,8 @@ def learn(
         data = build(base.generator, editor, request.styles, how, work / "fewshot", report=edited)
         tuning = work / "tuning"
         try:
-            tuned = tune(base, data, settings, tuning, perceptual, signals, say)
+            with signals.collected() if signals else nullcontext():  # a signal lets the step end and saves the state
+                tuned = tune(base, data, settings, tuning, perceptual, signals, say)
         except NonFiniteLoss as error:
             raise NonFiniteLoss(f"{error}, with tune.lr. The edited views in {work / 'fewshot'} stay") from None
         about: dict[str, Any] = {"base_name": base_name, "licence": licence}
