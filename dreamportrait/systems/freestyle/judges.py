@@ -35,7 +35,7 @@ def load_judges(oracle: str, clip: str, offline: bool = False, device: torch.dev
 
 
 def _load_oracle(device: torch.device | str) -> Reader:
-    from dreamportrait.metrics import style_oracle  # type: ignore[attr-defined]  # of this issue's other part
+    from dreamportrait.metrics import style_oracle
 
     reader: Reader = style_oracle.load(locate(ORACLE)).to(device)
     return reader

@@ -10,6 +10,7 @@ A call that was stopped is repeated: it continues, and its adapter is that of an
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any

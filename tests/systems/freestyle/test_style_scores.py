@@ -10,6 +10,7 @@ from tiny_styles import solid
 from torch import Tensor
 
 from dreamportrait.core.errors import WeightsError
+from dreamportrait.metrics.style_oracle import StyleReader
 from dreamportrait.miniworld.attributes import make_attributes
 from dreamportrait.miniworld.styles import STYLES, style
 from dreamportrait.systems.freestyle import evaluation as scores
@@ -101,6 +102,16 @@ def test_all_scores_of_heads():
     assert all(math.isfinite(value) for value in found.as_dict().values())
     bare = scores.measure(heads, FRONTS, "a wizard", None, Reader(), None)
     assert set(bare.as_dict()) == {"between_views", "roughness"}
+
+
+def test_the_style_oracle_is_a_reader():
+    """Its answers are arbitrary before it is trained; what is read has the form that scores expect."""
+    torch.manual_seed(0)
+    reader = StyleReader().eval()
+    heads = draw_heads(solid(), [0, 1], 1.0)
+    found = scores.measure(heads, FRONTS, "a gold statue", GOLD, reader, None)
+    assert found.style is not None and 0 <= found.style <= 1 and found.kept is not None
+    assert reader.read(FRONTS).yaw.shape == (2,)
 
 
 def test_distance_of_the_same_pictures_is_zero():
