@@ -92,7 +92,7 @@ def load(asked: Asked, rows: tuple[str, ...], out: Path) -> "tuple[Tools, Study]
     """Load the models, and plan the study."""
     from dreamportrait.core.machine import find_device
     from dreamportrait.guidance.stable_diffusion import load_stable_diffusion
-    from dreamportrait.miniworld.styles import STYLES
+    from dreamportrait.miniworld.styles import STYLES, style
     from dreamportrait.systems.freestyle.folder import load_network_of
     from dreamportrait.systems.freestyle.generator import PictureTo3D
     from dreamportrait.systems.freestyle.judges import load_judges
@@ -103,7 +103,7 @@ def load(asked: Asked, rows: tuple[str, ...], out: Path) -> "tuple[Tools, Study]
 
     device, vector, prior = find_device(asked.device), None, None
     near = ",".join(each.name for each in STYLES if not each.far)
-    styles = tuple(name.strip() for name in (asked.styles or near).split(","))
+    styles = tuple(style(name.strip()).name for name in (asked.styles or near).split(","))
     judges = load_judges(asked.oracle, asked.clip, asked.offline, device)
     pipe = StylePipeline.from_pretrained(asked.model, device=device, offline=asked.offline)
     if asked.vector is not None:

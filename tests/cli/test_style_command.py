@@ -75,7 +75,7 @@ def test_mixing(place, tmp_path):
 def test_styles_are_listed_and_inspected(place):
     listed = style(place, "list", str(place / "styles"))
     assert (
-        listed.exit_code == 0 and "an old man; rank 2, 2 identities x 5 views, reads the photo itself" in listed.output
+        listed.exit_code == 0 and "an old man; rank 2, 2 identities x 3 views, reads the photo itself" in listed.output
     )
     values = json.loads(style(place, "list", str(place / "styles"), "--json").output)
     assert [name.endswith("styles/old") for name in values] == [True]
@@ -98,7 +98,7 @@ def test_a_style_is_measured(place, tmp_path):
 
 def test_learning_continues_where_it_was_stopped(place, monkeypatch):
     """Tuning fails at first; the edited views stay, and the next call needs no editor's steps."""
-    given = ("learn", "an old man", "--out", "styles/again", "--set", "tune.steps=2", "--json")
+    given = ("learn", "an old man", "--out", "styles/again", "--json")
 
     def broken(*_: object, **__: object) -> None:
         raise OSError("the disk is full")

@@ -24,13 +24,13 @@ from dreamportrait.text.loading import text_width
 WORDS = "mini/clip-a"  # embeds instructions; it knows the words of plain faces
 HOW = FewShotSettings(
     identities=2,
-    views=4,
+    views=2,
     yaw=20,
     pitch=7,
     sampling=Sampling(steps=2, text_scale=3),
     wording=Wording(decorative="young", negative="old"),
 )
-TUNING = TuneSettings(steps=3, views=2, rank=2)
+TUNING = TuneSettings(steps=2, views=2, rank=2)
 
 
 def solid() -> TriPlaneGenerator:

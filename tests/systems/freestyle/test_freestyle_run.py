@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner, Result
 from places import ROOT
 from same_states import assert_same
@@ -45,6 +44,12 @@ def state(folder: Path, images: int = 16) -> dict[str, object]:
     return found
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """Return the folder of a whole run, with sheets on the way."""
+    return trained(write_config(tmp_path_factory.mktemp("finished")), "--set", "trainer.sample_every_images=16")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_files_are_valid_and_name_themselves(path):
     config = settings.load(FreestyleConfig, path)
@@ -59,8 +64,8 @@ def test_a_resolved_configuration_reads_back(tmp_path):
 
 
 @pytest.mark.lengthy
-def test_a_run_leaves_a_model(tmp_path):
-    folder = trained(write_config(tmp_path), "--set", "trainer.sample_every_images=16")
+def test_a_run_leaves_a_model(finished, tmp_path):
+    folder = finished
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {"config.yaml", "log.csv", "samples/images-000000016.png", "i2t/config.json", "i2t/i2t.safetensors"}
     expected |= {"i2t/sheet.png", "i2t/files.json"} | {f"checkpoints/images-{n:09d}.ckpt" for n in (8, 16)}
@@ -74,14 +79,16 @@ def test_a_run_leaves_a_model(tmp_path):
     assert all(torch.equal(x, saved[f"averaged.{name}"]) for name, x in network.state_dict().items())
     assert not any(p.requires_grad for p in network.parameters())
     assert PictureTo3D(network, load_generator_of(folder / "i2t")).i2t is network
+    changed = load_generator(read_model(folder / "i2t").pretrained)  # a model knows its generator
+    changed.backbone.mapping.w_avg.add_(1)
+    save_generator(changed, tmp_path / "other", licence="of the tests")
+    with pytest.raises(WeightsError, match=r"was trained with the generator .* and .*other is [0-9a-f]{12}"):
+        load_generator_of(folder / "i2t", str(tmp_path / "other"))
 
 
 @pytest.mark.lengthy
-def test_a_stopped_run_continues_to_the_bit(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    whole = trained(write_config(tmp_path / "a"))
-    write_config(tmp_path / "b")
+def test_a_stopped_run_continues_to_the_bit(finished, tmp_path):
+    path = write_config(tmp_path)
     parts = PretrainingModule.training_step  # the run fails in its third step, after the checkpoint of the second
 
     def failing(self: PretrainingModule, batch: int, batch_idx: int) -> None:
@@ -91,11 +98,11 @@ def test_a_stopped_run_continues_to_the_bit(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PretrainingModule, "training_step", failing)
-        assert "the power failed" in run(tmp_path / "b" / "tiny.yaml").output
-    again = trained(tmp_path / "b" / "tiny.yaml")
+        assert "the power failed" in run(path).output
+    again = trained(path)
     for part in ("state_dict", "optimizer_states", "images"):
-        assert_same(state(whole)[part], state(again)[part], part)
-    rows = [(folder / "log.csv").read_text().splitlines() for folder in (whole, again)]
+        assert_same(state(finished)[part], state(again)[part], part)
+    rows = [(folder / "log.csv").read_text().splitlines() for folder in (finished, again)]
     assert len(rows[0]) == len(rows[1]) == 5
 
 
@@ -139,18 +146,6 @@ def test_an_unknown_system_is_refused(tmp_path):
     path = tmp_path / "other.yaml"
     path.write_text("system: sculpture\n")
     assert "must be dreamportrait or freestyle" in run(path).output
-
-
-@pytest.mark.lengthy
-def test_a_model_knows_its_generator(tmp_path):
-    folder = trained(write_config(tmp_path, images=4))
-    other = tmp_path / "other"
-    values = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
-    changed = load_generator(values["model"]["pretrained"])
-    changed.backbone.mapping.w_avg.add_(1)
-    save_generator(changed, other, licence="of the tests")
-    with pytest.raises(WeightsError, match=r"was trained with the generator .* and .*other is [0-9a-f]{12}"):
-        load_generator_of(folder / "i2t", str(other))
 
 
 @pytest.mark.slow
