@@ -93,7 +93,8 @@ def learn(
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        click.echo(f"wrote {out}: {styles[0]}; {', '.join(f'{name} {value:g}' for name, value in scores.items())}")
+        shown = ", ".join(f"{name} {value:g}" for name, value in scores.items())
+        click.echo(f"wrote {out}: {styles[0]}; {shown}; {learnt.saturated:.1%} of the editor's colours were clipped")
 
 
 def read_request(
