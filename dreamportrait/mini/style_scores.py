@@ -26,7 +26,7 @@ from dreamportrait.text.clip_scorer import ClipScorer
 
 SCORES, SHEET = "scores.json", "sheet.png"
 HEADS, SAMPLED, SHOWN = 600, 100, 12
-EDITS, CHOOSING = 200, 30  # triples that are scored; that settings are chosen on
+EDITS, CHOOSING = 120, 30  # triples that are scored; that settings are chosen on
 GUIDANCE_SCALE = 4.0
 SCALES = tuple(Sampling(text_scale=text, image_scale=1.5) for text in (1.5, 2.0, 3.0, 5.0))
 STRENGTHS = (0.5, 0.7, 0.9)  # of SDEdit
