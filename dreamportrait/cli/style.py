@@ -188,11 +188,10 @@ def list_styles(folders: tuple[Path, ...], as_json: bool) -> None:
             if not folder.is_dir():
                 raise ValueError(f"{folder} is no folder; name one that holds folders of styles")
         known = {str(path): path for folder in folders or (Path("styles"),) for path in styles_in(folder)}
-        rows = {}
-        for name, path in (known | shipped_styles()).items():
+        known |= shipped_styles()
+        if known:
             from dreamportrait.systems.freestyle.adapter import read_about
-
-            rows[name] = read_about(path)
+        rows = {name: read_about(path) for name, path in known.items()}
     if as_json:
         click.echo(json.dumps({name: asdict(about) for name, about in rows.items()}))
     elif not rows:
@@ -222,13 +221,14 @@ def inspect(source: str, as_json: bool) -> None:
 def described(adapter: "StyleAdapter", folder: Path) -> str:
     about = adapter.about
     numbers = sum(x.numel() for x in adapter.tensors.values())
+    start = "pure noise" if about.start is None else f"{about.start:g} of the noise"
     size = sum(path.stat().st_size for path in folder.iterdir())
     lines = [
         ("style", "; ".join(about.styles)),
         ("made of", f"{_made(about)}; {numbers:,} numbers, {size / 1e3:.0f} kB"),
         ("told", adapter.instruction.positive),
         ("not", adapter.instruction.negative),
-        ("editor", f"{about.steps} steps from {about.start}, scales {about.image_scale:g} and {about.text_scale:g}"),
+        ("editor", f"{about.steps} steps from {start}, scales {about.image_scale:g} and {about.text_scale:g}"),
         ("network", f"{about.base}, SHA-256 {about.base_sha256[:12]}"),
         ("licence", about.licence),
         *((score.name, f"{score.value:g}") for score in about.scores),

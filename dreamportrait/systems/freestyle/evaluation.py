@@ -18,7 +18,7 @@ from torch import Tensor
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.geometry.images import as_saved
-from dreamportrait.geometry.views import Heads, View
+from dreamportrait.geometry.views import View
 from dreamportrait.metrics.consistency import reprojection_error
 from dreamportrait.metrics.frechet import Moments, frechet_distance
 from dreamportrait.metrics.scores import BACKGROUND, TOLERANCE
@@ -135,9 +135,9 @@ def distance(features: Tensor, exact: Tensor) -> float:  # [N, C], [M, C]
 
 
 @torch.no_grad()
-def between_views(heads: Heads, config: GeneratorConfig, count: int | None = None) -> float:
+def between_views(heads: Planes, config: GeneratorConfig) -> float:
     """Return the mean difference of colours between the front of heads and their sides."""
-    n = len(heads) if isinstance(heads, Planes) else count or 1
+    n = len(heads)
     first, *others = [(heads.view(camera.expand(n, -1)), camera.expand(n, -1)) for camera in cameras_of(config)]
     return float(torch.stack([_difference(first, other, config) for other in others]).mean())
 

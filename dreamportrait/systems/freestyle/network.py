@@ -54,7 +54,8 @@ class ImageToTriplane(nn.Module):
         """Return the style code of a frontal picture and the guess of its w."""
         size = self.config.image_resolution
         check_shape("front", check_tensor("front", front), [len(front), 3, size, size], "[N, 3, R, R] of the generator")
-        code, w = self.encoder(front)
+        # In one memory layout, so that the same picture gives the same numbers, whether it was rendered or read.
+        code, w = self.encoder(front.contiguous())
         return code, w
 
     def decode(self, code: Tensor) -> Tensor:  # [N, c, k, k] -> [N, P, C, H, W]

@@ -142,8 +142,8 @@ class StylePipeline:
         told = instruct(instruction, self.model.few_shot.wording)
         front = self.front(photo, crop)
         self._warn(check_words([instruction], self.editing.text))
-        edited = self._edited(front, told, sampling or self.model.few_shot.sampling, seed)
-        return self._portrait(instruction, seed, (self.instant or self.base).heads(edited), labels)
+        heads = self.instant_heads(front, told, sampling or self.model.few_shot.sampling, seed)
+        return self._portrait(instruction, seed, heads, labels)
 
     def learn(
         self,
@@ -265,6 +265,10 @@ class StylePipeline:
         if adapter.about.input == "source":
             return front
         return self._edited(front, adapter.instruction, adapter.sampling, seed)
+
+    def instant_heads(self, front: Tensor, told: Instruction, sampling: Sampling, seed: int) -> Planes:
+        """Return the head of a front [1, 3, R, R] that is edited as told: one edit, and one pass."""
+        return (self.instant or self.base).heads(self._edited(front, told, sampling, seed))
 
     def load_portrait(self, path: str | Path) -> Portrait:
         """Load a portrait that Portrait.save wrote, of this model's generator."""

@@ -1,6 +1,7 @@
 """Tests of StylePipeline with tiny networks: instructions, learning, applying, mixing, exports."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from dreamportrait.systems.freestyle.adapter import StyleAdapter
 from dreamportrait.systems.freestyle.evaluation import Scores
 from dreamportrait.systems.freestyle.fewshot import load
 from dreamportrait.systems.freestyle.generator import PictureTo3D
+from dreamportrait.systems.freestyle.judges import load_judges
 from dreamportrait.systems.freestyle.learning import as_in_the_paper, work_folder
+from dreamportrait.systems.freestyle.unseen import instant_scores, mixing_scores, unseen_scores
 from dreamportrait.viewer.files import make_files
 
 pytestmark = pytest.mark.lengthy
@@ -147,6 +150,18 @@ def test_the_papers_way(pipe, photo, caplog):
     seen = pipe.read_by(old, pipe.front(photo))
     assert not torch.equal(seen, pipe.front(photo))
     assert head.images.shape == (1, SIZE, SIZE, 3)
+
+
+def test_scores_on_unseen_faces(pipe, young):
+    judges = load_judges("none", "mini/clip-b")
+    names = {"between_views", "roughness", "clip", "seconds"}
+    for found in (unseen_scores(pipe, young, judges, [50, 51]), instant_scores(pipe, "an old man", judges, [50, 51])):
+        assert set(found) == names and all(value > 0 for name, value in found.items() if name != "clip")
+    with pytest.raises(ValueError, match="was learnt on the face of seed 3"):
+        unseen_scores(pipe, young, judges, [2, 3])
+    other = replace(young, tensors={name: -x for name, x in young.tensors.items()})
+    even = mixing_scores(pipe, young, other, 50, steps=3)
+    assert even["ends_are_pure"] == 1 and even["largest_step"] >= 1
 
 
 def test_mixing(pipe, young, place, photo):
