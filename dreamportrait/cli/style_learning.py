@@ -24,7 +24,7 @@ UNSEEN = 1_000_000  # the seed of the first face to measure; learning counts up 
 
 
 @click.command()
-@click.argument("words", metavar="STYLE", required=False)
+@click.argument("words", metavar="[STYLE]", required=False)
 @click.option(
     "--prompts", type=click.Path(path_type=Path), help="In place of STYLE: a file with one wording of it in each line."
 )
