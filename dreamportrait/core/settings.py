@@ -7,7 +7,7 @@ list replaces the whole list of the base. Scalars follow YAML 1.2: `off` is text
 import difflib
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from dreamportrait.core.errors import brief, shown
 from dreamportrait.core.files import MEBIBYTE, read_text
 
+C = TypeVar("C")
 Place = tuple[Any, ...]  # keys, and indices of list items
 BASE = "base"
 MOST_BYTES, MOST_VALUES = MEBIBYTE, 10_000  # of a configuration; the longest shipped ones have some 100 values
@@ -29,6 +30,17 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{' and '.join(self.keys)}: {self.text}" if self.keys else self.text
+
+
+def problems_of(config: C, checks: Mapping[str, Callable[[C], object]]) -> list[Problem]:
+    """Return a problem for each check, by the setting that it looks at, that raises ValueError or OSError."""
+    found = []
+    for key, check in checks.items():
+        try:
+            check(config)
+        except (ValueError, OSError) as error:
+            found.append(Problem((key,), str(error)))
+    return found
 
 
 class ConfigError(ValueError):

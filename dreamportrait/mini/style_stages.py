@@ -6,21 +6,19 @@ select nothing.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dreamportrait.mini.train import Places
+from dreamportrait.mini.places import Places
 
 
-def world(places: "Places", result: Path) -> None:
+def world(places: Places, result: Path) -> None:
     """Render styled heads, and the triples of an editor."""
     for split in ("validation", "train"):
         places.styled_world(split)
         places.triples(split)
 
 
-def clip(variant: str) -> Callable[["Places", Path], None]:
-    def run(places: "Places", result: Path) -> None:
+def clip(variant: str) -> Callable[[Places, Path], None]:
+    def run(places: Places, result: Path) -> None:
         from dreamportrait.mini.styled_clip import train
 
         worlds = places.styled_world("train"), places.styled_world("validation")
@@ -29,14 +27,14 @@ def clip(variant: str) -> Callable[["Places", Path], None]:
     return run
 
 
-def oracle(places: "Places", result: Path) -> None:
+def oracle(places: Places, result: Path) -> None:
     from dreamportrait.mini import style_oracle
 
     worlds = places.styled_world("train"), places.styled_world("validation")
     style_oracle.train(result, places.state("style-oracle"), *worlds, device=places.device)
 
 
-def vae(places: "Places", result: Path) -> None:
+def vae(places: Places, result: Path) -> None:
     from dreamportrait.mini.diffusion.styled import tune_vae
     from dreamportrait.weights.registry import locate
 
@@ -44,7 +42,7 @@ def vae(places: "Places", result: Path) -> None:
     tune_vae(start, result, state, places.styled_world("train"), device=places.device)
 
 
-def unet(places: "Places", result: Path) -> None:
+def unet(places: Places, result: Path) -> None:
     from dreamportrait.mini.diffusion.styled import tune_unet
     from dreamportrait.weights.registry import locate
 
@@ -52,14 +50,14 @@ def unet(places: "Places", result: Path) -> None:
     tune_unet(*parts, result, places.state("unet-styles"), places.styled_world("train"), device=places.device)
 
 
-def ip2p(places: "Places", result: Path) -> None:
+def ip2p(places: Places, result: Path) -> None:
     from dreamportrait.mini.ip2p import train
 
     parts = places.result("unet-styles"), places.result("clip-s")
     train(*parts, result, places.state("ip2p"), places.triples("train"), device=places.device)
 
 
-def i2t(places: "Places", result: Path) -> None:
+def i2t(places: Places, result: Path) -> None:
     from dreamportrait.metrics import world_oracle
     from dreamportrait.mini.i2t import train
     from dreamportrait.weights.registry import locate

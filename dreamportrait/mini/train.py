@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -32,48 +32,11 @@ from dreamportrait.core.errors import WeightsError, listed, one_message
 from dreamportrait.core.files import write_text
 from dreamportrait.core.locks import alone
 from dreamportrait.mini import cards, style_stages
+from dreamportrait.mini.places import FACES, Places
 from dreamportrait.weights.registry import MINI, STYLES
 from dreamportrait.weights.seals import SEAL, seal, verify
 
-if TYPE_CHECKING:
-    from dreamportrait.miniworld.edit_pool import EditPool
-    from dreamportrait.miniworld.styled_world import StyledWorld
-    from dreamportrait.miniworld.world import World
-
-FACES = {"train": 40_000, "test": 2_000, "combinations": 1_000}
-HEADS = {"train": 16_000, "validation": 2_000}  # styled and plain ones, from all sides
-TRIPLES = {"train": 3_000, "validation": 500}  # of an editor of pictures
-DONE, STATE, RESULT, SECONDS = "done.json", "state", "result", "seconds.json"
-
-
-@dataclass(frozen=True)
-class Places:
-    """The folders and the device of a run."""
-
-    work: Path
-    out: Path
-    device: str = "cpu"
-
-    def state(self, stage: str) -> Path:
-        return self.work / stage / STATE
-
-    def result(self, stage: str) -> Path:
-        return self.work / stage / RESULT
-
-    def world(self, split: str) -> "World":
-        from dreamportrait.miniworld.world import load
-
-        return load(split, FACES[split], self.work / "world")
-
-    def styled_world(self, split: str) -> "StyledWorld":
-        from dreamportrait.miniworld.styled_world import load
-
-        return load(split, HEADS[split], self.work / "styled")
-
-    def triples(self, split: str) -> "EditPool":
-        from dreamportrait.miniworld.edit_pool import load
-
-        return load(split, TRIPLES[split], self.work / "styled")
+DONE, SECONDS = "done.json", "seconds.json"
 
 
 # Stages: each function writes its result, if it has one, into the folder `result`. Imports are deferred to the run.

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.mini import cards, train
-from dreamportrait.mini.train import PLAIN, STAGES, STYLED, Places, run_stages
+from dreamportrait.mini.places import Places
+from dreamportrait.mini.train import PLAIN, STAGES, STYLED, run_stages
 from dreamportrait.miniworld import edit_pool, styled_world, world
 from dreamportrait.weights.registry import MINI, STYLES
 from dreamportrait.weights.seals import verify

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dreamportrait.core.errors import WeightsError, brief, listed
-from dreamportrait.core.settings import Problem
+from dreamportrait.core.settings import Problem, problems_of
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.data.folder import CAPTIONS, LABELS, open_zip
 from dreamportrait.data.index import is_prepared
@@ -44,13 +44,7 @@ def missing(config: Config) -> list[Problem]:
         "measure.data": _check_measured,
         "measure.extractor": _check_extractor,
     }
-    found = []
-    for key, check in checks.items():
-        try:
-            check(config)
-        except (ValueError, OSError) as error:
-            found.append(Problem((key,), str(error)))
-    return found
+    return problems_of(config, checks)
 
 
 def _check_networks(config: Config) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from dreamportrait.core import settings
 from dreamportrait.core.launch import is_first_process
 from dreamportrait.core.machine import code_versions
-from dreamportrait.core.settings import ConfigError, Problem, concerns
+from dreamportrait.core.settings import ConfigError, Problem, concerns, problems_of
 from dreamportrait.core.signals import Signals
 from dreamportrait.eg3d.config import GeneratorConfig
 from dreamportrait.eg3d.folder import load_eg3d_config, load_generator
@@ -79,13 +79,7 @@ def missing(config: FreestyleConfig) -> list[Problem]:
         "perceptual": lambda c: _check_distance(c.perceptual),
         "tune.perceptual": lambda c: _check_distance(c.tune.perceptual),
     }
-    found = []
-    for key, check in checks.items():
-        try:
-            check(config)
-        except (ValueError, OSError) as error:
-            found.append(Problem((key,), str(error)))
-    return found
+    return problems_of(config, checks)
 
 
 def _check_distance(source: str) -> None:
