@@ -2,7 +2,7 @@
 
 \b
     python eval/heads.py                                        # some minutes: few captions, a quarter of the steps
-    python eval/heads.py --captions 100 --effort 1 --split test # to report: a day on one core
+    python eval/heads.py --captions 100 --effort 1 --split test # to report: some hours on one core
     python eval/heads.py --study shapes --runs 64               # men and women: does the shape follow?
     python eval/heads.py --study portraits --runs 50            # heads fitted to portraits
 
