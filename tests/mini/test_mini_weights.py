@@ -91,6 +91,16 @@ def test_clips_find_the_right_styled_head(name: str, heads: styled_world.StyledW
 
 
 @pytest.mark.slow
+def test_the_style_oracle_reads_styles_and_angles(heads: styled_world.StyledWorld) -> None:
+    from dreamportrait.mini.style_oracle import score
+
+    scores = score(from_pretrained("mini/style-oracle"), heads)["scores"]
+    assert scores["style"] >= 0.955  # 0.976 on 2000 heads
+    assert scores["visible_attributes"] >= 0.86  # 0.882
+    assert scores["yaw_error_degrees"] <= 10.5  # 8.7
+
+
+@pytest.mark.slow
 def test_the_judge_recognises_reconstructions_and_samples(world: World, judge: ClipScorer) -> None:
     unet, vae, scheduler = from_pretrained("mini/diffusion")
     scores = score_vae(vae, world, judge, FACES)
