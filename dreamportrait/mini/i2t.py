@@ -46,7 +46,7 @@ FEW_SHOT = FewShotSettings(
     yaw=25.0,
     pitch=7.0,
     truncation=1.0,
-    sampling=Sampling(text_scale=7.5),
+    sampling=Sampling(text_scale=2.0),
     wording=Wording(decorative="sharp, detailed", negative="blurred"),
 )
 
