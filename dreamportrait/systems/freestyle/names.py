@@ -36,8 +36,8 @@ def _shipped(name: str) -> Path:
     folder = registry.shipped_folder(name)
     if not folder.is_dir():
         raise WeightsError(
-            f"the weights of the free-style model {name!r} are not in this installation: no folder {folder}; install "
-            "dreamportrait again, or name the folder of a trained model with --model"
+            f"the free-style model {name!r} does not come with this version: no folder {folder}; name the folder of a "
+            "trained one with --model, or train it: python -m dreamportrait.mini.train i2t-base --work WORK --out OUT"
         )
     return folder
 
