@@ -127,7 +127,7 @@ build(generator(), editor(), STYLES, SETTINGS, Path(sys.argv[1]))
 """
 
 
-@pytest.mark.lengthy
+@pytest.mark.slow  # starts a process; a build that an error stops is tested above
 def test_a_killed_build_continues_to_the_bit(tmp_path):
     places = [str(ROOT), str(ROOT / "tests" / "support"), str(Path(__file__).parent)]
     out = tmp_path / "set"
