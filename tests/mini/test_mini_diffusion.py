@@ -65,6 +65,15 @@ def test_the_weights_have_the_permissions_that_the_umask_allows(folder: Path) ->
 # The VAE.
 
 
+def test_a_folder_does_not_name_the_one_that_it_was_read_from(folder: Path, tmp_path: Path) -> None:
+    unet, vae, _ = load_diffusion(folder)
+    save_vae(vae, tmp_path)
+    save_unet(unet, tmp_path)
+    for part in ("unet", "vae"):
+        text = (tmp_path / part / "config.json").read_text()
+        assert "_class_name" in text and str(folder) not in text
+
+
 def test_encode_and_decode_have_the_right_shapes_and_encode_has_a_gradient() -> None:
     vae = make_vae((2, 4, 6)).requires_grad_(False)
     images = torch.randn(2, 3, 64, 64, requires_grad=True)

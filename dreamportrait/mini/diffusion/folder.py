@@ -69,7 +69,10 @@ def load_diffusion(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, D
 
 
 def _save_half(network: AutoencoderKL | UNet2DConditionModel, folder: Path) -> None:
+    """Write a network in half precision, without the folder that it was read from, which diffusers would name."""
     copy.deepcopy(network).half().save_pretrained(folder, safe_serialization=True)
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    _write_json(folder / "config.json", {key: value for key, value in values.items() if key != "_name_or_path"})
     honour_umask(*folder.glob("*.safetensors"))
 
 
