@@ -4,7 +4,7 @@ OUT/study.json                     sizes, settings and models of the study
 OUT/sets/STYLE-FACE/               the few-shot set that rows share, and OUT/sets/STYLE-FACE.seconds
 OUT/results/ROW-STYLE-FACE.json    scores and seconds
 OUT/heads/ROW-STYLE-FACE.safetensors    pictures of the head from all views
-OUT/work/                          tunings, removed when they are done
+OUT/tunings/                       unfinished tunings, removed when they are done
 
 What has a result is not made again. The rows of a face share its edited views; the time of a single edit is the time of
 its set divided by the number of views.
@@ -225,7 +225,7 @@ def tuned_head(study: Study, tools: Tools, job: Job, data: FewShot, front: Tenso
     base, network = tools.base, start_of(job, tools, study.few_shot.truncation)
     if job.row == rows.ROUGH:
         settings = replace(settings, density_weight=0.0)
-    work = study.out / "work" / job.name
+    work = study.out / "tunings" / job.name
     tune_network(network.requires_grad_(True), base, data, settings, work, tools.perceptual, say=lambda line: None)
     shutil.rmtree(work)
     with torch.no_grad():
