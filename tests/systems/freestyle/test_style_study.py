@@ -57,7 +57,7 @@ def test_every_row_is_made_and_measured_once(tmp_path):
     assert all(set(results[row]) == (edits if row in rows.EDITS else heads) for row in rows.ROWS)
     assert results[rows.I2T]["clip"] != results[rows.UNTRAINED]["clip"]
     assert results[rows.NEW] != results[rows.FIXED] != results[rows.STARTED]
-    assert not list((tmp_path / "work").iterdir()) and len(list((tmp_path / "sets").glob("*.seconds"))) == 1
+    assert not list((tmp_path / "tunings").iterdir()) and len(list((tmp_path / "sets").glob("*.seconds"))) == 1
     found = distances(made, Scorer(), solid().config, 2)
     assert set(found) == set(rows.HEADS) and all(value[0] >= 0 for value in found.values())
     run(made, given, said.append)
