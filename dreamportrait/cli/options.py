@@ -87,18 +87,24 @@ class Making:
         return portrait.claim.to_dict() if self.provenance else None
 
 
-def makes_heads(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of Making to a command. Their values come as one argument, `making`."""
+def gathered(kind: type, name: str, *given: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options to a command. Their values come as one argument, a dataclass `kind`."""
 
-    @functools.wraps(command)
-    def with_making(**values: Any) -> None:
-        made = Making(**{field.name: values.pop(field.name) for field in dataclasses.fields(Making)})
-        command(**values, making=made)
+    def decorate(command: Any) -> Any:
+        @functools.wraps(command)
+        def with_one(**values: Any) -> None:
+            made = kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
+            command(**values, **{name: made})
 
-    with_options = with_making
-    for option in reversed((model, truncation, strength, device, offline, overwrite, provenance, as_json)):
-        with_options = option(with_options)
-    return with_options
+        found: Any = with_one
+        for option in reversed(given):
+            found = option(found)
+        return found
+
+    return decorate
+
+
+makes_heads = gathered(Making, "making", model, truncation, strength, device, offline, overwrite, provenance, as_json)
 
 
 def out(what: str, default: str) -> Callable[[Command], Command]:

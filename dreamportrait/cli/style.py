@@ -1,16 +1,16 @@
 """The group `style`: photos become styled heads, by a sentence or by a style that was learnt."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dreamportrait.cli import options, style_options
-from dreamportrait.cli.naming import default_name
+from dreamportrait.cli import options
 from dreamportrait.cli.style_learning import evaluate, learn
-from dreamportrait.cli.style_options import STRENGTH, Model, check_photo, check_pictures, with_model, write
+from dreamportrait.cli.style_options import Drawing, Model, check_photo, draws, with_model
 from dreamportrait.core.errors import one_message
 from dreamportrait.systems.freestyle.names import locate_style, shipped_styles, styles_in
 
@@ -36,31 +36,9 @@ def style() -> None:
 @click.argument("photo", type=click.Path(path_type=Path))
 @click.argument("instruction", required=False)
 @click.option("--style", "chosen", help="In place of an instruction: the folder of a learnt style, or a shipped one.")
-@STRENGTH
-@options.out("The sheet to write: .png, .jpg or .webp.", "a .png here, named after the photo")
-@style_options.save
-@style_options.views
-@style_options.crop
-@style_options.seed
+@draws
 @with_model
-@options.overwrite
-@options.provenance
-@options.as_json
-def apply(
-    photo: Path,
-    instruction: str | None,
-    chosen: str | None,
-    strength: float,
-    out: Path | None,
-    save: Path | None,
-    views: int,
-    crop: bool,
-    seed: int,
-    named: Model,
-    overwrite: bool,
-    provenance: bool,
-    as_json: bool,
-) -> None:
+def apply(photo: Path, instruction: str | None, chosen: str | None, drawing: Drawing, named: Model) -> None:
     """Make a styled head of PHOTO, by an INSTRUCTION or with --style, and draw it in several views.
 
     The photo must be square, show the face from the front, and be cropped as the training pictures are.
@@ -75,29 +53,29 @@ def apply(
             raise click.UsageError("say what to make: either an INSTRUCTION in quotes, or --style")
         if instruction is not None and not instruction.strip():
             raise ValueError("the instruction is empty; say what to change, such as 'turn the head into an elf'")
-        if instruction is not None and strength != 1:
+        if instruction is not None and drawing.strength != 1:
             raise click.UsageError("--strength is of a learnt style; an instruction has none")
         check_photo(photo)
-        out = out or default_name(photo.stem, seed, ".png")
-        check_pictures(out, save, overwrite)
+        out = drawing.target(photo.stem)
         if chosen is not None:
             locate_style(chosen)
-        named.check_photo(photo, crop)
+        named.check_photo(photo, drawing.crop)
         pipe = named.load()
         if instruction is not None:
-            made = pipe(photo, instruction, seed, views, crop=crop)
+            made = pipe(photo, instruction, drawing.seed, drawing.views, crop=drawing.crop)
         else:
             assert chosen is not None
-            made = pipe.apply(photo, chosen, strength, views, crop=crop, seed=seed)
-        write(made, out, save, overwrite, provenance)
-        checked = pipe.yaw_of is not None
-    facts = {"out": str(out), "photo": str(photo), "instruction": instruction, "style": chosen, "strength": strength}
-    _say(facts | {"save": save and str(save), "model": named.model, "seed": seed}, made.prompt, checked, as_json)
+            made = pipe.apply(photo, chosen, drawing.strength, drawing.views, crop=drawing.crop, seed=drawing.seed)
+        drawing.write(made, out)
+    facts = {"out": str(out), "photo": str(photo), "instruction": instruction, "style": chosen}
+    _say(facts, made.prompt, pipe.yaw_of is not None, drawing, named)
 
 
-def _say(facts: dict[str, object], prompt: str, checked: bool, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(facts | {"photo_checked": checked}))
+def _say(facts: Mapping[str, object], prompt: str, checked: bool, drawing: Drawing, named: Model) -> None:
+    if drawing.as_json:
+        saved = drawing.save and str(drawing.save)
+        facts = {**facts, "strength": drawing.strength, "save": saved, "model": named.model, "seed": drawing.seed}
+        click.echo(json.dumps({**facts, "photo_checked": checked}))
     else:
         click.echo(f"wrote {facts['out']}: {prompt}")
         if not checked:
@@ -107,30 +85,9 @@ def _say(facts: dict[str, object], prompt: str, checked: bool, as_json: bool) ->
 @style.command()
 @click.argument("photo", type=click.Path(path_type=Path))
 @click.argument("styles", nargs=-1, required=True, metavar="STYLE:WEIGHT...")
-@STRENGTH
-@options.out("The sheet to write: .png, .jpg or .webp.", "a .png here, named after the photo")
-@style_options.save
-@style_options.views
-@style_options.crop
-@style_options.seed
+@draws
 @with_model
-@options.overwrite
-@options.provenance
-@options.as_json
-def mix(
-    photo: Path,
-    styles: tuple[str, ...],
-    strength: float,
-    out: Path | None,
-    save: Path | None,
-    views: int,
-    crop: bool,
-    seed: int,
-    named: Model,
-    overwrite: bool,
-    provenance: bool,
-    as_json: bool,
-) -> None:
+def mix(photo: Path, styles: tuple[str, ...], drawing: Drawing, named: Model) -> None:
     """Make a head of PHOTO in a mixture of styles. Weights are divided by their sum; without one, it is 1.
 
     \b
@@ -140,17 +97,15 @@ def mix(
     with one_message():
         weights = read_weights(styles)
         check_photo(photo)
-        out = out or default_name(f"{photo.stem} mix", seed, ".png")
-        check_pictures(out, save, overwrite)
+        out = drawing.target(f"{photo.stem} mix")
         for name in weights:
             locate_style(name)
-        named.check_photo(photo, crop)
+        named.check_photo(photo, drawing.crop)
         pipe = named.load()
-        made = pipe.mix(photo, weights, strength, views, crop=crop, seed=seed)
-        write(made, out, save, overwrite, provenance)
-        checked = pipe.yaw_of is not None
-    facts = {"out": str(out), "photo": str(photo), "styles": weights, "strength": strength}
-    _say(facts | {"save": save and str(save), "model": named.model, "seed": seed}, made.prompt, checked, as_json)
+        made = pipe.mix(photo, weights, drawing.strength, drawing.views, crop=drawing.crop, seed=drawing.seed)
+        drawing.write(made, out)
+    facts = {"out": str(out), "photo": str(photo), "styles": weights}
+    _say(facts, made.prompt, pipe.yaw_of is not None, drawing, named)
 
 
 def read_weights(words: tuple[str, ...]) -> dict[str, float]:

@@ -1,15 +1,13 @@
 """Options and checks that the commands of the group `style` share."""
 
-import dataclasses
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from dreamportrait.cli import options
+from dreamportrait.cli.naming import default_name
 from dreamportrait.core.files import check_target, check_writable
 from dreamportrait.systems.freestyle.names import locate_model
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from dreamportrait.export.portraits import Portrait
     from dreamportrait.systems.freestyle.pipeline import StylePipeline
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 STRENGTH = click.option(
     "--strength",
     type=click.FloatRange(0, 2),
@@ -68,46 +65,65 @@ class Model:
         )
 
 
-def with_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of Model to a command. Their values come as one argument, `named`."""
+with_model = options.gathered(
+    Model,
+    "named",
+    click.option("--model", default="mini", show_default=True, help="mini, or a folder written by training."),
+    click.option("--generator", help="The model's generator, if it has moved: a name or a folder."),
+    click.option("--editor", help="Another editor of pictures: a name or a folder."),
+    options.device,
+    options.offline,
+)
 
-    @functools.wraps(command)
-    def with_named(**values: Any) -> None:
-        made = Model(**{field.name: values.pop(field.name) for field in dataclasses.fields(Model)})
-        command(**values, named=made)
 
-    found = with_named
-    for option in reversed(
-        (
-            click.option("--model", default="mini", show_default=True, help="mini, or a folder written by training."),
-            click.option("--generator", help="The model's generator, if it has moved: a name or a folder."),
-            click.option("--editor", help="Another editor of pictures: a name or a folder."),
-            options.device,
-            options.offline,
-        )
-    ):
-        found = option(found)
-    return found
+@dataclass(frozen=True)
+class Drawing:
+    """The values of the options of a command that draws a head of a photo."""
+
+    strength: float
+    out: Path | None
+    save: Path | None
+    views: int
+    crop: bool
+    seed: int
+    overwrite: bool
+    provenance: bool
+    as_json: bool
+
+    def target(self, name: str) -> Path:
+        """Return the sheet to write, after checking that it and the portrait may be written."""
+        from dreamportrait.cli.saving import check_saved
+
+        out = self.out or default_name(name, self.seed, ".png")
+        check_writable(check_target(out, self.overwrite))
+        if self.save is not None:
+            check_saved(self.save, self.overwrite)
+        return out
+
+    def write(self, portrait: "Portrait", out: Path) -> None:
+        """Write the sheet of a portrait, and the portrait itself if it is asked for."""
+        from dreamportrait.cli.saving import save_as
+
+        portrait.save_sheet(out, overwrite=self.overwrite, provenance=self.provenance)
+        if self.save is not None:
+            save_as(portrait, self.save, self.overwrite, self.provenance)
+
+
+draws = options.gathered(
+    Drawing,
+    "drawing",
+    STRENGTH,
+    options.out("The sheet to write: .png, .jpg or .webp.", "a .png here, named after the photo"),
+    save,
+    views,
+    crop,
+    seed,
+    options.overwrite,
+    options.provenance,
+    options.as_json,
+)
 
 
 def check_photo(photo: Path) -> None:
     if not photo.is_file():
         raise FileNotFoundError(f"{photo} is not there; name a picture")
-
-
-def check_pictures(out: Path, save: Path | None, overwrite: bool) -> None:
-    """Raise an error unless a sheet, and a portrait, may be written."""
-    from dreamportrait.cli.saving import check_saved
-
-    check_writable(check_target(out, overwrite))
-    if save is not None:
-        check_saved(save, overwrite)
-
-
-def write(portrait: "Portrait", out: Path, save: Path | None, overwrite: bool, provenance: bool) -> None:
-    """Write the sheet of a portrait, and the portrait itself if it is asked for."""
-    from dreamportrait.cli.saving import save_as
-
-    portrait.save_sheet(out, overwrite=overwrite, provenance=provenance)
-    if save is not None:
-        save_as(portrait, save, overwrite, provenance)
