@@ -35,8 +35,17 @@ from dreamportrait.systems.freestyle.tuning import TuneSettings
 from dreamportrait.weights.hashing import weights_hash
 from dreamportrait.weights.seals import seal
 
-SETTINGS = PretrainSettings(images=8_000, batch=16, render_share=0.1, yaw=25.0, pitch=7.0, statistics=1024, seed=12)
-PAIRS = 4_000  # heads that are drawn
+SETTINGS = PretrainSettings(
+    images=24_000,
+    batch=8,
+    render_share=0.15,
+    yaw=25.0,
+    pitch=7.0,
+    statistics=1024,
+    ema_images=2_000,
+    seed=12,
+)
+PAIRS = 8_000  # heads that are drawn
 SIZES = {"code_size": 16, "code_channels": 64, "channel_max": 96}
 SCORED, SHOWN, BATCH = 200, 8, 20
 SEED = 13  # of the heads that are scored
@@ -115,14 +124,15 @@ def train(
     check_new(out)
     generator = load_generator(eg3d).to(device).requires_grad_(False)
     torch.manual_seed(settings.seed)
-    network = ImageToTriplane(I2TConfig.fitting(generator.config, **SIZES)).to(device)
+    network = ImageToTriplane(I2TConfig.fitting(generator.config, **SIZES))
+    network.to(device, memory_format=torch.channels_last)  # a step on a CPU takes a fifth less
     recorded = Recorded.of(generator, pairs, settings.seed, work)
     made = pretrain(PictureTo3D(network, generator), settings, work, draw=recorded.draw)
     held_out = Recorded.of(generator, scored, SEED, work)
     found = measure(PictureTo3D(made, generator), held_out, oracle)
     save_model(
         out,
-        made.cpu(),
+        made.cpu().to(memory_format=torch.contiguous_format),
         generator.cpu(),
         licence=LICENCE,
         pretrained=PRETRAINED,

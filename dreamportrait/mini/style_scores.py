@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from dreamportrait.geometry.images import from_bytes
 from dreamportrait.metrics import style_oracle
@@ -66,7 +67,7 @@ def score_diffusion(out: Path, world: StyledWorld) -> dict[str, Any]:
 
 def score_editor(out: Path, triples: EditPool) -> dict[str, Any]:
     """Return the scores of the editor and of its rivals. Draw the sheet."""
-    editor, oracle = load_editor(out), style_oracle.load(out / "style-oracle")
+    editor, oracle = load_editor(out / "ip2p", out / "clip-s"), style_oracle.load(out / "style-oracle")
     rows = edit_scores.sharp(triples, EDITS + CHOOSING)
     edits = [triples.edits[i] for i in rows]
     before, after = (from_bytes(torch.from_numpy(x[rows])) for x in (triples.before, triples.after))
@@ -117,10 +118,12 @@ def score_styles(out: Path, before: Any, made: Any, edits: Any, oracle: style_or
 ROW = ("obeyed", "kept", "product", "psnr")
 
 
-def load_editor(out: Path) -> InstructPix2Pix:
-    """Load OUT/ip2p with the words of OUT/clip-s."""
-    unet, vae, scheduler = load_diffusion(out / "ip2p")
-    return InstructPix2Pix(unet, vae, scheduler.alphas_cumprod, "epsilon", words_of(out / "clip-s"))
+def load_editor(folder: Path, clip: Path, device: str = "cpu") -> InstructPix2Pix:
+    """Load an editor with the words of a CLIP, whether they are in the package or not."""
+    unet, vae, scheduler = load_diffusion(folder)
+    for network in (unet, vae):
+        nn.Module.to(network, device)
+    return InstructPix2Pix(unet, vae, scheduler.alphas_cumprod, "epsilon", words_of(clip))
 
 
 def _scorer(folder: Path) -> ClipScorer:

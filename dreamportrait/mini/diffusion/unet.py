@@ -165,7 +165,8 @@ def fit_unet(
     title: str = "unet",
 ) -> UNet2DConditionModel:
     """Train a UNet and return the running average of its weights. A stopped run continues from `work`."""
-    nn.Module.to(unet, device)
+    # Channels last: a step on a CPU takes a sixth less.
+    nn.Module.to(unet, device, memory_format=torch.channels_last)
     unet.requires_grad_(True).train()
     unet.set_attn_processor(AttnProcessor())  # on a CPU the fused one's bfloat16 backward takes half of the step
     average = Ema(unet)
@@ -182,4 +183,4 @@ def fit_unet(
         return {"loss": found}
 
     fit(step, {"unet": unet, "average": average, "optimizer": optimizer}, steps, work, seed=seed, title=title)
-    return cast(UNet2DConditionModel, average.module)
+    return cast(UNet2DConditionModel, average.module.to(memory_format=torch.contiguous_format))

@@ -159,7 +159,7 @@ def build(
                 seen = torch.cat([picture.colors for picture in head.views(views)])
                 noise = editor.fixed_noise(seed)
                 edited = editor.edit(seen, instructions[k % len(styles)], noise, settings.sampling)
-                _store(path, {"pixels": _bytes(edited.images), "saturated": edited.saturated.cpu()})
+                _store(path, {"pixels": to_pixels(edited.images), "saturated": edited.saturated.cpu()})
             made.append(load_file(path))
             report(len(views))
     whole = (settings.identities, len(cameras))
@@ -217,7 +217,7 @@ def load(folder: str | Path, generator: TriPlaneGenerator) -> FewShot:
     )
 
 
-def _bytes(images: Tensor) -> Tensor:  # [N, 3, R, R] in -1 .. 1 -> uint8
+def to_pixels(images: Tensor) -> Tensor:  # [N, 3, R, R] in -1 .. 1 -> uint8
     return torch.from_numpy(np.ascontiguousarray(to_bytes(images).transpose(0, 3, 1, 2)))
 
 
