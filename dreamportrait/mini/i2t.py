@@ -38,6 +38,7 @@ from dreamportrait.weights.seals import seal
 SETTINGS = PretrainSettings(
     images=24_000,
     batch=8,
+    lr=0.03,
     render_share=0.15,
     yaw=25.0,
     pitch=7.0,

@@ -98,7 +98,12 @@ def train_any(
         sheet=draw_sheet(list(shown(PictureTo3D(tuned, base.generator), data, how.identities))),
         half=True,
     )
-    facts = {"styles": len(styles), "identities": len(data), "views": len(data.cameras), "held_out": ", ".join(HELD_OUT)}
+    facts = {
+        "styles": len(styles),
+        "identities": len(data),
+        "views": len(data.cameras),
+        "held_out": ", ".join(HELD_OUT),
+    }
     (out / SCORES).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     seal(out)
 

@@ -21,7 +21,7 @@ from dreamportrait.mini.diffusion.vae import encode_all
 from dreamportrait.miniworld.edit_pool import EditPool
 from dreamportrait.systems.freestyle.instruct import with_picture
 
-STEPS, BATCH, LR, SEED = 18_000, 16, 1e-3, 11
+STEPS, BATCH, LR, SEED = 10_500, 16, 1e-3, 11
 WITHOUT = 0.05  # share of samples without text, as large a one without picture, and as large a one without both
 
 

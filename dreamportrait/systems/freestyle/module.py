@@ -15,6 +15,7 @@ from dreamportrait.systems.freestyle.generator import PictureTo3D, plane_statist
 from dreamportrait.systems.freestyle.network import ImageToTriplane
 from dreamportrait.systems.freestyle.perceptual import Perceptual
 from dreamportrait.systems.freestyle.pretraining import (
+    BETAS,
     average_beta,
     cameras_of,
     draw_ws,
@@ -80,7 +81,7 @@ class PretrainingModule(CountedModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups = [{"params": list(self.i2t.parameters()), "name": "i2t"}]
-        return torch.optim.Adam(groups, self.config.pretrain.lr, (0.0, 0.99))
+        return torch.optim.Adam(groups, self.config.pretrain.lr, BETAS)
 
     def on_train_start(self) -> None:
         """Move the generator to the device, and measure its planes unless a checkpoint holds what was measured."""

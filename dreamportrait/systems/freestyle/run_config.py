@@ -58,7 +58,7 @@ class Model(Section):
 class Pretrain(Section):
     """Settings of PretrainSettings that do not follow from other sections."""
 
-    lr: Rate = 0.002
+    lr: Rate = 0.02
     plane_loss: PlaneLoss = "scaled"
     render_share: Share = 0.25
     w_weight: Weight = 1.0

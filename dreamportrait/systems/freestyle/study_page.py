@@ -100,10 +100,10 @@ def _numbers(found: Verdict) -> str:
     return f"{found.difference:.3g}{noise}"
 
 
-def replaced(page: str, measured: str) -> str:
+def replaced(page: str, measured: str, first: str = BEGIN, last: str = END) -> str:
     """Return a page with other text between its marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise DataError(f"the page lacks the lines {BEGIN} and {END}, between which the tables are written")
-    return f"{before}{BEGIN}\n{measured.rstrip()}\n{END}{after}"
+        raise DataError(f"the page lacks the lines {first} and {last}, between which the tables are written")
+    return f"{before}{first}\n{measured.rstrip()}\n{last}{after}"
