@@ -25,6 +25,7 @@ from dreamportrait.core.errors import WeightsError, one_message
 from dreamportrait.metrics import report
 from dreamportrait.mini import cards, ceilings
 from dreamportrait.systems.dreamportrait.hub import USE
+from dreamportrait.weights.registry import NAMES, locate
 from dreamportrait.weights.seals import seal
 
 RECIPE = "training.yaml"
@@ -97,18 +98,29 @@ def publish(run: Path, out: Path, measured: Measured) -> None:
     try:
         parts = found.generator, None, found.text
         about: dict[str, Any] = {"licence": cards.LICENCE, "pretrained": config.pretrained, "inverter": found.inverter}
-        weights.save_portrait(unfinished, *parts, **about, half=True)
+        # The generator is stored once, if training left it as it was.
+        same = config.pretrained in NAMES and is_stored(config.pretrained, found.generator.generator)
+        weights.save_portrait(unfinished, *parts, **about, half=True, store_generator=not same)
         pipe = DreamPortraitPipeline.from_pretrained(unfinished)
         pipe(list(PROMPTS), seed=1, num_views=5).save_sheet(unfinished / cards.SHEET)
         cards.shrink(unfinished / cards.SHEET)
         recipe = load_config(run / CONFIG, ["run.folder=runs"])  # the run's own path means nothing to others
         (unfinished / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")  # after loading, which verifies the seal
-        count = f"{cards.parameters(unfinished) / 1e6:.2f} million parameters, licence {cards.LICENCE}."
+        shared = sum(x.numel() for x in found.generator.generator.state_dict().values()) if same else 0
+        count = f"{(cards.parameters(unfinished) + shared) / 1e6:.2f} million parameters, licence {cards.LICENCE}."
         (unfinished / cards.CARD).write_text(card(count, measured), encoding="utf-8")
         seal(unfinished)
         os.replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def is_stored(name: str, generator: Any) -> bool:
+    """Return whether a model of the package has exactly these weights."""
+    from dreamportrait.eg3d.folder import load_generator
+    from dreamportrait.weights.hashing import weights_hash
+
+    return weights_hash(load_generator(locate(name))) == weights_hash(generator)
 
 
 def card(count: str, measured: Measured) -> str:

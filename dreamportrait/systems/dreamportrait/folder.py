@@ -1,7 +1,8 @@
 """Read and write text-conditioned generators, in folders with checksums.
 
 OUT/config.json                  architecture, text features, the generator it was trained from, licence
-OUT/generator.safetensors        the tri-plane generator, with the parameter names of a plain one
+OUT/generator.safetensors        the tri-plane generator, with the parameter names of a plain one. `mini` has none: its
+                                 generator is mini/eg3d, unchanged, whose hash config.json holds
 OUT/conditioning.safetensors     mapper and adapters
 OUT/discriminator.safetensors    if there is one
 OUT/projection.safetensors       of text in a text-aware discriminator
@@ -9,7 +10,7 @@ OUT/inverter.safetensors         from pictures to w, if the training fitted a te
 OUT/files.json                   sizes and checksums of the files above
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +40,8 @@ from dreamportrait.weights.folder import (
     read_tensors,
     write_folder,
 )
+from dreamportrait.weights.hashing import weights_hash
+from dreamportrait.weights.registry import locate
 from dreamportrait.weights.seals import SEAL, seal, verify
 
 CONDITIONING, INVERTER = "conditioning.safetensors", "inverter.safetensors"
@@ -67,6 +70,8 @@ class PortraitConfig:
     conditioning: ConditioningConfig
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig | None
+    # Of the generator that `pretrained` names, if it is this one and not stored a second time.
+    generator_sha256: str | None = field(default=None, metadata={"later": True})
 
 
 class PortraitNetworks(NamedTuple):
@@ -90,6 +95,7 @@ def save_portrait(
     licence: str,  # of the weights
     pretrained: str,  # name or path of the generator that text conditioning was added to
     half: bool = False,  # store tensors of two dimensions or more as float16; reading gives float32 again
+    store_generator: bool = True,  # False = it is the model that `pretrained` names, which comes with the package
     overwrite: bool = False,
 ) -> None:
     """Write a folder that load_portrait reads. If writing fails, an older folder stays as it was."""
@@ -102,8 +108,11 @@ def save_portrait(
         conditioning=generator.conditioning,
         generator=generator.config,
         discriminator=None if discriminator is None else discriminator.config,
+        generator_sha256=None if store_generator else weights_hash(generator.generator),
     )
-    networks: dict[str, nn.Module] = {GENERATOR: generator.generator, CONDITIONING: generator.listeners()}
+    networks: dict[str, nn.Module] = {CONDITIONING: generator.listeners()}
+    if store_generator:
+        networks[GENERATOR] = generator.generator
     if inverter is not None:
         networks[INVERTER] = inverter
     if discriminator is not None:
@@ -128,7 +137,7 @@ def load_portrait(folder: str | Path, precision: str = "float32") -> PortraitNet
     config = load_portrait_config(folder)
     verify(folder, _REMEDY)
     lower: Any = {"precision": precision}
-    generator = load_network(TriPlaneGenerator, replace(config.generator, **lower), folder / GENERATOR, OPTIONAL)
+    generator = _generator(folder, config, replace(config.generator, **lower))
     portrait = _equipped(generator, config.conditioning, folder)
     discriminator = None
     if config.discriminator is not None:
@@ -138,6 +147,18 @@ def load_portrait(folder: str | Path, precision: str = "float32") -> PortraitNet
     inverter = _inverter(path, portrait) if path.exists() else None
     projection = _projection(folder / PROJECTION, config, discriminator)
     return PortraitNetworks(portrait, discriminator, config.text, inverter, projection)
+
+
+def _generator(folder: Path, config: PortraitConfig, sizes: GeneratorConfig) -> TriPlaneGenerator:
+    if config.generator_sha256 is None:
+        return load_network(TriPlaneGenerator, sizes, folder / GENERATOR, OPTIONAL)
+    generator = load_network(TriPlaneGenerator, sizes, locate(config.pretrained) / GENERATOR, OPTIONAL)
+    if (found := weights_hash(generator)) != config.generator_sha256:
+        raise WeightsError(
+            f"{folder} needs the generator {config.pretrained} with the hash {config.generator_sha256[:12]}, and here it "
+            f"has {found[:12]}; install the version of dreamportrait that the folder came with"
+        )
+    return generator
 
 
 def _projection(path: Path, config: PortraitConfig, discriminator: DualDiscriminator | None) -> FullyConnected | None:

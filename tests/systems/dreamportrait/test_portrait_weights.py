@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -18,7 +19,10 @@ from dreamportrait.eg3d.folder import load_generator, save_generator
 from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.folder import TextSource, load_portrait, load_portrait_config, save_portrait
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
+from dreamportrait.systems.dreamportrait.names import locate_portrait
 from dreamportrait.weights import seals
+from dreamportrait.weights.hashing import weights_hash
+from dreamportrait.weights.registry import locate
 from dreamportrait.weights.seals import seal
 
 
@@ -220,3 +224,20 @@ def test_a_critic_that_reads_text_is_saved_with_its_projection(tmp_path, discrim
     assert load_portrait_config(tmp_path / "out").discriminator is not None
     save(tmp_path / "without", equip(), discriminator)
     assert load_portrait(tmp_path / "without").projection is None
+
+
+def test_a_generator_of_the_package_is_not_stored_twice(tmp_path: Path) -> None:
+    """`mini` has mini/eg3d, unchanged. A folder whose generator is another one now is refused."""
+    shipped = locate_portrait("mini")
+    assert not (shipped / "generator.safetensors").exists()
+    networks = load_portrait(shipped)
+    assert weights_hash(networks.generator.generator) == weights_hash(load_generator(locate("mini/eg3d")))
+    about: dict[str, Any] = {"licence": "of the tests", "pretrained": "mini/eg3d"}
+    save_portrait(tmp_path / "small", networks.generator, None, networks.text, **about, store_generator=False)
+    again = load_portrait(tmp_path / "small", "float16").generator
+    assert weights_hash(again) == weights_hash(networks.generator) and again.config.precision == "float16"
+    config = tmp_path / "small/config.json"
+    config.write_text(config.read_text().replace('"generator_sha256": "', '"generator_sha256": "0f'))
+    seal(tmp_path / "small")
+    with pytest.raises(WeightsError, match="needs the generator mini/eg3d with the hash 0f.*install the version"):
+        load_portrait(tmp_path / "small")
