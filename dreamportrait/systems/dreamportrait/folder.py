@@ -154,8 +154,9 @@ def _generator(folder: Path, config: PortraitConfig, sizes: GeneratorConfig) -> 
         return load_network(TriPlaneGenerator, sizes, folder / GENERATOR, OPTIONAL)
     generator = load_network(TriPlaneGenerator, sizes, locate(config.pretrained) / GENERATOR, OPTIONAL)
     if (found := weights_hash(generator)) != config.generator_sha256:
+        wanted = config.generator_sha256[:12]
         raise WeightsError(
-            f"{folder} needs the generator {config.pretrained} with the hash {config.generator_sha256[:12]}, and here it "
+            f"{folder} needs the generator {config.pretrained} with the hash {wanted}, and here it "
             f"has {found[:12]}; install the version of dreamportrait that the folder came with"
         )
     return generator
