@@ -103,7 +103,16 @@ as the instruction wants it. 5 % of the samples are without text, 5 % without pi
         "An image-to-triplane network: a frontal picture of a head becomes tri-planes of mini/eg3d.",
         'network = from_pretrained("mini/i2t-base")  # ImageToTriplane of systems/freestyle/network.py',
         """Trained on random heads of mini/eg3d with the absolute error of the planes in units of their spread; at the
-end renders from random cameras count too. The stored weights are running averages of the trained weights.""",
+end renders from random cameras count too. It also guesses w, and its differences are added to the planes that the
+generator makes of the guess: `StylePipeline.from_pretrained("mini")` does that. The stored weights are running averages
+of the trained weights.""",
+    ),
+    "i2t-any": (
+        "An image-to-triplane network for fronts that mini/ip2p edited: mini/i2t-base, tuned on ten styles.",
+        'network = from_pretrained("mini/i2t-any")  # ImageToTriplane of systems/freestyle/network.py',
+        """All weights of mini/i2t-base were tuned on edited views of its generator's heads in ten styles, and on unedited
+heads, by the losses with which a single style is learnt. Clay figures and clowns stayed out, to see what it makes of
+styles that it does not know. `StylePipeline.from_pretrained("mini")` uses it for instructions.""",
     ),
     SPLATS: (
         "A small network that corrects the Gaussian splats of portraits by `mini`: position, size, rotation, colour, "

@@ -6,7 +6,7 @@ planes are made again in each step, because they are large.
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dreamportrait.core.files import check_new
 from dreamportrait.eg3d.folder import load_generator
+from dreamportrait.eg3d.planes import Planes
 from dreamportrait.eg3d.triplane import Rendering, TriPlaneGenerator
 from dreamportrait.export.sheets import tiled
 from dreamportrait.geometry.images import as_saved, from_bytes, to_bytes
@@ -28,7 +29,7 @@ from dreamportrait.systems.freestyle.fewshot import FewShotSettings
 from dreamportrait.systems.freestyle.folder import save_model
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.instruct import Sampling
-from dreamportrait.systems.freestyle.network import ImageToTriplane, Prediction
+from dreamportrait.systems.freestyle.network import ImageToTriplane
 from dreamportrait.systems.freestyle.pretraining import Pairs, PretrainSettings, draw_ws, pretrain
 from dreamportrait.systems.freestyle.prompts import Wording
 from dreamportrait.systems.freestyle.tuning import TuneSettings
@@ -47,7 +48,7 @@ SETTINGS = PretrainSettings(
     seed=12,
 )
 PAIRS = 8_000  # heads that are drawn
-SIZES = {"code_size": 16, "code_channels": 64, "channel_max": 96}
+SIZES: dict[str, Any] = {"code_size": 16, "code_channels": 64, "channel_max": 96, "around": "guess"}
 SCORED, SHOWN, BATCH = 200, 8, 20
 SEED = 13  # of the heads that are scored
 PRETRAINED, EDITOR, PERCEPTUAL = "mini/eg3d", "mini/ip2p", "clip:mini/clip-s"
@@ -154,7 +155,7 @@ def measure(styled: PictureTo3D, held_out: Recorded, oracle: AttributeReader | N
     rows, agreed = [], []
     for chosen in torch.arange(len(held_out.w)).split(BATCH):
         pairs = held_out.at(chosen)
-        made = styled.i2t(pairs.front)
+        made = styled.heads(pairs.front)
         front, *sides = [_views(styled, made, pairs, yaw) for yaw in (0.0, -25.0, 25.0)]
         relative = (made.planes - pairs.planes).abs().mean() / pairs.planes.abs().mean()
         depth = (front[0].depth - front[1].depth).abs().mean()
@@ -170,16 +171,16 @@ def _psnr(made: Rendering, real: Rendering) -> float:
     return psnr(as_saved(made.image), as_saved(real.image))
 
 
-def _views(styled: PictureTo3D, made: Prediction, pairs: Pairs, yaw: float) -> tuple[Rendering, Rendering]:
+def _views(styled: PictureTo3D, made: Planes, pairs: Pairs, yaw: float) -> tuple[Rendering, Rendering]:
     """Return a view of predicted heads, and of the generator's own."""
     camera = styled.generator.config.around([yaw]).to(pairs.w).expand(len(pairs.w), -1)
-    return styled.render(made, camera), styled.generator.render(pairs.planes, camera, w=styled.ws(pairs.w))
+    return made.view(camera), styled.generator.render(pairs.planes, camera, w=styled.ws(pairs.w))
 
 
 @torch.no_grad()
 def shown(styled: PictureTo3D, held_out: Recorded) -> list[Tensor]:
     """Return rows of pictures: fronts, and what the network makes of them from the front and from a side."""
     pairs = held_out.at(torch.arange(min(SHOWN, len(held_out.w))))
-    made = styled.i2t(pairs.front)
+    made = styled.heads(pairs.front)
     views = [_views(styled, made, pairs, yaw) for yaw in (0.0, 25.0)]
     return [pairs.front, views[0][0].image, views[1][0].image, views[1][1].image]

@@ -21,7 +21,7 @@ def from_pretrained(name: str) -> Any:
     mini/diffusion, mini/diffusion-styles    UNet, VAE and noise schedule of diffusers
     mini/eg3d                                TriPlaneGan(generator, discriminator)
     mini/head                                HeadModel
-    mini/i2t-base                            ImageToTriplane
+    mini/i2t-any, i2t-base                   ImageToTriplane
     mini/ip2p                                InstructPix2Pix
     mini/oracle                              AttributeReader
     mini/splats                              SplatHead
@@ -52,7 +52,7 @@ def from_pretrained(name: str) -> Any:
         from dreamportrait.export.splat_head import load_splat_head
 
         return load_splat_head(folder)
-    if name == "mini/i2t-base":
+    if name in ("mini/i2t-any", "mini/i2t-base"):
         from dreamportrait.systems.freestyle.folder import load_network_of
 
         return load_network_of(folder)

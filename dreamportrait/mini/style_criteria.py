@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,11 @@ class HeadsOfW(nn.Module):
 
     def __init__(self, base: PictureTo3D) -> None:
         super().__init__()
-        self.base, self.config = base, base.i2t.config
+        self.base, self.config = base.i2t, replace(base.i2t.config, around="guess")
+        self.mean_planes = base.i2t.mean_planes
 
     def forward(self, front: Tensor) -> Prediction:  # [N, 3, R, R]
-        made = self.base.i2t(front)
-        return made._replace(planes=self.base.generator.synthesize_planes(self.base.ws(made.w), noise="const"))
+        return self.base(front)._replace(planes=self.mean_planes.expand(len(front), -1, -1, -1, -1))
 
 
 def photos(pipe: StylePipeline, judges: Judges, count: int) -> Values:

@@ -8,6 +8,8 @@ from eg3d_ops._checks import check_int
 
 Kind = Literal["full", "position"]
 KINDS = ("full", "position")
+Around = Literal["mean", "guess"]
+AROUNDS = ("mean", "guess")
 COARSEST = 4  # resolution of the encoder's last features, which see the whole picture
 
 
@@ -27,6 +29,9 @@ class I2TConfig:
     # What gamma and beta of eq. 3 are for each position. full: one number for each channel. position: one for all
     # channels, the literal reading of the paper.
     modulation: Kind = "full"
+    # The planes that the network's differences are added to. mean: of many heads. guess: those that the generator makes
+    # of the network's guess of w, see generator.py.
+    around: Around = "mean"
 
     def __post_init__(self) -> None:
         for name in ("num_planes", "plane_channels", "w_dim", "code_channels", "channel_base", "channel_max"):
@@ -47,6 +52,8 @@ class I2TConfig:
             raise ValueError(f"code_channels={self.code_channels}: must be a multiple of 4")
         if self.modulation not in KINDS:
             raise ValueError(f"modulation={self.modulation!r}: must be one of {', '.join(KINDS)}")
+        if self.around not in AROUNDS:
+            raise ValueError(f"around={self.around!r}: must be one of {', '.join(AROUNDS)}")
 
     @classmethod
     def fitting(cls, generator: GeneratorConfig, **changes: Any) -> "I2TConfig":

@@ -3,6 +3,10 @@
 styled = PictureTo3D(i2t, generator)
 head = styled.heads(front)            # a Planes: any exporter, the viewer and metrics take it
 head.view(camera)
+
+H predicts differences, from planes that are the same for all pictures (the paper's way) or from those that the
+generator itself makes of H's guess of w (`around` of I2TConfig). The guess is learnt in a fraction of the time that
+planes take, and H then adds what w cannot say. No gradient flows through these planes.
 """
 
 import torch
@@ -30,7 +34,12 @@ class PictureTo3D:
 
     def planes(self, made: Prediction) -> Planes:
         """Return what H predicted as heads that can be rendered."""
-        return Planes(self.generator, made.planes, self.ws(made.w))
+        ws, planes = self.ws(made.w), made.planes
+        if self.i2t.config.around == "guess":
+            with torch.no_grad():
+                change = self.generator.synthesize_planes(ws, noise="const") - self.i2t.mean_planes
+            planes = planes + change
+        return Planes(self.generator, planes, ws)
 
     def ws(self, w: Tensor) -> Tensor:  # [N, w_dim] -> [N, num_ws, w_dim]
         return w[:, None].expand(-1, self.generator.num_ws, -1)

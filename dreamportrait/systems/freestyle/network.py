@@ -1,7 +1,8 @@
 """The image-to-triplane network H: a frontal picture becomes tri-planes.
 
 It predicts p_bar + s * H'(picture), with the mean p_bar and the deviation s of the planes of many heads: planes are
-loud, so that the network learns differences from the mean, in units of their spread.
+loud, so that the network learns differences from the mean, in units of their spread. With around="guess" they are
+differences from other planes, which generator.py puts in the place of p_bar.
 
     here           paper
     encoder        E, the style encoder
@@ -9,7 +10,7 @@ loud, so that the network learns differences from the mean, in units of their sp
     layers         the SMLs, one for each resolution from 4 to that of the planes
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -42,6 +43,9 @@ class ImageToTriplane(nn.Module):
             before = 0 if r == COARSEST else c.channels(r // 2)
             outputs = c.num_planes * c.plane_channels
             self.layers[str(r)] = ModulationLayer(before, c.channels(r), r, outputs, c.code_channels, c.modulation)
+        if c.around == "guess":  # begin with the generator's planes of the guess
+            for layer in self.layers.values():
+                nn.init.zeros_(cast(ModulationLayer, layer).to_planes.weight)
         shape = c.num_planes, c.plane_channels
         self.register_buffer("mean_planes", torch.zeros(*shape, c.plane_resolution, c.plane_resolution))
         self.register_buffer("deviation", torch.ones(*shape, 1, 1))

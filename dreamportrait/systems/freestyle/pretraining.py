@@ -19,7 +19,7 @@ from torch import Tensor
 from dreamportrait.core.signals import Signals
 from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.systems.freestyle.generator import PictureTo3D, plane_statistics
-from dreamportrait.systems.freestyle.network import ImageToTriplane, Prediction
+from dreamportrait.systems.freestyle.network import ImageToTriplane
 from dreamportrait.systems.freestyle.perceptual import Perceptual
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema, half_life
@@ -109,9 +109,9 @@ def cameras_of(generator: TriPlaneGenerator, shares: Tensor, yaw: float, pitch: 
 
 
 # Eq. 4: L = E |H(I_f) - p|_1.
-def plane_error(network: ImageToTriplane, made: Prediction, planes: Tensor, kind: PlaneLoss) -> Tensor:  # []
+def plane_error(network: ImageToTriplane, made: Tensor, planes: Tensor, kind: PlaneLoss) -> Tensor:  # []
     """Return the mean absolute error of the planes. scaled: in units of the spread of their channel."""
-    difference = (made.planes - planes).abs()
+    difference = (made - planes).abs()
     return (difference / network.deviation).mean() if kind == "scaled" else difference.mean()
 
 
@@ -124,15 +124,16 @@ def pretraining_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of one step by name; their sum is minimised."""
     made = styled.i2t(pairs.front)
+    heads = styled.planes(made)
     losses = {
-        "planes": plane_error(styled.i2t, made, pairs.planes, settings.plane_loss),
+        "planes": plane_error(styled.i2t, heads.planes, pairs.planes, settings.plane_loss),
         "w": settings.w_weight * F.l1_loss(made.w, pairs.w),
     }
     if cameras is not None:
         with torch.no_grad():
             ws = styled.ws(pairs.w)
             wanted = styled.generator.render(pairs.planes, cameras, w=ws).image
-        seen = styled.render(made, cameras).image
+        seen = heads.view(cameras).image
         losses["render"] = F.l1_loss(seen, wanted)
         if perceptual is not None:
             losses["perceptual"] = perceptual(seen, wanted)

@@ -17,7 +17,7 @@ from dreamportrait.core import settings
 from dreamportrait.core.config import Count, Data, Few, Rate, RunConfig, Section, Share, Text, Weight
 from dreamportrait.core.errors import brief
 from dreamportrait.core.settings import Problem
-from dreamportrait.systems.freestyle.config import Kind
+from dreamportrait.systems.freestyle.config import Around, Kind
 from dreamportrait.systems.freestyle.fewshot import MOST_IDENTITIES, MOST_VIEWS, FewShotSettings
 from dreamportrait.systems.freestyle.folder import FreestyleModel
 from dreamportrait.systems.freestyle.instruct import Sampling
@@ -44,6 +44,7 @@ class Model(Section):
     code_channels: Few = 256
     channels_max: Few | None = None  # of the modulation layers. None = the generator's
     modulation: Kind = "full"
+    around: Around = "guess"  # mean: the paper's, which learns much more slowly
 
     def sizes(self) -> dict[str, Any]:
         """Return the sizes of I2TConfig that do not follow from the generator."""
@@ -51,6 +52,7 @@ class Model(Section):
             "code_size": self.code_size,
             "code_channels": self.code_channels,
             "modulation": self.modulation,
+            "around": self.around,
         }
         return given if self.channels_max is None else given | {"channel_max": self.channels_max}
 
@@ -102,6 +104,7 @@ class Tune(Section):
     steps: Count = 800
     views: Few = 4
     lr: Rate = 0.002
+    decay: bool = False
     rec_weight: Weight = 10.0
     density_weight: Weight = 0.2
     perceptual: Text = "none"  # see perceptual.py

@@ -28,7 +28,7 @@ from dreamportrait.systems.freestyle.fewshot import FewShot
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.network import ImageToTriplane, Prediction
 from dreamportrait.systems.freestyle.perceptual import Perceptual
-from dreamportrait.training.loop import Stateful, fit
+from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.losses import density_points, density_regularization
 from eg3d_ops._checks import check_int, check_number
 
@@ -44,6 +44,7 @@ class TuneSettings:
     steps: int = 800
     views: int = 4  # of one identity, in a step
     lr: float = 0.002  # of Adam with betas (0, 0.99)
+    decay: bool = False  # whether the rate falls as a cosine; the paper does not say
     rec_weight: float = 10.0
     density_weight: float = 0.2
     train: Literal["lora", "all"] = "lora"
@@ -132,6 +133,8 @@ def tune_network(
         k = int(torch.randint(len(data), ()))
         chosen = torch.randint(len(cameras), (s.views,)).to(device)
         drawn = images[k, chosen], cameras[chosen]
+        if s.decay:
+            set_lr(optimizer, cosine(index, s.steps, s.lr, warmup=min(20, s.steps)))
         losses = tuning_losses(base, trained, fronts[k, None], *drawn, s, perceptual)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()

@@ -1,5 +1,7 @@
 """Tests of the image-to-triplane network: eq. 3, the encoder, H with its statistics, and the frozen generator."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_freestyle import FRONTS, GENERATOR, I2T, cameras, generator, i2t
@@ -142,3 +144,23 @@ def test_wrong_sizes_are_refused(change, problem):
 
 def test_the_configuration_goes_through_json():
     assert from_dict(I2TConfig, vars(I2T), "config.json") == I2T
+
+
+def test_around_the_guess_the_generator_gives_the_first_planes():
+    """A fresh network draws the head of its guess of w, and learns the difference from it."""
+    made = PictureTo3D(ImageToTriplane(replace(I2T, around="guess")), generator())
+    made.i2t.set_statistics(
+        torch.full_like(made.i2t.mean_planes, 3.0), torch.full_like(made.i2t.deviation[..., 0, 0], 2.0)
+    )
+    found = made.heads(FRONTS)
+    own = made.generator.synthesize_planes(found.ws, noise="const")
+    torch.testing.assert_close(
+        found.planes, own, rtol=0, atol=1e-5
+    )  # rounding: the mean planes are added and taken off
+    found.planes.square().mean().backward()
+    assert made.i2t.encoder.w.weight.grad is None  # the guess is learnt from w alone
+    last = made.i2t.layers[str(I2T.plane_resolution)]
+    assert float(last.to_planes.weight.grad.abs().sum()) > 0
+    with torch.no_grad():
+        last.to_planes.bias.fill_(1.0)
+        torch.testing.assert_close(made.heads(FRONTS).planes, own + 2, rtol=0, atol=1e-5)

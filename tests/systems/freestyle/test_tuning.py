@@ -1,11 +1,14 @@
 """Tests of tuning: eq. 5 to 7, what is trained, and runs that were stopped."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_freestyle import FRONTS, cameras, few_shot, generator, styled
 
 from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.core.signals import Interrupted, Signals
+from dreamportrait.systems.freestyle import tuning
 from dreamportrait.systems.freestyle.adapted import LowRankNetwork, adapted_shapes, differences, with_changes
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.network import ImageToTriplane
@@ -102,6 +105,22 @@ def test_a_stopped_run_continues_to_the_bit(tmp_path, capsys):
     again = tune(styled(), few_shot(), SETTINGS, tmp_path / "parts")
     for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.lengthy
+def test_the_rate_may_fall(tmp_path, capsys, monkeypatch):
+    seen = []
+    whole = tuning.set_lr
+
+    def noted(optimizer, rate):
+        seen.append(rate)
+        whole(optimizer, rate)
+
+    monkeypatch.setattr(tuning, "set_lr", noted)
+    tune(styled(), few_shot(), SETTINGS, tmp_path / "even")
+    assert seen == []
+    tune(styled(), few_shot(), replace(SETTINGS, decay=True), tmp_path / "falling")
+    assert len(seen) == 6 and seen[-1] < SETTINGS.lr and max(seen) <= SETTINGS.lr
 
 
 def test_a_loss_that_is_not_finite_names_its_step(tmp_path, capsys):
