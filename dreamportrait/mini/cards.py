@@ -111,8 +111,8 @@ of the trained weights.""",
         "An image-to-triplane network for fronts that mini/ip2p edited: mini/i2t-base, tuned on ten styles.",
         'network = from_pretrained("mini/i2t-any")  # ImageToTriplane of systems/freestyle/network.py',
         """All weights of mini/i2t-base were tuned on edited views of its generator's heads in ten styles, and on
-unedited heads, by the losses with which a single style is learnt. Clay figures and clowns stayed out, to see what it makes of
-styles that it does not know. `StylePipeline.from_pretrained("mini")` uses it for instructions.""",
+unedited heads, by the losses with which a single style is learnt. Clay figures and clowns stayed out, to see what it
+makes of styles that it does not know. `StylePipeline.from_pretrained("mini")` uses it for instructions.""",
     ),
     SPLATS: (
         "A small network that corrects the Gaussian splats of portraits by `mini`: position, size, rotation, colour, "

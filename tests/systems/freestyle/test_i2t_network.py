@@ -149,14 +149,11 @@ def test_the_configuration_goes_through_json():
 def test_around_the_guess_the_generator_gives_the_first_planes():
     """A fresh network draws the head of its guess of w, and learns the difference from it."""
     made = PictureTo3D(ImageToTriplane(replace(I2T, around="guess")), generator())
-    made.i2t.set_statistics(
-        torch.full_like(made.i2t.mean_planes, 3.0), torch.full_like(made.i2t.deviation[..., 0, 0], 2.0)
-    )
+    statistics = made.i2t.mean_planes + 3, made.i2t.deviation[..., 0, 0] * 2
+    made.i2t.set_statistics(*statistics)
     found = made.heads(FRONTS)
     own = made.generator.synthesize_planes(found.ws, noise="const")
-    torch.testing.assert_close(
-        found.planes, own, rtol=0, atol=1e-5
-    )  # rounding: the mean planes are added and taken off
+    torch.testing.assert_close(found.planes, own, rtol=0, atol=1e-5)
     found.planes.square().mean().backward()
     assert made.i2t.encoder.w.weight.grad is None  # the guess is learnt from w alone
     last = made.i2t.layers[str(I2T.plane_resolution)]
