@@ -1,6 +1,6 @@
 """Draw the pictures of README and docs that the shipped `mini` makes, again.
 
-python tools/draw_pictures.py [--out docs/pictures] [--only portraits,mixing,photo,splats]
+python tools/draw_pictures.py [--out docs/pictures] [--only portraits,mixing,photo,splats,styles]
 
 Run it when the weights change, and look at the pictures: the texts beside them describe what they show.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dreamportrait import DreamPortraitPipeline
+from dreamportrait import DreamPortraitPipeline, StylePipeline
 from dreamportrait.core.errors import one_message
 from dreamportrait.export.portraits import Portrait
 from dreamportrait.export.sheets import Row, draw_sheet, enlarged, save_picture, tiled
@@ -39,15 +39,23 @@ LAYERS = (1, 3, 4, 5, 6, 8)
 STRENGTHS = tuple(0.25 * i for i in range(7))
 PHOTOS = (3, 8, 11, 20)  # numbers of validation faces
 EDITS = ("a person with a red hat", "an old man with a beard", "a woman with sunglasses")
+STYLED = {
+    "a woman with long red hair": 3,
+    "a smiling man with a blue cap": 3,
+    BEARD: 1,
+    BEANIE: 7,
+}  # photos; their seeds
+LEARNT = ("gold-statue", "elf", "wooden-puppet", "zombie", "clown", "cartoon")
+TOLD = "turn the head into a stone statue"
 FINER = 4  # times the size of our pictures at which splats are drawn
 PALETTE = 256
 
 
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/pictures"), show_default=True)
-@click.option("--only", default="portraits,mixing,photo,splats", show_default=True)
+@click.option("--only", default="portraits,mixing,photo,splats,styles", show_default=True)
 def main(out: Path, only: str) -> None:
-    groups = {"portraits": portraits, "mixing": mixing, "photo": photo, "splats": splats}
+    groups = {"portraits": portraits, "mixing": mixing, "photo": photo, "splats": splats, "styles": styles}
     with one_message():
         if unknown := set(only.split(",")) - set(groups):
             raise ValueError(f"--only {', '.join(sorted(unknown))}: must be among {', '.join(groups)}")
@@ -136,6 +144,17 @@ def splats(pipe: DreamPortraitPipeline) -> Drawn:
             drawn.append(_drawn(make_splats(head, background=background), cameras, drawn[0].shape[-1]))
         columns.append(drawn)
     yield "splats", _larger(tiled([torch.cat(row) for row in zip(*columns, strict=True)]), 3)
+
+
+def styles(pipe: DreamPortraitPipeline) -> Drawn:
+    """Draw a row for each photo: it, learnt styles from a side, and an instruction."""
+    styling, rows = StylePipeline.from_pretrained("mini"), []
+    for prompt, seed in STYLED.items():
+        photo = Image.fromarray(pipe(prompt, seed, num_views=1, yaw_range=(0, 0)).images[0])
+        heads = [styling.apply(photo, f"mini/styles/{name}", yaw_range=(20, 20)) for name in LEARNT]
+        told = styling(photo, TOLD, seed=1, yaw_range=(20, 20))
+        rows.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in (*heads, told))]))
+    yield "learnt-styles", _larger(tiled(rows), 2)
 
 
 def _few_colors(picture: Image.Image) -> Image.Image:
