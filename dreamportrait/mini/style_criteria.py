@@ -6,7 +6,7 @@ editor       mini/ip2p on unseen triples, beside an editor that does nothing
 network      mini/i2t-base on heads of mini/eg3d, beside the heads of its own guesses of w
 photos       mini/i2t-base on exact fronts of the miniature world, against exact views
 styles       each shipped style on unseen faces
-instant      instructions alone: styles that mini/i2t-any was tuned on, styles held out, attributes
+instant      instructions alone: styles, and attributes
 identity     whether the head of a photo in a style is nearest to the exact styled face of the same person
 mixing       the way from one style to another
 learning     seconds and memory of `style learn`, from the command to the adapter
@@ -39,7 +39,6 @@ from dreamportrait.metrics import world_oracle
 from dreamportrait.mini import edit_scores
 from dreamportrait.mini.diffusion.evaluation import psnr
 from dreamportrait.mini.i2t import Recorded, measure
-from dreamportrait.mini.i2t_any import HELD_OUT
 from dreamportrait.mini.style_criteria_page import COUNTS, render
 from dreamportrait.miniworld.attributes import ATTRIBUTES, is_visible, read_code
 from dreamportrait.miniworld.edits import Edit, draw_edit
@@ -143,12 +142,14 @@ def styles(pipe: StylePipeline, judges: Judges, count: int) -> Values:
 
 
 def instant(pipe: StylePipeline, judges: Judges, count: int) -> Values:
-    """Score instructions without learning, by i2t-any and by i2t-base, and edits of attributes."""
-    base = StylePipeline(pipe.base, pipe.model, pipe.load_editing)
-    found: Values = {"faces": count}
-    for title, which in (("any", pipe), ("base", base)):
+    """Score instructions without learning, and edits of attributes. With i2t-any, also what i2t-base would make."""
+    pipes = {"shipped": pipe}
+    if pipe.instant is not None:
+        pipes["base"] = StylePipeline(pipe.base, pipe.model, pipe.load_editing)
+    found: Values = {"faces": count, "attributes": edited_attributes(pipe, judges, count)}
+    for title, which in pipes.items():
         found[title] = {x.name: instant_scores(which, an(x.name), judges, seeds(count)) for x in STYLES}
-    return found | {"held_out": list(HELD_OUT), "attributes": edited_attributes(pipe, judges, count)}
+    return found
 
 
 def edited_attributes(pipe: StylePipeline, judges: Judges, count: int) -> Values:

@@ -46,7 +46,7 @@ def of_styles(names: list[str], key: str) -> Callable[[Any], float]:
     return lambda v: mean([v[folder(name)][key] for name in names])
 
 
-def of_instant(names: list[str], key: str, which: str = "any") -> Callable[[Any], float]:
+def of_instant(names: list[str], key: str, which: str = "shipped") -> Callable[[Any], float]:
     return lambda v: mean([v[which][name][key] for name in names])
 
 
@@ -101,7 +101,11 @@ def render(parts: Parts) -> str:
 
 
 def measured(parts: Parts, criterion: Criterion) -> bool:
-    return criterion.part in parts and "left_out" not in parts[criterion.part]
+    try:
+        criterion.value(parts[criterion.part])
+    except KeyError:  # the part, or a model that one of its rows needs, is missing
+        return False
+    return True
 
 
 def asked(c: Criterion) -> str:
