@@ -45,8 +45,7 @@ STYLED = {
     BEARD: 1,
     BEANIE: 7,
 }  # photos; their seeds
-LEARNT = ("gold-statue", "elf", "wooden-puppet", "zombie", "clown", "cartoon")
-TOLD = "turn the head into a stone statue"
+STYLES = ("a gold statue", "a wooden puppet", "an elf", "a zombie", "a cartoon", "a clay figure")
 FINER = 4  # times the size of our pictures at which splats are drawn
 PALETTE = 256
 
@@ -147,14 +146,13 @@ def splats(pipe: DreamPortraitPipeline) -> Drawn:
 
 
 def styles(pipe: DreamPortraitPipeline) -> Drawn:
-    """Draw a row for each photo: it, learnt styles from a side, and an instruction."""
+    """Draw a row for each photo: it, and what instructions make of it, from a side."""
     styling, rows = StylePipeline.from_pretrained("mini"), []
     for prompt, seed in STYLED.items():
         photo = Image.fromarray(pipe(prompt, seed, num_views=1, yaw_range=(0, 0)).images[0])
-        heads = [styling.apply(photo, f"mini/styles/{name}", yaw_range=(20, 20)) for name in LEARNT]
-        told = styling(photo, TOLD, seed=1, yaw_range=(20, 20))
-        rows.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in (*heads, told))]))
-    yield "learnt-styles", _larger(tiled(rows), 2)
+        heads = [styling(photo, f"turn the head into {style}", seed=1, yaw_range=(20, 20)) for style in STYLES]
+        rows.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in heads)]))
+    yield "instructions", _larger(tiled(rows), 2)
 
 
 def _few_colors(picture: Image.Image) -> Image.Image:

@@ -49,6 +49,8 @@ SETTINGS = PretrainSettings(
 )
 PAIRS = 8_000  # heads that are drawn
 SIZES: dict[str, Any] = {"code_size": 16, "code_channels": 64, "channel_max": 96, "around": "guess"}
+# Low-rank deltas fit styles badly here: what is added to the planes of the guess is small before a style is learnt.
+TUNING = TuneSettings(steps=300, lr=0.005, decay=True, train="all")
 SCORED, SHOWN, BATCH = 200, 8, 20
 SEED = 13  # of the heads that are scored
 PRETRAINED, EDITOR, PERCEPTUAL = "mini/eg3d", "mini/ip2p", "clip:mini/clip-s"
@@ -141,7 +143,7 @@ def train(
         editor=EDITOR,
         perceptual=PERCEPTUAL,
         few_shot=FEW_SHOT,
-        tuning=TuneSettings(steps=300),
+        tuning=TUNING,
         sheet=tiled(shown(PictureTo3D(made, generator), held_out)),
         half=True,
     )

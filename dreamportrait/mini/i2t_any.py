@@ -1,11 +1,9 @@
-"""mini/i2t-any and the shipped styles: mini/i2t-base, tuned on the edits of mini/ip2p.
+"""mini/i2t-any: mini/i2t-base, tuned on the edits of mini/ip2p to read edited fronts of any style.
 
-mini/i2t-any reads edited fronts of any style. It is tuned on ten styles; two are held out, to see what it makes of
-styles that it does not know. The shipped styles are learnt as the command `style learn` does.
+It is tuned on ten styles; two are held out, to see what it makes of styles that it does not know.
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,24 +24,22 @@ from dreamportrait.systems.freestyle.fewshot import FewShot, FewShotSettings
 from dreamportrait.systems.freestyle.folder import load_generator_of, load_network_of, read_model, save_model
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.instruct import InstructPix2Pix
-from dreamportrait.systems.freestyle.learning import SIDES, Request, learn
-from dreamportrait.systems.freestyle.names import ABOUT, BASE
+from dreamportrait.systems.freestyle.learning import SIDES
 from dreamportrait.systems.freestyle.network import ImageToTriplane
 from dreamportrait.systems.freestyle.perceptual import ClipStages, Perceptual
 from dreamportrait.systems.freestyle.tuning import TuneSettings, tune
 from dreamportrait.text import compact_clip
 from dreamportrait.weights.seals import seal
 
-HELD_OUT = UNSEEN  # of i2t-any; the shipped styles are all twelve
+HELD_OUT = UNSEEN
 KNOWN = tuple(name for name in NAMES if name not in HELD_OUT)
-DATABASE = replace(FEW_SHOT, identities=24, views=4, seed=500_000)  # of each style
-TUNING = TuneSettings(steps=900, lr=0.001, train="all", input="edited")
-SHIPPED_FROM = 600_000  # seed of the first identity of the first shipped style
+DATABASE = replace(FEW_SHOT, identities=16, views=4, seed=500_000)  # of each style
+TUNING = TuneSettings(steps=800, lr=0.005, decay=True, train="all", input="edited")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the stages need: folders of stages that are done."""
+    """What the stage needs: folders of stages that are done."""
 
     base: Path  # i2t-base
     editor: Path  # ip2p
@@ -115,20 +111,3 @@ def shown(styled: PictureTo3D, data: FewShot, identities: int) -> Iterator[Row]:
         front = data.fronts[first, None]
         (views,) = styled.heads(front).views(cameras)
         yield Row(data.styles[first], torch.cat([front, views.colors]))
-
-
-def learn_all(parts: Parts, out: Path, work: Path, *, names: tuple[str, ...] = NAMES, device: str = "cpu") -> None:
-    """Learn a style for every name and write its folder to OUT. A stopped run continues."""
-    base, about = parts.styled(device), read_model(parts.base)
-    editor, perceptual = parts.load_editor(device), parts.perceptual(device)
-    for number, name in enumerate(names):
-        folder = work / "learnt" / name.replace(" ", "-")
-        if (folder / ABOUT).is_file():
-            continue
-        seed = SHIPPED_FROM + 1000 * number
-        how, settings = replace(about.few_shot, seed=seed), replace(about.tuning, seed=seed)
-        request = Request((an(name),), how, settings, about.perceptual)
-        place = work / "learning" / folder.name
-        learnt = learn(base, editor, request, place, base_name=BASE, licence=LICENCE, perceptual=perceptual, say=print)
-        learnt.adapter.save(folder, learnt.sheet)
-    shutil.copytree(work / "learnt", out)

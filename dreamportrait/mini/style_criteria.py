@@ -5,11 +5,11 @@
 editor       mini/ip2p on unseen triples, beside an editor that does nothing
 network      mini/i2t-base on heads of mini/eg3d, beside the heads of its own guesses of w
 photos       mini/i2t-base on exact fronts of the miniature world, against exact views
-styles       each shipped style on unseen faces
+learning     `style learn`: seconds and memory, from the command to the style
+styles       the learnt styles on unseen faces
 instant      instructions alone: styles, and attributes
 identity     whether the head of a photo in a style is nearest to the exact styled face of the same person
 mixing       the way from one style to another
-learning     seconds and memory of `style learn`, from the command to the adapter
 
 Each part is written to OUT/PART.json and not measured again. All faces are of test splits or of seeds that nothing was
 learnt on.
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import write_text
-from dreamportrait.geometry.images import as_saved, from_bytes
+from dreamportrait.geometry.images import as_saved
 from dreamportrait.metrics import world_oracle
 from dreamportrait.mini import edit_scores
 from dreamportrait.mini.diffusion.evaluation import psnr
@@ -42,15 +42,13 @@ from dreamportrait.mini.i2t import Recorded, measure
 from dreamportrait.mini.style_criteria_page import COUNTS, render
 from dreamportrait.miniworld.attributes import ATTRIBUTES, is_visible, read_code
 from dreamportrait.miniworld.edits import Edit, draw_edit
-from dreamportrait.miniworld.faces import render as draw_face
 from dreamportrait.miniworld.grammar import an
 from dreamportrait.miniworld.styles import STYLES, Look
-from dreamportrait.miniworld.world import RESOLUTION, identities
+from dreamportrait.miniworld.world import identities
 from dreamportrait.systems.freestyle.adapter import DELTAS, StyleAdapter
 from dreamportrait.systems.freestyle.evaluation import identity_rate
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.judges import CLIP, NONE, ORACLE, Judges, load_judges
-from dreamportrait.systems.freestyle.names import shipped_styles
 from dreamportrait.systems.freestyle.network import Prediction
 from dreamportrait.systems.freestyle.pipeline import StylePipeline
 from dreamportrait.systems.freestyle.prompts import Instruction
@@ -61,22 +59,32 @@ from dreamportrait.weights.registry import locate
 
 FIRST = 3_000_000  # seed of the first generated face
 BEGIN, END = "<!-- criteria: begin -->", "<!-- criteria: end -->"
-IDENTITY_STYLES = ("gold statue", "elf", "clown", "cartoon")
-MIXED = ("gold statue", "elf")
+LEARNT = ("gold statue", "elf")
 Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a part is measured, and on how many faces."""
+
+    out: Path
+    count: int
+
+    def style(self, name: str) -> Path:
+        return self.out / "styles" / name.replace(" ", "-")
 
 
 def seeds(count: int) -> list[int]:
     return [FIRST + k for k in range(count)]
 
 
-def editor(pipe: StylePipeline, judges: Judges, count: int) -> Values:
+def editor(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Score the editor, and one that does nothing, on exact triples of the test split."""
-    edits = sharp_edits("test", count)
+    edits = sharp_edits("test", at.count)
     before = pictures([edit.before() for edit in edits])
     made = edit_scores.edited(pipe.editing.editor, before, edits, pipe.model.few_shot.sampling)
     score = partial(edit_scores.scores, edits=edits, oracle=judges.reader)
-    return {"edits": count, "editor": score(made), "nothing": score(before)}
+    return {"edits": at.count, "editor": score(made), "nothing": score(before)}
 
 
 def sharp_edits(split: str, count: int, kind: str | None = None) -> list[Edit]:
@@ -91,14 +99,14 @@ def sharp_edits(split: str, count: int, kind: str | None = None) -> list[Edit]:
     return found
 
 
-def network(pipe: StylePipeline, judges: Judges, count: int) -> Values:
+def network(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Score the network on heads of its generator, beside the heads of its guesses of w."""
     oracle = world_oracle.load(locate("mini/oracle"))
     with tempfile.TemporaryDirectory() as place:
-        held_out = Recorded.of(pipe.base.generator, count, FIRST, Path(place))
+        held_out = Recorded.of(pipe.base.generator, at.count, FIRST, Path(place))
         guesses = PictureTo3D(HeadsOfW(pipe.base), pipe.base.generator)  # type: ignore[arg-type]
         rows = {"network": pipe.base, "guesses_of_w": guesses}
-        return {"heads": count} | {name: measure(row, held_out, oracle)._asdict() for name, row in rows.items()}
+        return {"heads": at.count} | {name: measure(row, held_out, oracle)._asdict() for name, row in rows.items()}
 
 
 class HeadsOfW(nn.Module):
@@ -113,42 +121,63 @@ class HeadsOfW(nn.Module):
         return self.base(front)._replace(planes=self.mean_planes.expand(len(front), -1, -1, -1, -1))
 
 
-def photos(pipe: StylePipeline, judges: Judges, count: int) -> Values:
+def photos(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Score the network on exact fronts, against exact views from 25 degrees to both sides."""
     oracle, config = world_oracle.load(locate("mini/oracle")), pipe.base.generator.config
-    people = [read_code(code) for code in identities("test", count)]
+    people = [read_code(code) for code in identities("test", at.count)]
     cameras = config.around([0.0, -25.0, 25.0])
     exact = [pictures([draw(face, traits, camera) for face, traits in people]) for camera in cameras.numpy()]
     heads = pipe.base.heads(exact[0])
-    made = [as_saved(heads.view(camera.expand(count, -1)).image) for camera in cameras]
+    made = [as_saved(heads.view(camera.expand(at.count, -1)).image) for camera in cameras]
     read = oracle.read(made[0])
     right = [read[i][n] == face[n] for i, (face, _) in enumerate(people) for n in ATTRIBUTES if is_visible(face, n)]
     return {
-        "faces": count,
+        "faces": at.count,
         "psnr_front": psnr(made[0], exact[0]),
         "psnr_25_degrees": (psnr(made[1], exact[1]) + psnr(made[2], exact[2])) / 2,
         "attributes": sum(right) / len(right),
     }
 
 
-def styles(pipe: StylePipeline, judges: Judges, count: int) -> Values:
-    """Score each shipped style on generated faces."""
-    found: Values = {"faces": count}
-    for folder in shipped_styles().values():
-        adapter = StyleAdapter.load(folder)
-        row = unseen_scores(pipe, adapter, judges, seeds(count))
-        found[folder.name] = row | {"kilobytes": (folder / DELTAS).stat().st_size / 1000}
+def learning(pipe: StylePipeline, judges: Judges, at: At) -> Values:
+    """Learn styles by the command, and return its seconds and gigabytes. They are kept in OUT/styles."""
+    found: Values = {}
+    for number, name in enumerate(LEARNT):
+        if not at.style(name).is_dir():
+            command = [
+                sys.executable,
+                "-m",
+                "dreamportrait",
+                "style",
+                "learn",
+                an(name),
+                "--seed",
+                str(700_000 + number),
+            ]
+            began = time.perf_counter()
+            subprocess.run([*command, "--out", str(at.style(name))], check=True, stdout=subprocess.DEVNULL)
+            found[name] = {"seconds": time.perf_counter() - began}
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # kilobytes
+    return found | {"gigabytes": peak / 1e6}
+
+
+def styles(pipe: StylePipeline, judges: Judges, at: At) -> Values:
+    """Score the learnt styles on generated faces."""
+    found: Values = {"faces": at.count}
+    for name in LEARNT:
+        row = unseen_scores(pipe, StyleAdapter.load(at.style(name)), judges, seeds(at.count))
+        found[name] = row | {"kilobytes": (at.style(name) / DELTAS).stat().st_size / 1000}
     return found
 
 
-def instant(pipe: StylePipeline, judges: Judges, count: int) -> Values:
+def instant(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Score instructions without learning, and edits of attributes. With i2t-any, also what i2t-base would make."""
     pipes = {"shipped": pipe}
     if pipe.instant is not None:
         pipes["base"] = StylePipeline(pipe.base, pipe.model, pipe.load_editing)
-    found: Values = {"faces": count, "attributes": edited_attributes(pipe, judges, count)}
+    found: Values = {"faces": at.count, "attributes": edited_attributes(pipe, judges, at.count)}
     for title, which in pipes.items():
-        found[title] = {x.name: instant_scores(which, an(x.name), judges, seeds(count)) for x in STYLES}
+        found[title] = {x.name: instant_scores(which, an(x.name), judges, seeds(at.count)) for x in STYLES}
     return found
 
 
@@ -168,15 +197,15 @@ def edited_attributes(pipe: StylePipeline, judges: Judges, count: int) -> Values
     }
 
 
-def identity(pipe: StylePipeline, judges: Judges, count: int) -> Values:
+def identity(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Return how often the head of a photo is nearest, among exact styled faces of 20 people, to the same person's."""
     if judges.scorer is None:
         return {"left_out": f"needs {CLIP}"}
     people, found = [read_code(code) for code in identities("test", 20)], {}
     camera = pipe.base.generator.config.around([0.0])
     fronts = pictures([draw(face, traits, camera[0].numpy()) for face, traits in people])
-    for style in (each for each in STYLES if each.name in IDENTITY_STYLES):
-        adapter = pipe.style(f"mini/styles/{style.name.replace(' ', '-')}")
+    for style in (each for each in STYLES if each.name in LEARNT):
+        adapter = StyleAdapter.load(at.style(style.name))
         heads = PictureTo3D(adapter.applied(pipe.base.i2t), pipe.base.generator).heads(fronts)
         made = judges.scorer.image_features(as_saved(heads.view(camera.expand(len(people), -1)).image))
         looks = [Look(style, variant) for variant in range(style.variants)]
@@ -193,29 +222,16 @@ def exact_features(judges: Judges, people: Any, camera: np.ndarray, look: Look) 
     return judges.scorer.image_features(pictures([draw(face, traits, camera, look) for face, traits in people]))
 
 
-def mixing(pipe: StylePipeline, judges: Judges, count: int) -> Values:
+def mixing(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Score the way from one style to another on some faces."""
-    first, second = (pipe.style(f"mini/styles/{name.replace(' ', '-')}") for name in MIXED)
-    rows = [mixing_scores(pipe, first, second, seed) for seed in seeds(count)]
+    first, second = (StyleAdapter.load(at.style(name)) for name in LEARNT[:2])
+    rows = [mixing_scores(pipe, first, second, seed) for seed in seeds(at.count)]
     return {
-        "faces": count,
-        "styles": list(MIXED),
+        "faces": at.count,
+        "styles": list(LEARNT[:2]),
         "largest_step": max(row["largest_step"] for row in rows),
         "ends_are_pure": min(row["ends_are_pure"] for row in rows),
     }
-
-
-def learning(pipe: StylePipeline, judges: Judges, count: int) -> Values:
-    """Return seconds and gigabytes of the command, with the defaults and as in the paper."""
-    found: Values = {}
-    for title, options in (("default", []), ("paper", ["--paper"])):
-        with tempfile.TemporaryDirectory() as place:
-            command = [sys.executable, "-m", "dreamportrait", "style", "learn", "a gold statue"]
-            began = time.perf_counter()
-            subprocess.run([*command, *options, "--out", f"{place}/gold"], check=True, stdout=subprocess.DEVNULL)
-            found[title] = {"seconds": time.perf_counter() - began}
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # kilobytes, of the larger one
-    return found | {"gigabytes": peak / 1e6}
 
 
 def draw(face: Any, traits: np.ndarray, camera: np.ndarray, look: Look | None = None) -> np.ndarray:  # [3, R, R] uint8
@@ -226,15 +242,15 @@ def pictures(images: list[np.ndarray]) -> Tensor:  # [N, 3, R, R] in -1 .. 1
     return from_bytes(torch.from_numpy(np.stack(images)))
 
 
-MEASURES: Mapping[str, Callable[[StylePipeline, Judges, int], Values]] = {
+MEASURES: Mapping[str, Callable[[StylePipeline, Judges, At], Values]] = {
     "editor": editor,
     "network": network,
     "photos": photos,
-    "styles": styles,
     "instant": instant,
+    "learning": learning,
+    "styles": styles,
     "identity": identity,
     "mixing": mixing,
-    "learning": learning,
 }
 
 
@@ -253,7 +269,7 @@ def main(parts: str, count: int | None, page: Path | None, out: Path) -> None:
             clip = CLIP if registry.shipped_folder(CLIP).is_dir() else NONE
             pipe, judges = StylePipeline.from_pretrained("mini"), load_judges(ORACLE, clip)
             for name in pending:
-                found = MEASURES[name](pipe, judges, count or COUNTS[name])
+                found = MEASURES[name](pipe, judges, At(out, count or COUNTS[name]))
                 write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
                 click.echo(f"{name}: {json.dumps(found)}")
         text = render({path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))})

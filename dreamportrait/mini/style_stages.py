@@ -6,12 +6,8 @@ select nothing.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dreamportrait.mini.places import Places
-
-if TYPE_CHECKING:
-    from dreamportrait.mini.i2t_any import Parts
 
 
 def world(places: Places, result: Path) -> None:
@@ -71,18 +67,7 @@ def i2t(places: Places, result: Path) -> None:
 
 
 def i2t_any(places: Places, result: Path) -> None:
-    from dreamportrait.mini.i2t_any import train_any
+    from dreamportrait.mini.i2t_any import Parts, train_any
 
-    train_any(_parts(places), result, places.state("i2t-any"), device=places.device)
-
-
-def styles(places: Places, result: Path) -> None:
-    from dreamportrait.mini.i2t_any import learn_all
-
-    learn_all(_parts(places), result, places.state("styles"), device=places.device)
-
-
-def _parts(places: Places) -> "Parts":
-    from dreamportrait.mini.i2t_any import Parts
-
-    return Parts(*(places.result(name) for name in ("i2t-base", "ip2p", "clip-s")))
+    parts = Parts(*(places.result(name) for name in ("i2t-base", "ip2p", "clip-s")))
+    train_any(parts, result, places.state("i2t-any"), device=places.device)

@@ -155,7 +155,6 @@ STAGES = {
     "style-oracle": Stage(style_stages.oracle, 8, 1, (), "style-oracle", True, styled=True),
     "i2t-base": Stage(style_stages.i2t, 45, 5, (), "i2t-base", True, styled=True),
     "i2t-any": Stage(style_stages.i2t_any, 20, 4, ("i2t-base", "ip2p"), "i2t-any", True, styled=True),
-    "style-adapters": Stage(style_stages.styles, 40, 8, ("i2t-base", "ip2p"), "styles", True, styled=True),
     "clip-t": Stage(style_stages.clip("t"), 6, 2, (), "clip-t", True, styled=True),
 }
 PLAIN = tuple(name for name, stage in STAGES.items() if not stage.styled)
