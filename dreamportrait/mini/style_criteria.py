@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import write_text
-from dreamportrait.geometry.images import as_saved
+from dreamportrait.geometry.images import as_saved, from_bytes
 from dreamportrait.metrics import world_oracle
 from dreamportrait.mini import edit_scores
 from dreamportrait.mini.diffusion.evaluation import psnr
@@ -42,9 +42,10 @@ from dreamportrait.mini.i2t import Recorded, measure
 from dreamportrait.mini.style_criteria_page import COUNTS, render
 from dreamportrait.miniworld.attributes import ATTRIBUTES, is_visible, read_code
 from dreamportrait.miniworld.edits import Edit, draw_edit
+from dreamportrait.miniworld.faces import render as draw_face
 from dreamportrait.miniworld.grammar import an
 from dreamportrait.miniworld.styles import STYLES, Look
-from dreamportrait.miniworld.world import identities
+from dreamportrait.miniworld.world import RESOLUTION, identities
 from dreamportrait.systems.freestyle.adapter import DELTAS, StyleAdapter
 from dreamportrait.systems.freestyle.evaluation import identity_rate
 from dreamportrait.systems.freestyle.generator import PictureTo3D
