@@ -36,6 +36,7 @@ from dreamportrait.core.errors import one_message
 from dreamportrait.core.files import write_text
 from dreamportrait.geometry.images import as_saved, from_bytes
 from dreamportrait.metrics import world_oracle
+from dreamportrait.metrics.style_oracle import StyleReader
 from dreamportrait.mini import edit_scores
 from dreamportrait.mini.diffusion.evaluation import psnr
 from dreamportrait.mini.i2t import Recorded, measure
@@ -84,7 +85,7 @@ def editor(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     edits = sharp_edits("test", at.count)
     before = pictures([edit.before() for edit in edits])
     made = edit_scores.edited(pipe.editing.editor, before, edits, pipe.model.few_shot.sampling)
-    score = partial(edit_scores.scores, edits=edits, oracle=judges.reader)
+    score = partial(edit_scores.scores, edits=edits, oracle=oracle_of(judges))
     return {"edits": at.count, "editor": score(made), "nothing": score(before)}
 
 
@@ -190,8 +191,7 @@ def edited_attributes(pipe: StylePipeline, judges: Judges, count: int) -> Values
         photo = pictures([draw(edit.face, edit.traits, front[0].numpy())])
         told = Instruction(edit.instruction, how.wording.negative)
         made.append(pipe.instant_heads(photo, told, how.sampling, number).view(front).image)
-    assert judges.reader is not None
-    read = judges.reader.read(as_saved(torch.cat(made)))
+    read = oracle_of(judges).read(as_saved(torch.cat(made)))
     return {
         "obeyed": float(edit_scores.obeyed(edits, read).mean()),
         "kept": float(edit_scores.kept(edits, read).nanmean()),
@@ -233,6 +233,11 @@ def mixing(pipe: StylePipeline, judges: Judges, at: At) -> Values:
         "largest_step": max(row["largest_step"] for row in rows),
         "ends_are_pure": min(row["ends_are_pure"] for row in rows),
     }
+
+
+def oracle_of(judges: Judges) -> StyleReader:
+    assert isinstance(judges.reader, StyleReader)
+    return judges.reader
 
 
 def draw(face: Any, traits: np.ndarray, camera: np.ndarray, look: Look | None = None) -> np.ndarray:  # [3, R, R] uint8

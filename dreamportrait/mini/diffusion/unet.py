@@ -166,7 +166,7 @@ def fit_unet(
 ) -> UNet2DConditionModel:
     """Train a UNet and return the running average of its weights. A stopped run continues from `work`."""
     # Channels last: a step on a CPU takes a sixth less.
-    nn.Module.to(unet, device, memory_format=torch.channels_last)
+    nn.Module.to(nn.Module.to(unet, device), memory_format=torch.channels_last)
     unet.requires_grad_(True).train()
     unet.set_attn_processor(AttnProcessor())  # on a CPU the fused one's bfloat16 backward takes half of the step
     average = Ema(unet)
