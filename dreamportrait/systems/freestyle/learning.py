@@ -55,11 +55,11 @@ class Learnt:
 
 
 def as_in_the_paper(request: Request) -> Request:
-    """Return the request with one identity, a hundred views, edited fronts and all weights."""
+    """Return the request with one identity, a hundred views, edited fronts, all weights, and the paper's rate."""
     return replace(
         request,
         few_shot=replace(request.few_shot, identities=1, views=100),
-        tuning=replace(request.tuning, train="all", input="edited"),
+        tuning=replace(request.tuning, train="all", input="edited", lr=0.002, decay=False, w_weight=0.0),
     )
 
 

@@ -47,6 +47,7 @@ class TuneSettings:
     decay: bool = False  # whether the rate falls as a cosine; the paper does not say
     rec_weight: float = 10.0
     density_weight: float = 0.2
+    w_weight: float = 0.0  # of the error of the guess of w, whose truth is that of the unedited head; 0 = the paper
     train: Literal["lora", "all"] = "lora"
     rank: int = 4
     input: Input = "source"
@@ -55,7 +56,7 @@ class TuneSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "views", "rank"):
             check_int(name, getattr(self, name), 1)
-        for name in ("rec_weight", "density_weight"):
+        for name in ("rec_weight", "density_weight", "w_weight"):
             if check_number(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         if check_number("lr", self.lr) <= 0:
@@ -79,9 +80,11 @@ def tuning_losses(
     cameras: Tensor,  # [V, 25]
     settings: TuneSettings,
     perceptual: Perceptual | None = None,
+    w: Tensor | None = None,  # [1, w_dim] of the unedited head. None = the guess of w is not compared
 ) -> dict[str, Tensor]:
-    """Return the weighted losses of one step by name. Their sum is eq. 7."""
-    head = styled.planes(predict(front))
+    """Return the weighted losses of one step by name. Without w, their sum is eq. 7."""
+    made = predict(front)
+    head = styled.planes(made)
     shared = styled.generator.render(
         head.planes.expand(len(views), -1, -1, -1, -1), cameras, w=head.ws.expand(len(views), -1, -1)
     )
@@ -90,6 +93,8 @@ def tuning_losses(
     if settings.density_weight:  # eq. 6
         smooth = density_regularization(styled.generator, head.planes, *points)
         losses["density"] = settings.density_weight * smooth
+    if w is not None:
+        losses["w"] = settings.w_weight * F.l1_loss(made.w, w)
     return losses
 
 
@@ -127,6 +132,7 @@ def tune_network(
     s, device = settings, next(base.generator.parameters()).device
     trained.train()
     optimizer = torch.optim.Adam([p for p in trained.parameters() if p.requires_grad], s.lr, (0.0, 0.99))
+    ws = data.heads(base.generator).ws[:, :1] if s.w_weight else None  # [I, 1, w_dim]
     fronts, images, cameras = input_fronts(base, data, s.input), data.images.to(device), data.cameras.to(device)
 
     def step(index: int) -> dict[str, Tensor]:
@@ -135,7 +141,8 @@ def tune_network(
         drawn = images[k, chosen], cameras[chosen]
         if s.decay:
             set_lr(optimizer, cosine(index, s.steps, s.lr, warmup=min(20, s.steps)))
-        losses = tuning_losses(base, trained, fronts[k, None], *drawn, s, perceptual)
+        w = None if ws is None else ws[k]
+        losses = tuning_losses(base, trained, fronts[k, None], *drawn, s, perceptual, w)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
