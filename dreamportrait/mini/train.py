@@ -149,9 +149,9 @@ STAGES = {
     # The schedules are short: the pictures of diffusion-styles and ip2p become better with more steps.
     "styled-world": Stage(style_stages.world, 10, 10, styled=True),
     "clip-s": Stage(style_stages.clip("s"), 17, 2, (), "clip-s", True, styled=True),
-    "vae-styles": Stage(style_stages.vae, 15, 2, (), "diffusion-styles", styled=True),
+    "vae-styles": Stage(style_stages.vae, 20, 3, (), "diffusion-styles", styled=True),
     "unet-styles": Stage(style_stages.unet, 10, 2, ("vae-styles", "clip-s"), "diffusion-styles", True, styled=True),
-    "ip2p": Stage(style_stages.ip2p, 25, 2, ("unet-styles", "clip-s"), "ip2p", True, styled=True),
+    "ip2p": Stage(style_stages.ip2p, 60, 4, ("unet-styles", "clip-s"), "ip2p", True, styled=True),
     "style-oracle": Stage(style_stages.oracle, 8, 1, (), "style-oracle", True, styled=True),
     "i2t-base": Stage(style_stages.i2t, 45, 5, (), "i2t-base", True, styled=True),
     "i2t-any": Stage(style_stages.i2t_any, 20, 4, ("i2t-base", "ip2p"), "i2t-any", True, styled=True),

@@ -50,7 +50,17 @@ EVERYTHING = [*PLAIN, "cards"]
 
 def test_stages_call_what_there_is(places, monkeypatch):
     """Run the real stages. Stand-ins replace the trainings and check the real signatures."""
-    from dreamportrait.mini import clip_hard, clip_said, clip_training, i2t, ip2p, oracle, style_oracle, styled_clip
+    from dreamportrait.mini import (
+        clip_hard,
+        clip_said,
+        clip_training,
+        i2t,
+        i2t_any,
+        ip2p,
+        oracle,
+        style_oracle,
+        styled_clip,
+    )
     from dreamportrait.mini.diffusion import styled, unet, vae
     from dreamportrait.mini.eg3d import stages
     from dreamportrait.text import compact_clip, encoder
@@ -58,7 +68,7 @@ def test_stages_call_what_there_is(places, monkeypatch):
     given = {}
     targets = [(clip_training, "train"), (oracle, "train"), (vae, "train_vae"), (unet, "train_unet")]
     targets += [(module, "train") for module in (clip_hard, clip_said, i2t, ip2p, style_oracle, styled_clip)]
-    targets += [(styled, "tune_vae"), (styled, "tune_unet")]
+    targets += [(styled, "tune_vae"), (styled, "tune_unet"), (i2t_any, "train_any")]
     targets += [(stages, f"train_{name}") for name in ("warm", "details", "mapping", "gan")]
     for module, name in targets:
         real = getattr(module, name)
@@ -181,7 +191,7 @@ def test_estimates(monkeypatch):
         monkeypatch.setitem(STAGES, name, replace(stage, cpu=20, gpu=3))
     lines = train.estimates().splitlines()
     assert lines[1] == "world            20 min      3 min"
-    assert lines[-2:] == ["all             240 min     36 min", "styles          160 min     24 min"]
+    assert lines[-2:] == ["all             240 min     36 min", "styles          180 min     27 min"]
 
 
 # Cards.

@@ -111,14 +111,14 @@ def test_a_stopped_run_continues_to_the_bit(tmp_path, capsys):
 def test_the_guess_may_be_taught_the_unedited_head(tmp_path, capsys):
     base, data = styled(), few_shot()
     w = data.heads(base.generator).ws[:, 0]
-    settings = replace(SETTINGS, steps=30, train="all", input="edited", lr=0.01)
+    settings = replace(SETTINGS, steps=40, train="all", input="edited", lr=0.02)
 
     def error(network) -> float:
         with torch.no_grad():
             return float((network(data.fronts).w - w).abs().mean())
 
     free, taught = (tune(base, data, replace(settings, w_weight=x), tmp_path / str(x)) for x in (0.0, 5.0))
-    assert error(taught) < 0.7 * error(base.i2t) and error(taught) < 0.8 * error(free)
+    assert error(taught) < 0.7 * min(error(base.i2t), error(free))
 
 
 @pytest.mark.lengthy
