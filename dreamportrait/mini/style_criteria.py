@@ -60,6 +60,7 @@ from dreamportrait.weights import registry
 from dreamportrait.weights.registry import locate
 
 FIRST = 3_000_000  # seed of the first generated face
+BATCH = 25
 BEGIN, END = "<!-- criteria: begin -->", "<!-- criteria: end -->"
 LEARNT = ("gold statue", "elf")
 Values = dict[str, Any]
@@ -129,8 +130,8 @@ def photos(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     people = [read_code(code) for code in identities("test", at.count)]
     cameras = config.around([0.0, -25.0, 25.0])
     exact = [pictures([draw(face, traits, camera) for face, traits in people]) for camera in cameras.numpy()]
-    heads = pipe.base.heads(exact[0])
-    made = [as_saved(heads.view(camera.expand(at.count, -1)).image) for camera in cameras]
+    parts = [pipe.base.heads(part) for part in exact[0].split(BATCH)]
+    made = [torch.cat([as_saved(x.view(camera.expand(len(x), -1)).image) for x in parts]) for camera in cameras]
     read = oracle.read(made[0])
     right = [read[i][n] == face[n] for i, (face, _) in enumerate(people) for n in ATTRIBUTES if is_visible(face, n)]
     return {
