@@ -27,7 +27,7 @@ from eg3d_ops._checks import check_int, check_number
 
 PlaneLoss = Literal["scaled", "raw"]
 # The paper states neither rate nor betas of pretraining. With those of tuning, 0.002 and (0, 0.99), H learns a third as
-# much of the planes' variance in the same steps (see docs/styles.md).
+# much of the planes' variance in the same steps (docs/styles.md).
 BETAS = (0.9, 0.99)
 
 
