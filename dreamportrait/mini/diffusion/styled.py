@@ -19,8 +19,8 @@ from dreamportrait.text.encoder import TextEncoder
 UNSEEN = ("clay figure", "clown")
 TEXT = "mini/clip-s"
 VAE_STEPS, VAE_LR = 1_500, 1e-3
-UNET_STEPS, UNET_LR = 1_200, 1e-3
-UNET_HEADS, UNET_CAPTIONS = 12_000, 2  # heads that are encoded for the UNet; captions of each
+UNET_STEPS, UNET_LR = 200, 1e-3
+UNET_HEADS, UNET_CAPTIONS = 3_000, 2  # heads that are encoded for the UNet; captions of each
 
 
 def seen_heads(world: StyledWorld, most: int | None = None) -> StyledWorld:
