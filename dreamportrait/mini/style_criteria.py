@@ -17,6 +17,7 @@ learnt on.
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ from dreamportrait.systems.freestyle.adapter import DELTAS, StyleAdapter
 from dreamportrait.systems.freestyle.evaluation import identity_rate
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.judges import CLIP, NONE, ORACLE, Judges, load_judges
+from dreamportrait.systems.freestyle.learning import work_folder
 from dreamportrait.systems.freestyle.network import Prediction
 from dreamportrait.systems.freestyle.pipeline import StylePipeline
 from dreamportrait.systems.freestyle.prompts import Instruction
@@ -146,20 +148,13 @@ def learning(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Learn styles by the command, and return its seconds and gigabytes. They are kept in OUT/styles."""
     found: Values = {}
     for number, name in enumerate(LEARNT):
-        if not at.style(name).is_dir():
-            command = [
-                sys.executable,
-                "-m",
-                "dreamportrait",
-                "style",
-                "learn",
-                an(name),
-                "--seed",
-                str(700_000 + number),
-            ]
-            began = time.perf_counter()
-            subprocess.run([*command, "--out", str(at.style(name))], check=True, stdout=subprocess.DEVNULL)
-            found[name] = {"seconds": time.perf_counter() - began}
+        for left in (at.style(name), work_folder(at.style(name))):  # parts of an interrupted one would falsify its time
+            shutil.rmtree(left, ignore_errors=True)
+        command = [sys.executable, "-m", "dreamportrait", "style", "learn", an(name)]
+        command += ["--seed", str(700_000 + number), "--out", str(at.style(name))]
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found[name] = {"seconds": time.perf_counter() - began}
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # kilobytes
     return found | {"gigabytes": peak / 1e6}
 
@@ -177,7 +172,7 @@ def instant(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Score instructions without learning, and edits of attributes. With i2t-any, also what i2t-base would make."""
     pipes = {"shipped": pipe}
     if pipe.instant is not None:
-        pipes["base"] = StylePipeline(pipe.base, pipe.model, pipe.load_editing)
+        pipes["base"] = replace(pipe, instant=None)
     found: Values = {"faces": at.count, "attributes": edited_attributes(pipe, judges, at.count)}
     for title, which in pipes.items():
         found[title] = {x.name: instant_scores(which, an(x.name), judges, seeds(at.count)) for x in STYLES}
