@@ -41,6 +41,12 @@ CONFIG = "configs/dreamportrait/mini.yaml"
     "--fake", multiple=True, metavar="KEY=VALUE", help="A setting of the fake score in rows with dmd, as updates=4."
 )
 @click.option("--encoder", type=click.Path(path_type=Path, file_okay=False), help="Small encoder of row sds-small.")
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Pairs of w and text for rows pairs and sds-pairs: RUN/prior/pairs.safetensors.",
+)
+@click.option("--pair-weight", type=click.FloatRange(min=0, min_open=True), default=14.0, show_default=True)
 @click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="Samples per measurement.")
 @click.option("--dataset", default="miniworld:validation", show_default=True, help="The data set to measure on.")
 @click.option("--pictures", type=click.IntRange(min=1), default=512, show_default=True, help="To match weights with.")
@@ -58,6 +64,8 @@ def main(
     minutes: float | None,
     fake: tuple[str, ...],
     encoder: Path | None,
+    pairs: Path | None,
+    pair_weight: float,
     samples: int,
     dataset: str,
     pictures: int,
@@ -81,6 +89,7 @@ def main(
         path = Path(named) if config else ROOT / named
         chosen = guidance.with_fake(choose(rows or ",".join(guidance.USUAL), guidance.ALL), fake)
         chosen = guidance.with_encoder(chosen, encoder)
+        chosen = guidance.with_pairs(chosen, pairs and pairs.resolve(), pair_weight)
         study = Study(ROOT, out, named, path, "mini", chosen, seeds, None, samples, dataset, start.resolve())
         if costs:
             say_costs(study)

@@ -26,6 +26,7 @@ Beyond the paper, see docs/guidance.md:
 
     other guidance      guidance.kind=csd|asd|dmd              weighted by D  guidance.divergence=js
     shift of ASD        guidance.eta=0.2                       fake score     fake.updates=4, fake.lora_rank=64, ...
+    critic of pairs     loss.pair_weight=14                    its pairs      loss.pairs=RUN/prior/pairs.safetensors
 """
 
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ class Loss(Section):
     guidance_ratio: Rate | None = None
     balance_every_images: Images = 0  # how often these lengths are measured. 0 = at the start of each stage
     keep_weight: Weight = 0.0  # of the squared distance that the mapper moves w, in standard deviations
+    pair_weight: Weight = 0.0  # of a critic of pairs of w and text (prior/pair_critic.py), after a text prior
+    pairs: Text | None = None  # pairs.safetensors of a text prior. None = those of this run's own stage
     r1_gamma: Weight = 1.0
     r1_every: Count = 16  # steps
     density_weight: Weight = 0.25
@@ -80,6 +83,7 @@ class Optim(Section):
     lr_discriminator: Rate = 0.002
     lr_mapper: Rate = 0.0025  # the global path
     lr_adapters: Rate = 0.0025  # the local path
+    lr_pair_critic: Rate = 5e-4
     lr_batch: Count | None = None  # the batch that these rates are for, which data.batch must equal. None = any
     ema_images: Count = 10_000  # half-life of the running average
 
@@ -184,6 +188,21 @@ def contradictions(config: Config) -> list[Problem]:
         loss.guidance_ratio is not None and loss.gan_weight == 0,
         "loss.guidance_ratio loss.gan_weight",
         "a ratio to an adversarial loss without weight; give guidance_weight instead",
+    )
+    check(
+        loss.pair_weight > 0 and not (c.global_path and c.mapper_blocks),
+        "loss.pair_weight model.conditioning.mapper_blocks",
+        "only the mapper of a text prior learns from pairs; set mapper_blocks=3 and global_path=true, or pair_weight=0",
+    )
+    check(
+        loss.pair_weight > 0 and loss.pairs is None and config.prior is None,
+        "loss.pair_weight loss.pairs",
+        "no pairs to learn from; begin with a stage that fits a prior, or name the pairs.safetensors of another run",
+    )
+    check(
+        loss.pair_weight == 0 and loss.pairs is not None,
+        "loss.pairs loss.pair_weight",
+        "pairs that nobody reads; set a pair_weight above 0, or remove them",
     )
     check(g.t_min >= g.t_max, "guidance.t_min guidance.t_max", f"{g.t_min} must be below {g.t_max}")
     found += guidance_contradictions(config) + learning_rate_problems(config)

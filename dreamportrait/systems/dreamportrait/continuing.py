@@ -1,4 +1,7 @@
-"""Which checkpoints a run continues from: also one without a fake score, or with one that is no longer needed."""
+"""Which checkpoints a run continues from.
+
+A fake score and a critic of pairs may be missing there, and begin anew; or may be there without being needed.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +13,7 @@ from torch.optim import Optimizer
 from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.training.continuing import check_file, check_fits
 
-FAKE_SCORE = "fake_score."  # prefix of its weights
+OPTIONAL = ("fake_score", "pair_critic")  # parts of the module, and their optimisers
 
 
 def check_checkpoint(path: Path, module: nn.Module, optimizers: Sequence[Optimizer], config: Config) -> None:
@@ -28,15 +31,16 @@ def fitted(
 
 
 def _adopted(checkpoint: Mapping[str, Any], module: nn.Module, config: Config) -> dict[str, Any]:
-    """Let a run with a fake score begin from a checkpoint without one, and the other way round."""
-    own = {name: value for name, value in module.state_dict().items() if name.startswith(FAKE_SCORE)}
-    state = dict(checkpoint["state_dict"])
-    found = [name for name in state if name.startswith(FAKE_SCORE)]
-    if own and not found:
-        state.update(own)  # Lightning leaves the last optimiser, which has no saved state, as it is
-    elif found and not own:
-        for name in found:
-            del state[name]
-    gone = {"discriminator": config.model.freeze_discriminator, "fake_score": not own}
-    optimizers = [each for each in checkpoint["optimizer_states"] if not gone.get(each["param_groups"][0]["name"])]
+    """Let a run with an optional part begin from a checkpoint without it, and the other way round."""
+    state, own = dict(checkpoint["state_dict"]), module.state_dict()
+    gone = {"discriminator"} if config.model.freeze_discriminator else set()
+    for part in OPTIONAL:
+        mine = {name: value for name, value in own.items() if name.startswith(f"{part}.")}
+        found = [name for name in state if name.startswith(f"{part}.")]
+        if not mine:
+            gone.add(part)
+            state = {name: value for name, value in state.items() if name not in found}
+        elif not found:
+            state.update(mine)  # Lightning leaves the last optimisers, which have no saved state, as they are
+    optimizers = [each for each in checkpoint["optimizer_states"] if each["param_groups"][0]["name"] not in gone]
     return {**checkpoint, "state_dict": state, "optimizer_states": optimizers}

@@ -38,6 +38,7 @@ def missing(config: Config) -> list[Problem]:
         "text.store" if config.text.store else "text.clip": text_width,
         "samples.prompts": _check_prompts,
         "stages.0.prior.faces": _check_prior,
+        "loss.pairs": _check_pairs,
         "guidance.source": _check_guidance,
         "data.path": _check_data,
         "data.own_shards": _check_own_shards,
@@ -83,6 +84,11 @@ def _check_prior(config: Config) -> None:
     least = network_configs(config)[0].w_dim + 1
     if config.prior is not None and config.prior.faces < least:
         raise ValueError(f"{config.prior.faces}: the covariance of w needs at least {least} faces; thousands are usual")
+
+
+def _check_pairs(config: Config) -> None:
+    if config.loss.pairs is not None and not Path(config.loss.pairs).is_file():
+        raise WeightsError(f"{config.loss.pairs} is not there; name the pairs.safetensors of a text prior's folder")
 
 
 def _check_guidance(config: Config) -> None:

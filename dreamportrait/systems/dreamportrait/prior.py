@@ -32,6 +32,7 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from dreamportrait.core.config import Prior
+from dreamportrait.core.errors import WeightsError
 from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
@@ -46,7 +47,7 @@ from dreamportrait.text.clip_scorer import ClipScorer
 from dreamportrait.text.encoder import PromptEncoder
 from dreamportrait.text.loading import Clip
 
-FOLDER, MAPPER, INVERTER = "prior", "mapper.safetensors", "inverter.safetensors"
+FOLDER, MAPPER, INVERTER, PAIRS = "prior", "mapper.safetensors", "inverter.safetensors", "pairs.safetensors"
 # Prompts that say nothing. The mapper learns to leave w as it is.
 SILENT = ("", "a face", "a person", "a photo of a person", "portrait of a person", "a 3D head of a person")
 _CAPTIONS = 512  # encoded at once
@@ -84,6 +85,20 @@ def fitted_inverter(folder: Path) -> Inverter | None:
     """Return the network from pictures to w that a stage left in its folder, if it made one."""
     path = folder / INVERTER
     return Inverter.of(load_file(path)) if path.exists() else None
+
+
+def fitted_pairs(path: Path, w_dim: int, text_width: int) -> Pairs:
+    """Read the pairs that a stage left. Raise WeightsError if they are missing or of other networks."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such pairs of w and text; name the {PAIRS} in the folder of a text prior")
+    found = _pairs(load_file(path))
+    sizes = found.x.shape[1], found.text.shape[-1]
+    if sizes != (w_dim, text_width):
+        raise WeightsError(
+            f"{path}: pairs of {sizes[0]} numbers of w and {sizes[1]} of text, this run has {w_dim} and {text_width}; "
+            "name pairs of the same generator and text encoder"
+        )
+    return found
 
 
 class _Fitting:
@@ -162,7 +177,7 @@ class _Fitting:
         )
         stored(self.folder / INVERTER, inverter.state_dict)
         print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
-        return _pairs(stored(self.folder / "pairs.safetensors", partial(self._invert, inverter, known, starts)))
+        return _pairs(stored(self.folder / PAIRS, partial(self._invert, inverter, known, starts)))
 
     @torch.no_grad()
     def _invert(self, inverter: Inverter, known: Renders, starts: Tensor) -> dict[str, Tensor]:
@@ -194,7 +209,7 @@ class _Fitting:
         own = Pairs(starts, known.embeddings[:, None], noise=s.noise)
         flow = self._flow(TextFlow(starts.shape[1], known.embeddings.shape[1]), starts, own, "language-free")
         draw = partial(self._draw, flow, starts, known.embeddings.mean(0))
-        return _pairs(stored(self.folder / "pairs.safetensors", draw))
+        return _pairs(stored(self.folder / PAIRS, draw))
 
     @torch.no_grad()
     def _draw(self, flow: TextFlow, starts: Tensor, centre: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from dreamportrait.core.settings import ConfigError, Problem, concerns
 from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import make_pictures
 from dreamportrait.eg3d.folder import load_eg3d_config
+from dreamportrait.prior.pair_critic import PairGame
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.callbacks import make_callbacks
 from dreamportrait.systems.dreamportrait.config import Config, batch_problems
@@ -20,7 +21,7 @@ from dreamportrait.systems.dreamportrait.folder import TextSource, save_portrait
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.preflight import check_pictures, missing
 from dreamportrait.systems.dreamportrait.prior import FOLDER as PRIOR
-from dreamportrait.systems.dreamportrait.prior import fit_prior, fitted_inverter
+from dreamportrait.systems.dreamportrait.prior import PAIRS, fit_prior, fitted_inverter, fitted_pairs
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.systems.dreamportrait.summary import summarize
 from dreamportrait.text.loading import load_clip
@@ -81,7 +82,8 @@ def prepare(made: Plan, command: list[str], together: Together, signals: Signals
     portrait, critic = build.make_networks(config, build.text_width(config))
 
     def make_module() -> DreamPortraitModule:
-        return DreamPortraitModule(portrait, critic, config, build.make_guide(config, device))
+        guide = build.make_guide(config, device)
+        return DreamPortraitModule(portrait, critic, config, guide, make_pair_game(config, portrait))
 
     module = None
     if made.checkpoint is not None:
@@ -104,6 +106,14 @@ def prepare(made: Plan, command: list[str], together: Together, signals: Signals
     loader = build.make_loader(config, pictures, text, trainer.global_rank, processes)
     trainer.callbacks.insert(0, Continuation(loader))  # type: ignore[attr-defined]
     return TrainingRun(config, module, loader, trainer, made.checkpoint, partial(save_result, config, module), lock)
+
+
+def make_pair_game(config: Config, portrait: PortraitGenerator) -> PairGame | None:
+    """Make the critic of pairs of w and text, if the configuration asks for it."""
+    if not config.loss.pair_weight:
+        return None
+    path = Path(config.loss.pairs) if config.loss.pairs else config.folder / PRIOR / PAIRS
+    return PairGame(fitted_pairs(path, portrait.config.w_dim, portrait.conditioning.text_width))
 
 
 def save_result(config: Config, module: DreamPortraitModule) -> Path:

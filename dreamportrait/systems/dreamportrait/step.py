@@ -22,6 +22,7 @@ from dreamportrait.geometry.images import antialiased
 from dreamportrait.guidance.differences import js_weights
 from dreamportrait.guidance.fake_score import Fakes, Lesson, draw_lesson
 from dreamportrait.guidance.guides import Guide, MatchingGuide
+from dreamportrait.prior.pair_critic import Drawn, PairGame
 from dreamportrait.systems.dreamportrait.balance import GAN, GUIDANCE, Balance, gradient_lengths
 from dreamportrait.systems.dreamportrait.config import Config
 from dreamportrait.systems.dreamportrait.continuing import fitted
@@ -50,23 +51,34 @@ OPTIMIZERS = {
     "generator": ("generator", "mapper", "adapters"),
     "discriminator": ("discriminator",),
     "fake_score": ("fake_score",),
+    "pair_critic": ("pair_critic",),
 }  # the parameter groups of each optimiser
+PAIRS = 8  # of w and text, for each picture of a batch
 
 
 class DreamPortraitModule(CountedModule):
     """The networks of a training with their losses and optimisers, for Lightning's trainer."""
 
     def __init__(
-        self, generator: PortraitGenerator, critic: Critic, config: Config, guide: Guide | None = None
+        self,
+        generator: PortraitGenerator,
+        critic: Critic,
+        config: Config,
+        guide: Guide | None = None,
+        pair_game: PairGame | None = None,  # needed if loss.pair_weight is above 0
     ) -> None:
         super().__init__()
         if config.needs_guidance and guide is None:
             raise ValueError(f"guidance.kind={config.guidance.kind} and no guide was given; make one, or choose none")
+        if config.loss.pair_weight and pair_game is None:
+            raise ValueError(f"loss.pair_weight={config.loss.pair_weight} and no pairs were given; give some, or set 0")
         self.automatic_optimization = False  # several optimisers take turns
         self.config: Config = config
         self.generator, self.critic, self.guide = generator, critic, guide
         self.matching = guide if isinstance(guide, MatchingGuide) else None
         self.fake_score = None if self.matching is None else self.matching.fake_score
+        self.pair_game = pair_game
+        self.pair_critic = None if pair_game is None else pair_game.critic
         self.generator.generator.requires_grad_(not config.model.freeze_generator)
         self.critic.requires_grad_(not config.model.freeze_discriminator)
         # The mapper as a text prior filled it: the identity is preserved relative to what the prior says.
@@ -84,7 +96,7 @@ class DreamPortraitModule(CountedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         now, c = step_settings(self.config, self.images), self.config.loss
         parts = self._split(batch, now.stage.accumulate)
-        identities, fakes, lessons = [], [], []
+        identities, fakes, lessons, pairs = [], [], [], []
         self.losses = {}
         if now.taught:
             self.warm_up(now)
@@ -105,6 +117,11 @@ class DreamPortraitModule(CountedModule):
                 if c.keep_weight and self.generator.mapper is not None and part.fake.text is not None:
                     moved = self.generator.moved(*identity, part.fake.text, self.prior).square().mean()
                     loss = loss + c.keep_weight * self.note("keep", moved)
+                if self.pair_game is not None:
+                    drawn = self.draw_pairs(self.pair_game, part)
+                    told = self.note("pairs", self.pair_game.mapper_loss(drawn))
+                    loss = loss + c.pair_weight * told
+                    pairs.append(Drawn(*(x.detach() for x in drawn)))
                 if now.density_due:
                     points = density_points(len(part), device=planes.device)
                     smooth = density_regularization(self.generator.generator, planes, *points)
@@ -120,6 +137,13 @@ class DreamPortraitModule(CountedModule):
         # Fake score step: the loss of a denoiser on the latents of the generated pictures.
         if now.taught:
             self.teach(lessons, now)
+
+        # Step of the critic of pairs: adversarial loss, mismatched captions, R1 penalty.
+        if self.pair_game is not None:
+            for drawn in pairs:
+                loss = self.note("pair_critic", self.pair_game.critic_loss(drawn))
+                self.backpropagate("pair_critic", loss / len(parts))
+            self.update("pair_critic")
 
         # Discriminator step: adversarial loss, mismatched prompts, R1 penalty.
         if not self.config.model.freeze_discriminator:
@@ -150,6 +174,17 @@ class DreamPortraitModule(CountedModule):
         ws = self.generator.map(*identity, asked.text)
         planes = self.generator.synthesize_planes(ws, asked.text, noise="random")
         return planes, self.generator.render(planes, asked.camera, w=ws, draws="random")
+
+    def draw_pairs(self, game: PairGame, part: Batch) -> Drawn:
+        """Draw pairs of the text prior, and let the mapper answer their captions for new seeds."""
+        mapper = self.generator.mapper
+        assert isinstance(mapper, PriorMapper)  # checked with the configuration
+        camera = part.fake.camera.repeat(PAIRS, 1)
+        x, text = game.draw(len(camera), camera.device)
+        z = torch.randn(len(camera), self.generator.config.z_dim).to(camera)
+        with torch.no_grad():
+            w = self.generator.generator.map(z, camera)[:, 0]
+        return Drawn(x, text, mapper.space.enter(w) + mapper.offset(w, text))
 
     def align(self, images: Tensor, asked: Conditions, logits: Tensor) -> Tensor:  # []
         """Return the guidance loss. logits: of the discriminator, by which divergence=js weights the samples."""
@@ -309,6 +344,7 @@ class DreamPortraitModule(CountedModule):
             "adapters": list(self.generator.adapters.parameters()),
             "discriminator": list(self.critic.parameters()),
             "fake_score": [] if self.fake_score is None else list(self.fake_score.parameters()),
+            "pair_critic": [] if self.pair_critic is None else list(self.pair_critic.parameters()),
         }
         moving = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
         settings = adam_settings(self.config)

@@ -65,4 +65,5 @@ def adam_settings(config: Config) -> dict[str, AdamSettings]:
         "adapters": at(GENERATOR_ADAM, optim.lr_adapters),
         "discriminator": at(DISCRIMINATOR_ADAM, optim.lr_discriminator),
         "fake_score": AdamSettings(config.fake.lr, (0.9, 0.999)),
+        "pair_critic": AdamSettings(optim.lr_pair_critic, (0.0, 0.99)),
     }

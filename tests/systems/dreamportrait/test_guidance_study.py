@@ -47,6 +47,17 @@ def test_the_small_encoder_of_a_row(tmp_path):
             guidance.with_encoder(choose(names, ALL), encoder)
 
 
+def test_the_pairs_of_rows(tmp_path):
+    rows = guidance.with_pairs(choose("sds,pairs", ALL), tmp_path, 3.0)
+    assert [row.changes for row in rows] == [
+        ("guidance.kind=sds",),
+        ("guidance.kind=none", f"loss.pairs={tmp_path}", "loss.pair_weight=3"),
+    ]
+    for names, pairs in (("sds,sds-pairs", None), ("sds", tmp_path)):
+        with pytest.raises(ValueError, match=r"--pairs .*: give the pairs of a text prior with rows pairs and sds-pa"):
+            guidance.with_pairs(choose(names, ALL), pairs, 3.0)
+
+
 def test_weights_make_gradients_equally_long(tmp_path, monkeypatch):
     asked = []
 

@@ -34,12 +34,21 @@ ALL = (
     Row("csd", "CSD", ("guidance.kind=csd",)),
     Row("dmd", "DMD", ("guidance.kind=dmd",)),
     Row("dmd-js", "DMD with the Jensen-Shannon weight", ("guidance.kind=dmd", "guidance.divergence=js")),
+    Row("pairs", "no guidance: the GAN loss and the critic of pairs (`--pairs`)", ("guidance.kind=none",)),
+    Row("sds-pairs", "D-SDS and the critic of pairs (`--pairs`)", ("guidance.kind=sds",)),
     Row("sds-js", "D-SDS with the Jensen-Shannon weight", ("guidance.kind=sds", "guidance.divergence=js")),
 )
-SMALL = "sds-small"
-USUAL = tuple(row.name for row in ALL if row.name not in ("sds-js", SMALL))
+SMALL, WITH_PAIRS = "sds-small", ("pairs", "sds-pairs")
+USUAL = tuple(row.name for row in ALL if row.name not in ("sds-js", SMALL, *WITH_PAIRS))
 # Settings that differ between rows. Lengths do with --minutes, and the average's half-life follows them.
-OWN = ("loss.guidance_weight", "guidance.encoder", "optim.ema_images", *(f"stages.{i}.images" for i in range(9)))
+OWN = (
+    "loss.guidance_weight",
+    "loss.pair_weight",
+    "loss.pairs",
+    "guidance.encoder",
+    "optim.ema_images",
+    *(f"stages.{i}.images" for i in range(9)),
+)
 COST_STEPS = 16  # a whole turn of the regularisers
 
 
@@ -74,6 +83,15 @@ def with_encoder(rows: Sequence[Row], encoder: Path | None) -> tuple[Row, ...]:
         raise ValueError(f"--encoder {encoder}: give the folder of a small encoder with row {SMALL}, and only with it")
     added = f"guidance.encoder={encoder}"
     return tuple(row._replace(changes=(*row.changes, added)) if row.name == SMALL else row for row in rows)
+
+
+def with_pairs(rows: Sequence[Row], pairs: Path | None, weight: float) -> tuple[Row, ...]:
+    """Return the rows, those with a critic of pairs with the pairs of a text prior and the weight of its loss."""
+    if (pairs is None) == any(row.name in WITH_PAIRS for row in rows):
+        named = " and ".join(WITH_PAIRS)
+        raise ValueError(f"--pairs {pairs}: give the pairs of a text prior with rows {named}, and only with them")
+    added = f"loss.pairs={pairs}", f"loss.pair_weight={weight:g}"
+    return tuple(row._replace(changes=(*row.changes, *added)) if row.name in WITH_PAIRS else row for row in rows)
 
 
 def weights(study: Study, pictures: int) -> dict[str, float]:
