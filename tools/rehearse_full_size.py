@@ -74,8 +74,12 @@ def changed(command: str) -> str:
     return command
 
 
-def rehearse(folder: Path, say: Callable[[str], None] = print) -> None:
-    """Run the page in a folder. Raise SystemExit at the first command that fails."""
+def rehearse(folder: Path, say: Callable[[str], None] = print, variables: dict[str, str] | None = None) -> None:
+    """Run the page in a folder. Raise SystemExit at the first command that fails.
+
+    variables: the environment of commands. They choose what `python`, `dreamportrait` and `torchrun` are.
+    """
+    variables = variables or environment()
     page = PAGE.read_text(encoding="utf-8")
     for name in ("configs", "datasets", "eval", "tools", "train.py"):
         (folder / name).symlink_to(ROOT / name)
@@ -87,11 +91,12 @@ def rehearse(folder: Path, say: Callable[[str], None] = print) -> None:
         if command.startswith(("curl ", "hf ")):
             stand_in(folder, command)
         elif command == LAUNCH:
-            stopped(folder, changed(command))
-            run(folder, [changed(command)])
+            stopped(folder, changed(command), variables)
+            run(folder, [changed(command)], variables)
         else:
             machines = 2 if "$NODE_RANK" in command else 1
-            run(folder, [changed(command).replace("$NODE_RANK", str(number)) for number in range(machines)])
+            together = [changed(command).replace("$NODE_RANK", str(number)) for number in range(machines)]
+            run(folder, together, variables)
         say(f"  {time.monotonic() - began:.0f} s")
 
 
@@ -120,25 +125,25 @@ def environment() -> dict[str, str]:
     }
 
 
-def start(folder: Path, command: str) -> subprocess.Popen[str]:
+def start(folder: Path, command: str, variables: dict[str, str]) -> subprocess.Popen[str]:
     out = subprocess.PIPE
     return subprocess.Popen(
-        shlex.split(command), cwd=folder, env=environment(), stdout=out, stderr=subprocess.STDOUT, text=True
+        shlex.split(command), cwd=folder, env=variables, stdout=out, stderr=subprocess.STDOUT, text=True
     )
 
 
-def run(folder: Path, together: list[str]) -> None:
+def run(folder: Path, together: list[str], variables: dict[str, str]) -> None:
     """Run commands side by side."""
-    running = [start(folder, command) for command in together]
+    running = [start(folder, command, variables) for command in together]
     outputs = [process.communicate()[0] for process in running]
     for process, command, output in zip(running, together, outputs, strict=True):
         if process.returncode:
             raise SystemExit(f"{output}\nfailed with {process.returncode}: {command}")
 
 
-def stopped(folder: Path, command: str) -> None:
+def stopped(folder: Path, command: str, variables: dict[str, str]) -> None:
     """Start a training and stop it by SIGTERM after its first checkpoint."""
-    process, checkpoints = start(folder, command), folder / "runs" / "lab" / "checkpoints"
+    process, checkpoints = start(folder, command, variables), folder / "runs" / "lab" / "checkpoints"
     while not any(checkpoints.glob("*.ckpt")):
         if process.poll() is not None:
             raise SystemExit(f"{process.communicate()[0]}\nended before its first checkpoint: {command}")

@@ -1,12 +1,14 @@
 """Tests of docs/full-size.md: its commands exist, its configuration is valid, and all of it runs with stand-ins."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 import pytest
 import yaml
 from places import ROOT
+from warm_commands import warm_commands
 
 from dreamportrait.cli import main
 from dreamportrait.systems.dreamportrait.config import load_config
@@ -49,9 +51,13 @@ def test_every_change_applies_to_the_page() -> None:
     assert unused == [] and rehearsal.LAUNCH in COMMANDS
 
 
-@pytest.mark.lengthy  # 6 minutes of a core, the longest of all tests: each command is a process or two
-def test_the_whole_page_runs(tmp_path: Path) -> None:
-    rehearsal.rehearse(tmp_path)
+# Each command is a process or two, which would import for a quarter of a minute. Forks take a third of the time.
+@pytest.mark.lengthy
+@pytest.mark.parametrize("processes", ["forks", pytest.param("of their own", marks=pytest.mark.slow)])
+def test_the_whole_page_runs(tmp_path: Path, processes: str) -> None:
+    variables = rehearsal.environment()
+    with warm_commands(variables) if processes == "forks" else nullcontext(variables) as given:
+        rehearsal.rehearse(tmp_path, variables=given)
     assert (tmp_path / "scores/lab/scores.md").is_file() and (tmp_path / "portrait.png").is_file()
     starts = sorted(path.name for path in (tmp_path / "runs/lab/starts").iterdir())
     assert starts == ["000", "001"]  # it was stopped, and continued
