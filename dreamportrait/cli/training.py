@@ -78,15 +78,17 @@ def _run(path: Path, changes: tuple[str, ...], dry_run: bool, resume: str, signa
 
 def _training(path: Path) -> Any:
     """Return the module of the system that a configuration is for: its plan, describe and prepare."""
+    from dreamportrait.core.imports import only_imports
     from dreamportrait.core.settings import read_yaml
 
     system = read_yaml(path).get("system", SYSTEMS[0])
-    if system == "dreamportrait":
-        from dreamportrait.systems.dreamportrait import run as portraits
+    with only_imports():
+        if system == "dreamportrait":
+            from dreamportrait.systems.dreamportrait import run as portraits
 
-        return portraits
-    if system == "freestyle":
-        from dreamportrait.systems.freestyle import run as freestyle
+            return portraits
+        if system == "freestyle":
+            from dreamportrait.systems.freestyle import run as freestyle
 
-        return freestyle
+            return freestyle
     raise ValueError(f"{path}: system is {brief(system)}; must be {' or '.join(SYSTEMS)}")
