@@ -33,7 +33,9 @@ model: {conditioning: {token_dim: 8, heads: 2, mapper_blocks: 1, mapper_width: 1
 optim: {lr_batch: 8}
 stages:
   - name: speak
-    prior: {faces: 40, captions: 2, inverter_steps: 2, flow_steps: 2, answers: 64, one_pass_steps: 2, batch: 16}
+    prior:
+      {faces: 40, captions: 2, inverter_steps: 2, content_steps: 2, flow_steps: 2, answers: 64, one_pass_steps: 2,
+       batch: 16}
   - {name: adapt, images: 8}
   - {name: align, images: 16, guidance: true}
 trainer: {accelerator: cpu, devices: 2, log_every_images: 8, save_every_images: 8, sample_every_images: 24}

@@ -75,6 +75,7 @@ class Prior(Section):
     pictures: Count | None = None  # of the data set, to invert. None = all
     captions: Few = 4  # of each picture
     inverter_steps: Count = 3000
+    content_steps: Count = 2500  # of the two networks that keep in a picture's w what its captions name
     flow_steps: Count = 4000
     answers: Count = 150_000  # of the flow, for its one-pass form
     one_pass_steps: Count = 4000

@@ -252,7 +252,7 @@ def seconds_of(config: "Config", done: int) -> float:
         pictures = min(p.pictures or sys.maxsize, config.data.count or MINIWORLD_FACES)
         work |= {"face": p.faces, "picture": pictures, "caption": pictures * p.captions}
         work |= {"answer": p.answers * p.steps, "step": p.flow_steps + p.one_pass_steps}
-        work |= {"inverting": p.inverter_steps}
+        work |= {"inverting": p.inverter_steps + p.content_steps}  # the reader has the inverter's size
     return sum(count * SECONDS[name] for name, count in work.items())
 
 

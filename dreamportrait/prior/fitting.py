@@ -27,29 +27,22 @@ HELD = 20  # one of so many samples is kept for testing
 
 @dataclass(frozen=True)
 class Pairs:
-    """Coordinates of w of pictures, and text features of their captions. A picture has several captions."""
+    """Coordinates of w of pictures, and text features of their captions. A picture has several of both."""
 
-    x: Tensor  # [P, w_dim]
+    x: Tensor  # [P, M, w_dim] draws, see residuals.py and content.py
     text: Tensor  # [P, K, Ct]
     noise: float = 0.0  # added to the text features in training, in their standard deviations
-    errors: Tensor | None = None  # [N, w_dim] what guesses of x lack, see residuals.py. None = x are no guesses
-    alike: Tensor | None = None  # [P, K] numbers of the errors that each picture can get
 
     def __post_init__(self) -> None:
         if not (self.x.isfinite().all() and self.text.isfinite().all()):
             raise ValueError("pairs of w and text contain NaN or infinite numbers; check the CLIP that reads both")
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:  # [count, w_dim], [count, Ct]
-        """Draw pictures, each with one of its captions."""
-        chosen, caption = torch.randint(len(self.x), (count,)), torch.randint(self.text.shape[1], (count,))
-        text = self.text[chosen, caption].float()
-        return self._coordinates(chosen), text + self.noise * self.deviation * torch.randn_like(text)
-
-    def _coordinates(self, chosen: Tensor) -> Tensor:  # [n] -> [n, w_dim]
-        if self.errors is None or self.alike is None:
-            return self.x[chosen]
-        error = self.alike[chosen, torch.randint(self.alike.shape[1], (len(chosen),))].long()
-        return self.x[chosen] + self.errors[error]
+        """Draw pictures, each with one of its w and one of its captions."""
+        chosen = torch.randint(len(self.x), (count,))
+        x = self.x[chosen, torch.randint(self.x.shape[1], (count,))].float()
+        text = self.text[chosen, torch.randint(self.text.shape[1], (count,))].float()
+        return x, text + self.noise * self.deviation * torch.randn_like(text)
 
     @cached_property
     def deviation(self) -> Tensor:  # [Ct]

@@ -54,7 +54,7 @@ class PairGame:
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
-        self.critic = PairCritic(pairs.x.shape[1], pairs.text.shape[-1])
+        self.critic = PairCritic(pairs.x.shape[-1], pairs.text.shape[-1])
         self.critic.standard.fit(pairs.text.flatten(0, 1).float())
 
     def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:  # [count, w_dim], [count, Ct]

@@ -51,7 +51,7 @@ def toy_pairs() -> Pairs:
     torch.manual_seed(0)
     text = torch.randn(2000, 1, 1).sign()
     x = torch.cat([2 * text[:, 0] + 0.1 * torch.randn(2000, 1), torch.randn(2000, 1)], 1)
-    return Pairs(x, text)
+    return Pairs(x[:, None], text)
 
 
 def test_the_flow_follows_the_text_and_its_one_pass_form_agrees(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -91,4 +91,4 @@ def test_a_stopped_fit_continues_to_the_same_weights(tmp_path) -> None:  # type:
 
 def test_pairs_with_nan_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
-        Pairs(torch.full((2, 3), torch.nan), torch.zeros(2, 1, 4))
+        Pairs(torch.full((2, 1, 3), torch.nan), torch.zeros(2, 1, 4))

@@ -13,7 +13,7 @@ def pairs(seed: int = 0) -> Pairs:
     """Return pairs in which w repeats the text: its first three numbers are those of the caption."""
     numbers = torch.Generator().manual_seed(seed)
     text = torch.randn(COUNT, 1, TEXT, generator=numbers)
-    return Pairs(torch.cat([text[:, 0], 0.1 * torch.randn(COUNT, 1, generator=numbers)], 1), text)
+    return Pairs(torch.cat([text, 0.1 * torch.randn(COUNT, 1, 1, generator=numbers)], 2), text)
 
 
 def game() -> PairGame:

@@ -2,14 +2,16 @@
 
     1. renders     what the frozen generator draws for random seeds
     2. inverter    from pictures to w, learnt from the renders
-    3. pairs       w of the data set's pictures, drawn around the network's guesses, with their captions
-    4. flow        from the seed's own w to those of pictures with such a caption
-    5. answers     ends of the guided flow for random seeds and captions
-    6. mapper      learns the answers in one pass
+    3. pictures    features of the data set's pictures, and of their captions
+    4. content     what captions say of a picture, and what a w says
+    5. pairs       w of the pictures, drawn around the network's guesses so that they say the same, with the captions
+    6. flow        from the seed's own w to those of pictures with such a caption
+    7. answers     ends of the guided flow for random seeds and captions
+    8. mapper      learns the answers in one pass
 
-With `pairing: embeddings`, step 3 needs no captions of pictures: a flow from CLIP's embeddings of the renders to their
-w draws a w for the embedding of each prompt. Prompts are moved by the mean difference between embeddings of pictures
-and of texts.
+With `pairing: embeddings`, steps 2 to 4 are left out and step 5 needs no captions of pictures: a flow from CLIP's
+embeddings of the renders to their w draws a w for the embedding of each prompt. Prompts are moved by the mean
+difference between embeddings of pictures and of texts.
 
 Every step is stored in RUN/prior/ and skipped if it is there, so that a stopped run continues. A signal that asks for
 the end lets a training finish its update and save its state, and the other steps finish the batch they are at. Several
@@ -36,6 +38,7 @@ from dreamportrait.core.errors import WeightsError
 from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
+from dreamportrait.prior.content import draws, fit_reader, fit_teller
 from dreamportrait.prior.fitting import HELD, Answers, Pairs, answers, fit_flow, fit_inverter, fit_one_pass
 from dreamportrait.prior.flow import TextFlow, transport
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
@@ -92,7 +95,7 @@ def fitted_pairs(path: Path, w_dim: int, text_width: int) -> Pairs:
     if not path.is_file():
         raise WeightsError(f"{path}: no such pairs of w and text; name the {PAIRS} in the folder of a text prior")
     found = _pairs(load_file(path))
-    sizes = found.x.shape[1], found.text.shape[-1]
+    sizes = found.x.shape[-1], found.text.shape[-1]
     if sizes != (w_dim, text_width):
         raise WeightsError(
             f"{path}: pairs of {sizes[0]} numbers of w and {sizes[1]} of text, this run has {w_dim} and {text_width}; "
@@ -179,20 +182,34 @@ class _Fitting:
         print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
         return _pairs(stored(self.folder / PAIRS, partial(self._invert, inverter, known, starts)))
 
-    @torch.no_grad()
     def _invert(self, inverter: Inverter, known: Renders, starts: Tensor) -> dict[str, Tensor]:
+        """Return draws of the pictures' w, and the features of their captions."""
+        s, seen = self.settings, stored(self.folder / "pictures.safetensors", self._look)
+        given = {"steps": s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
+        place = self.folder / "content"
+        both = seen["features"], seen["text"]
+        read, error = fit_reader(self.see.maps(), *both, known.features, place / "reader", **given)
+        print(f"what pictures say: {100 * error:.1f} % of what captions say unexplained", flush=True)
+        teller, error = fit_teller(starts, read(known.features), place / "teller", **given)
+        print(f"what w says: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
+        guesses = Guesses.of(inverter, known.features, starts, held=len(starts) // HELD)
+        with torch.no_grad():
+            x = torch.cat([inverter(part.float()) for part in seen["features"].split(_CAPTIONS)])
+        return {"x": draws(teller, x, guesses, read(seen["features"])).half(), "text": seen["text"]}
+
+    @torch.no_grad()
+    def _look(self) -> dict[str, Tensor]:
+        """Return features of the data set's pictures [P, F], and of their captions [P, K, Ct]."""
         s, found, said = self.settings, [], []
         count = min(s.pictures or len(self.pictures), len(self.pictures))
         with self._bar("pictures of the data set", count) as report:
             for numbers in range(0, count, part := max(1, _CAPTIONS // s.captions)):
                 chosen = range(numbers, min(numbers + part, count))
-                images = torch.stack([self.pictures.image(i) for i in chosen])
-                found.append(inverter(self._seen(images)))
+                found.append(self._seen(torch.stack([self.pictures.image(i) for i in chosen])).half())
                 captions = [caption for i in chosen for caption in self._captions(i)]
                 said.append(self.text.encode(captions).eot.half().cpu().view(len(chosen), s.captions, -1))
                 report(len(chosen))
-        x, guesses = torch.cat(found), Guesses.of(inverter, known.features, starts, held=len(starts) // HELD)
-        return {"x": x, "text": torch.cat(said), "errors": guesses.error, "alike": guesses.like(x).int()}
+        return {"features": torch.cat(found), "text": torch.cat(said)}
 
     def _seen(self, images: Tensor) -> Tensor:  # uint8 [N, 3, R, R] -> [N, F]
         device = next(self.generator.parameters()).device
@@ -206,7 +223,7 @@ class _Fitting:
     def _from_embeddings(self, known: Renders, starts: Tensor) -> Pairs:
         """Return coordinates that a language-free flow draws for prompts, with the features of these prompts."""
         s = self.settings
-        own = Pairs(starts, known.embeddings[:, None], noise=s.noise)
+        own = Pairs(starts[:, None], known.embeddings[:, None], noise=s.noise)
         flow = self._flow(TextFlow(starts.shape[1], known.embeddings.shape[1]), starts, own, "language-free")
         draw = partial(self._draw, flow, starts, known.embeddings.mean(0))
         return _pairs(stored(self.folder / PAIRS, draw))
@@ -229,7 +246,7 @@ class _Fitting:
         start = starts[torch.randint(len(starts), (len(texts),), generator=draw)]
         parts = zip(start.split(4096), texts.split(4096), strict=True)
         x = torch.cat([transport(flow, *part, s.steps, s.scale) for part in parts])
-        return {"x": x, "text": torch.cat(said)[:, None]}
+        return {"x": x[:, None], "text": torch.cat(said)[:, None]}
 
     # One pass.
 
@@ -276,7 +293,9 @@ def _check_range(known: Answers) -> None:
 
 
 def _pairs(tensors: dict[str, Tensor]) -> Pairs:
-    return Pairs(tensors["x"], tensors["text"], errors=tensors.get("errors"), alike=tensors.get("alike"))
+    if tensors["x"].ndim != 3:
+        raise WeightsError("pairs of another version of dreamportrait; begin the run anew under another name")
+    return Pairs(tensors["x"], tensors["text"])
 
 
 def stored(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

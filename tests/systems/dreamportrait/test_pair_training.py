@@ -38,7 +38,7 @@ def settings(weight: float = 2.0, accumulate: int = 1) -> Config:
 
 def pairs() -> Pairs:
     numbers = torch.Generator().manual_seed(0)
-    return Pairs(torch.randn(20, GENERATOR.w_dim, generator=numbers), torch.randn(20, 2, WIDTH, generator=numbers))
+    return Pairs(torch.randn(20, 3, GENERATOR.w_dim, generator=numbers), torch.randn(20, 2, WIDTH, generator=numbers))
 
 
 def made(c: Config | None = None) -> DreamPortraitModule:
@@ -135,7 +135,10 @@ def test_pairs_that_are_missing_or_of_other_networks(tmp_path: Path) -> None:
     assert [problem.keys for problem in missing(named)] == [("loss.pairs",)]
     with pytest.raises(WeightsError, match="no such pairs of w and text"):
         fitted_pairs(path, 3, 2)
-    save_file({"x": torch.zeros(5, 3), "text": torch.zeros(5, 1, 2)}, path)
+    save_file({"x": torch.zeros(5, 4, 3), "text": torch.zeros(5, 1, 2)}, path)
     assert not missing(named) and len(fitted_pairs(path, 3, 2).x) == 5
     with pytest.raises(WeightsError, match="pairs of 3 numbers of w and 2 of text, this run has 4 and 2"):
         fitted_pairs(path, 4, 2)
+    save_file({"x": torch.zeros(5, 3), "text": torch.zeros(5, 1, 2)}, path)
+    with pytest.raises(WeightsError, match="pairs of another version"):
+        fitted_pairs(path, 3, 2)

@@ -21,7 +21,7 @@ from dreamportrait.text.loading import load_clip, load_text_encoder
 from dreamportrait.weights.registry import locate
 
 SMALL = {"faces": 130, "captions": 2, "answers": 40, "batch": 8, "steps": 2}
-SMALL |= {"inverter_steps": 3, "flow_steps": 3, "one_pass_steps": 3}
+SMALL |= {"inverter_steps": 3, "content_steps": 3, "flow_steps": 3, "one_pass_steps": 3}
 MINI = Path(__file__).parents[3] / "configs" / "dreamportrait" / "mini.yaml"
 STAGES = ["model.conditioning.mapper_blocks=2", "stages=[{name: speak, prior: {}}, {name: adapt, images: 16}]"]
 

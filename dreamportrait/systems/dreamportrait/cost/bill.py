@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dreamportrait.core.config import Prior, Stage
+from dreamportrait.prior.content import Teller
 from dreamportrait.prior.flow import TextFlow
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.systems.dreamportrait import build
@@ -154,14 +155,17 @@ def _prior(config: Config, made: Outline, name: str, s: Prior, gpu: str) -> Stag
 
 
 def _small_networks(made: Outline, s: Prior) -> float:
-    """Return the arithmetic of fitting the inverter, the flow and the one-pass mapper, and of the flow's answers."""
+    """Return the arithmetic of fitting the small networks of a prior, and of the flow's answers."""
     mapper = made.portrait.mapper
     assert isinstance(mapper, PriorMapper) and made.clip is not None
-    c = made.portrait.config
+    w_dim, text_width = made.portrait.config.w_dim, made.portrait.conditioning.text_width
     with torch.device("meta"):
         maps = PictureFeatures(made.clip).maps()
-        inverter, flow = Inverter(maps, c.w_dim), TextFlow(c.w_dim, made.portrait.conditioning.text_width)
-    fits = ((inverter, s.inverter_steps), (flow, s.flow_steps), (mapper.net, s.one_pass_steps))
+        fits = [(TextFlow(w_dim, text_width), s.flow_steps), (mapper.net, s.one_pass_steps)]
+        if s.pairing == "captions":
+            content = [(Inverter(maps, text_width), s.content_steps), (Teller(w_dim, text_width), s.content_steps)]
+            fits += [(Inverter(maps, w_dim), s.inverter_steps), *content]
+    flow = fits[0][0]
     trainings = sum(6.0 * parameters(network) * s.batch * steps for network, steps in fits)
     return trainings + 2.0 * 2 * parameters(flow) * s.steps * s.answers
 
@@ -177,7 +181,8 @@ def _disk(config: Config, made: Outline) -> dict[str, float]:
     if config.prior is not None and made.clip is not None:
         with torch.device("meta"):
             features = sum(c * side**2 for c, side in PictureFeatures(made.clip).maps())
-        found["features of the prior's renders (also in memory)"] = 2.0 * features * config.prior.faces
+        seen = config.prior.faces + (config.prior.pictures or PICTURES) * (config.prior.pairing == "captions")
+        found["features of the prior's renders and pictures (also in memory)"] = 2.0 * features * seen
     return found
 
 
