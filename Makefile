@@ -18,6 +18,9 @@ SOURCES = eg3d_ops dreamportrait benchmarks datasets eval tools train.py
 # Each process computes with one thread (tests/conftest.py): threads of several processes block each other.
 PARALLEL = -n auto --maxprocesses 8 --dist worksteal
 
+# Images of containers often set it. Each process would then compile anew what it imports: half of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: test test-fast test-slow test-faults test-viewers test-gpu test-ops test-oldest lint format check-cuda bench demo mini-weights mini-styles mini-splats mini-head ablations notebook clean
 
 test: $(VENV)/.installed  ## everything but the slow tests
