@@ -193,8 +193,8 @@ def ict_folder(folder: Path, turn: Array, hinge: Array) -> Array:
     corners = ["vt 0 0", "vt 1 0", "vt 1 1", "vt 0 1"]
 
     def write(stem: str, positions: Array, faces: list[str]) -> None:
-        lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in positions]
-        (folder / f"{stem}.obj").write_text("\n".join([*lines, *corners, *faces, ""]))
+        lines = ("v %.6f %.6f %.6f\n" * VERTICES) % tuple(positions.ravel().tolist())  # a third of a loop's time
+        (folder / f"{stem}.obj").write_text(lines + "\n".join([*corners, *faces, ""]))
 
     write("generic_neutral_mesh", vertices, quads)
     for i in range(2):

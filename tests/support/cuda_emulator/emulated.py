@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from places import ROOT
 
 from eg3d_ops import _build
@@ -83,11 +84,12 @@ def _build_library() -> Path:
     files = [path for path in files if path.suffix in texts]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files) + " ".join(command).encode()).hexdigest()[:16]
     path = CACHE / f"emulated-{digest}{_build.SUFFIX}"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")  # other processes of the test run may build at the same time
-        done = subprocess.run([*command, "-o", str(scratch)], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"the CUDA sources do not compile for the host:\n{done.stderr[:4000]}")
-        os.replace(scratch, path)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # other processes of the test run wait for it instead of building, too
+        if not path.exists():
+            scratch = path.with_suffix(f".{os.getpid()}")  # a build that is killed leaves no library
+            done = subprocess.run([*command, "-o", str(scratch)], capture_output=True, text=True)
+            if done.returncode != 0:
+                raise RuntimeError(f"the CUDA sources do not compile for the host:\n{done.stderr[:4000]}")
+            os.replace(scratch, path)
     return path
