@@ -55,6 +55,14 @@ class Teller(nn.Module):
             nn.Linear(width, content),
         )
 
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> "Teller":
+        """Build the network whose weights these are, in eval mode."""
+        first, last = tensors["net.0.weight"], tensors["net.6.weight"]
+        made = cls(first.shape[1], last.shape[0], first.shape[0])
+        made.load_state_dict(tensors)
+        return made.eval().requires_grad_(False)
+
     def forward(self, x: Tensor) -> Tensor:  # [N, w_dim] -> [N, Ct]
         out: Tensor = self.net(x)
         return out

@@ -5,6 +5,9 @@ person of the seed. If each seed gets the picture that is nearest to it, seeds d
 the flow is used. Between the two lies conditional optimal transport (Cheng and Schwing 2025, "The Curse of
 Conditions"): each seed is given a text of its own at random, and the assignment has the smallest sum of distances
 between coordinates and, with a weight, between texts.
+
+Coordinates may hold what a w says, too (content.py). A seed then goes to a picture with the same hair, expression or
+hat rather than to one that is merely near in W, and what the text does not name stays.
 """
 
 import torch

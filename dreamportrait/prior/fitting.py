@@ -23,6 +23,7 @@ RATE, WEIGHT_DECAY, AVERAGE = 1e-3, 0.01, 0.998
 Net = TypeVar("Net", bound=nn.Module)
 NOISE = 0.4  # added to standardised picture features in training, against learning renders by heart
 HELD = 20  # one of so many samples is kept for testing
+GROUP = 2  # batches whose seeds are assigned to pictures together
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,22 @@ def fit_flow(
     batch: int,
     seed: int,
     coupling: float,  # weight of texts where seeds are assigned to pictures
+    tell: Callable[[Tensor], Tensor] | None = None,  # what a w says; seeds go to pictures that also say the same
     signals: Signals | None = None,
 ) -> TextFlow:
     """Train the flow from the seeds' own coordinates to those of pictures, given their captions."""
     flow.standard.fit(pairs.text.flatten(0, 1).float())
 
+    @torch.no_grad()
+    def seen(x: Tensor) -> Tensor:
+        return x if tell is None else torch.cat([x, tell(x)], 1)
+
     def loss() -> Tensor:
-        x0, (x1, text) = starts[torch.randint(len(starts), (batch,))], pairs.draw(batch)
-        return flow_loss(flow, x0[assign(x0, x1, flow.standard(text), coupling)], x1, text)
+        # Seeds are assigned in groups larger than a batch: the more there are, the better they fit.
+        group = GROUP * batch
+        x0, (x1, text) = starts[torch.randint(len(starts), (group,))], pairs.draw(group)
+        order = assign(seen(x0), seen(x1), flow.standard(text), coupling)[:batch]
+        return flow_loss(flow, x0[order], x1[:batch], text[:batch])
 
     return train(flow, loss, folder, steps=steps, seed=seed, title="prior", signals=signals)
 

@@ -75,6 +75,7 @@ def test_reader_and_teller_learn(tmp_path: Path) -> None:
     x = torch.cat([numbers, torch.randn(600, 1)], 1)
     teller, error = fit_teller(x, found, tmp_path / "teller", **given)
     assert error < 0.05 and not any(p.requires_grad for p in teller.parameters())
+    assert torch.equal(Teller.of(teller.state_dict())(x), teller(x))
 
 
 def test_a_reader_measures_in_deviations_of_what_it_reads() -> None:

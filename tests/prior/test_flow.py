@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamportrait.prior import fitting
 from dreamportrait.prior.fitting import Pairs, answers, fit_flow, fit_one_pass
 from dreamportrait.prior.flow import TIMES, TextFlow, flow_loss, transport, waves
 from dreamportrait.prior.network import ConditionedNet
@@ -87,6 +88,23 @@ def test_a_stopped_fit_continues_to_the_same_weights(tmp_path) -> None:  # type:
     again = fit("a")
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_seeds_are_assigned_by_what_they_say_too(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Seeds are assigned in groups of two batches, by coordinates followed by what the teller says of them."""
+    given = []
+
+    def assign(x0: torch.Tensor, x1: torch.Tensor, text: torch.Tensor, weight: float) -> torch.Tensor:
+        given.append((x0, x1, text))
+        return torch.arange(len(x0))
+
+    monkeypatch.setattr(fitting, "assign", assign)
+    pairs, starts = toy_pairs(), torch.randn(100, 2)
+    said = {"steps": 1, "batch": 16, "seed": 0, "coupling": 0.3, "tell": lambda x: 10 * x[:, 1:]}
+    fit_flow(TextFlow(2, 1, 8, 1), starts, pairs, tmp_path, **said)
+    ((x0, x1, text),) = given
+    assert x0.shape == x1.shape == (32, 3) and text.shape == (32, 1)
+    assert torch.equal(x0[:, 2], 10 * x0[:, 1]) and torch.equal(x1[:, 2], 10 * x1[:, 1])
 
 
 def test_pairs_with_nan_are_refused() -> None:

@@ -38,7 +38,7 @@ from dreamportrait.core.errors import WeightsError
 from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
-from dreamportrait.prior.content import draws, fit_reader, fit_teller
+from dreamportrait.prior.content import Teller, draws, fit_reader, fit_teller
 from dreamportrait.prior.fitting import HELD, Answers, Pairs, answers, fit_flow, fit_inverter, fit_one_pass
 from dreamportrait.prior.flow import TextFlow, transport
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
@@ -51,6 +51,7 @@ from dreamportrait.text.encoder import PromptEncoder
 from dreamportrait.text.loading import Clip
 
 FOLDER, MAPPER, INVERTER, PAIRS = "prior", "mapper.safetensors", "inverter.safetensors", "pairs.safetensors"
+TELLER = "teller.safetensors"
 # Prompts that say nothing. The mapper learns to leave w as it is.
 SILENT = ("", "a face", "a person", "a photo of a person", "portrait of a person", "a 3D head of a person")
 _CAPTIONS = 512  # encoded at once
@@ -129,7 +130,8 @@ class _Fitting:
         known = self._renders()
         starts = self.mapper.space.fit(known.w).enter(known.w)  # [N, w_dim]
         pairs = self._from_captions(known, starts) if s.pairing == "captions" else self._from_embeddings(known, starts)
-        self.mapper.flow.load_state_dict(self._flow(self.mapper.flow, starts, pairs, "flow").state_dict())
+        flow = self._flow(self.mapper.flow, starts, pairs, "flow", self._teller())
+        self.mapper.flow.load_state_dict(flow.state_dict())
         self._one_pass(starts, pairs)
 
     @contextmanager
@@ -148,7 +150,7 @@ class _Fitting:
         with self._bar("renders of the generator", s.faces) as report:
             return render(self.generator, self.see, self.scorer, cameras, s.faces, place, seed=self.seed, report=report)
 
-    def _flow(self, flow: TextFlow, starts: Tensor, pairs: Pairs, name: str) -> TextFlow:
+    def _flow(self, flow: TextFlow, starts: Tensor, pairs: Pairs, name: str, tell: Teller | None = None) -> TextFlow:
         s = self.settings
         flow = deepcopy(flow).requires_grad_(True)  # the mapper's own is frozen
         return fit_flow(
@@ -160,6 +162,7 @@ class _Fitting:
             batch=s.batch,
             seed=self.seed,
             coupling=s.coupling,
+            tell=tell,
             signals=self.signals,
         )
 
@@ -192,10 +195,16 @@ class _Fitting:
         print(f"what pictures say: {100 * error:.1f} % of what captions say unexplained", flush=True)
         teller, error = fit_teller(starts, read(known.features), place / "teller", **given)
         print(f"what w says: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
+        stored(self.folder / TELLER, teller.state_dict)
         guesses = Guesses.of(inverter, known.features, starts, held=len(starts) // HELD)
         with torch.no_grad():
             x = torch.cat([inverter(part.float()) for part in seen["features"].split(_CAPTIONS)])
         return {"x": draws(teller, x, guesses, read(seen["features"])).half(), "text": seen["text"]}
+
+    def _teller(self) -> Teller | None:
+        """Return the network that tells what a w says, if the pairs were made with it."""
+        path = self.folder / TELLER
+        return Teller.of(load_file(path)) if path.exists() else None
 
     @torch.no_grad()
     def _look(self) -> dict[str, Tensor]:
