@@ -9,17 +9,21 @@ from dreamportrait.core.imports import only_imports
 
 
 @pytest.fixture(autouse=True)
-def _thawed():
+def _frozen_as_before():
+    """What conftest.py has frozen stays so, and the garbage of the tests here does not."""
     yield
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def test_a_fresh_process(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
+    before = gc.get_freeze_count()
     with only_imports():
         assert not gc.isenabled()
         made = [[]]
-    assert gc.isenabled() and gc.get_freeze_count() > 1000
+    assert gc.isenabled() and gc.get_freeze_count() > before
     assert not any(each is made for each in gc.get_objects())
 
 
@@ -32,6 +36,7 @@ def test_an_import_that_fails(monkeypatch):
 
 def test_a_process_that_works_already():
     assert "torch" in sys.modules
+    before = gc.get_freeze_count()
     with only_imports():
         assert gc.isenabled()
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() <= before
