@@ -80,7 +80,7 @@ class Prior(Section):
     answers: Count = 150_000  # of the flow, for its one-pass form
     one_pass_steps: Count = 4000
     batch: Count = 512
-    scale: Weight = 2.5  # classifier-free guidance of the flow
+    scale: Weight = 2.0  # classifier-free guidance of the flow
     steps: Few = 16  # Euler steps of the flow
     # Weight of texts where seeds are assigned to pictures (prior/coupling.py). Small values keep more of the person,
     # but then seeds that differ much from the text obey only with a larger scale.

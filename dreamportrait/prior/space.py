@@ -25,10 +25,10 @@ class WSpace(nn.Module):
         self.register_buffer("scale", torch.ones(w_dim))
 
     @torch.no_grad()
-    def fit(self, w: Tensor) -> "WSpace":  # [N, w_dim], N above w_dim
-        """Set mean, directions and scales from a sample of w."""
-        if len(w) <= w.shape[1]:
-            raise ValueError(f"{len(w)} samples of w with {w.shape[1]} numbers: their covariance needs more samples")
+    def fit(self, w: Tensor) -> "WSpace":  # [N, w_dim]
+        """Set mean, directions and scales from a sample of w. Directions in which the sample is flat get the floor."""
+        if len(w) < 2:
+            raise ValueError(f"{len(w)} samples of w: a covariance needs at least 2, and thousands to be exact")
         if not w.isfinite().all():
             raise ValueError("w contains NaN or infinite numbers; the generator that it comes from is damaged")
         variances, directions = torch.linalg.eigh(torch.cov(w.double().T))

@@ -41,7 +41,7 @@ def test_a_new_space_is_the_identity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("w", "message"), [(torch.randn(3, 3), "more samples"), (torch.full((9, 3), torch.nan), "NaN")]
+    ("w", "message"), [(torch.randn(1, 3), "at least 2"), (torch.full((9, 3), torch.nan), "NaN")]
 )
 def test_samples_that_cannot_be_used_are_refused(w: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
