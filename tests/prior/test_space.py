@@ -40,9 +40,7 @@ def test_a_new_space_is_the_identity() -> None:
     assert torch.equal(WSpace(3).enter(w), w)
 
 
-@pytest.mark.parametrize(
-    ("w", "message"), [(torch.randn(1, 3), "at least 2"), (torch.full((9, 3), torch.nan), "NaN")]
-)
+@pytest.mark.parametrize(("w", "message"), [(torch.randn(1, 3), "at least 2"), (torch.full((9, 3), torch.nan), "NaN")])
 def test_samples_that_cannot_be_used_are_refused(w: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WSpace(3).fit(w)

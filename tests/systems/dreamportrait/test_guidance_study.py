@@ -1,7 +1,9 @@
 """Tests of the comparison of guidance losses: rows, weights, lengths, costs, the table. Training is replaced."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from toy_run import ROOT
 
 from dreamportrait.core.files import write_text
 from dreamportrait.systems.dreamportrait.ablations import guidance, runs
+from dreamportrait.systems.dreamportrait.ablations import study as studies
 from dreamportrait.systems.dreamportrait.ablations.guidance import ALL, Cost, Lengths
 from dreamportrait.systems.dreamportrait.ablations.study import Job, Study, choose, placed, result_path, resume
 from dreamportrait.systems.dreamportrait.config import load_config
@@ -177,3 +180,14 @@ def test_the_table(tmp_path):
 def test_wrong_commands(words, message):
     result = CliRunner().invoke(SCRIPT.main, words)
     assert result.exit_code != 0 and message in result.output
+
+
+def test_rows_may_begin_with_a_frozen_generator(tmp_path, monkeypatch):
+    """A comparison from a checkpoint may freeze the generator; its rows change the guidance alone."""
+    monkeypatch.setattr(studies, "plan", lambda *given, **options: SimpleNamespace(problems=[]))
+    frozen = tmp_path / "frozen.yaml"
+    frozen.write_text(f"base: {MINI}\nmodel: {{freeze_generator: true}}\n")
+    given = replace(study(tmp_path, "sds,dmd"), path=frozen)
+    studies.check(given)
+    with pytest.raises(ValueError, match="model.freeze_generator is True, and False in the whole method"):
+        studies.check(replace(given, start=None))
