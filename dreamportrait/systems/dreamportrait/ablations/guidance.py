@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from dreamportrait.core.files import write_text
@@ -98,7 +99,7 @@ def weights(study: Study, pictures: int) -> dict[str, float]:
     """Return loss.guidance_weight by row, from OUT/weights.json, and measure what is missing there.
 
     A fake score counts as it is before its warm-up, when it equals the frozen model. The Jensen-Shannon weight has mean
-    1 and is left out.
+    1 and is left out, as is the critic of pairs, which does not act on pictures.
     """
     path, config = study.out / "weights.json", load_config(study.path)
     about = {"start": str(study.start), "pictures": pictures, "guidance_weight": config.loss.guidance_weight}
@@ -107,7 +108,11 @@ def weights(study: Study, pictures: int) -> dict[str, float]:
     for row in (SDS, *study.rows):
         guided = load_config(study.path, row.changes)
         if row.trained and guided.needs_guidance and not _has(found, row):
-            plain = guided.model_copy(update={"guidance": guided.guidance.model_copy(update={"divergence": "kl"})})
+            alone = {
+                "guidance": guided.guidance.model_copy(update={"divergence": "kl"}),
+                "loss": guided.loss.model_copy(update={"pair_weight": 0.0, "pairs": None}),
+            }
+            plain = guided.model_copy(update=alone)
             slope = mean_slope(plain, pictures, study.start)
             reference = found[SDS.name]["slope"] if row is not SDS else slope
             weight = config.loss.guidance_weight * reference / slope
@@ -223,9 +228,29 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
         weight = f"{chosen['loss.guidance_weight']:g}" if chosen.get("guidance.kind", "none") != "none" else "-"
         minutes = sum(result["seconds"]["training"] for result in mine) / len(mine) / 60
         spent = [weight, _images_of(chosen), f"{minutes:.1f}" if row.trained else "-"]
-        lines.append([row.what, *cells(row.name, values), *spent])
+        lines.append([row.what, *cells(row.name, values), *_looks([each["report"]["scores"] for each in mine]), *spent])
     distance = results[0]["report"]["extractor"]["distance"] if results else "FID"
-    return table(["", *head(distance), "guidance weight", "images at the end", "minutes of training"], lines) + "\n"
+    looks = "all said is shown, %", "unsaid kept, %", "sharpness distance", "nearest patch"
+    spent = ["guidance weight", "images at the end", "minutes of training"]
+    return table(["", *head(distance), *looks, *spent], lines) + "\n"
+
+
+def _looks(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what shows whether a row keeps the person and clean faces. "-" = not measured."""
+    sharpness = [each["sharpness"]["all"] for each in scores if "sharpness" in each]
+    found = [
+        [100 * each["oracle"]["complete"] for each in scores if each.get("oracle")],
+        [100 * each["unsaid"]["share"] for each in scores if each.get("unsaid")],
+        [each["distance"] for each in sharpness],
+        [each["nearest"] for each in sharpness],
+    ]
+    return [_spread(values) for values in found]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) > 1:
+        return f"{mean(values):.1f} +- {stdev(values):.1f}"
+    return f"{values[0]:.1f}" if values else "-"
 
 
 def _images_of(chosen: Mapping[str, Any]) -> str:
