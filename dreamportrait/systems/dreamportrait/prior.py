@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -188,7 +189,7 @@ class _Fitting:
     def _invert(self, inverter: Inverter, known: Renders, starts: Tensor) -> dict[str, Tensor]:
         """Return draws of the pictures' w, and the features of their captions."""
         s, seen = self.settings, stored(self.folder / "pictures.safetensors", self._look)
-        given = {"steps": s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
+        given: Any = {"steps": s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
         place = self.folder / "content"
         both = seen["features"], seen["text"]
         read, error = fit_reader(self.see.maps(), *both, known.features, place / "reader", **given)
