@@ -4,6 +4,7 @@
     python eval/guidance.py --start runs/mini/checkpoints/images-000000640.ckpt --images 8000
     python eval/guidance.py --start ... --minutes 20 --rows start,nothing,sds,dmd --seeds 3
     python eval/guidance.py --start ... --costs
+    python eval/guidance.py --start ... --sheet
     python eval/guidance.py --render
 
 All rows train from the same checkpoint, for the same number of images or, with --minutes, for the same time by the
@@ -54,6 +55,7 @@ CONFIG = "configs/dreamportrait/mini.yaml"
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/guidance"), show_default=True
 )
 @click.option("--costs", is_flag=True, help="Only measure the time of a step of each row.")
+@click.option("--sheet", is_flag=True, help="Only draw the configuration's samples of every row that was measured.")
 @click.option("--render", is_flag=True, help="Only write the table, from the results in --out.")
 def main(
     start: Path | None,
@@ -71,12 +73,13 @@ def main(
     pictures: int,
     out: Path,
     costs: bool,
+    sheet: bool,
     render: bool,
 ) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # raises SystemExit, which also ends the training process
     with one_message():
-        if costs and render:
-            raise ValueError("--costs and --render exclude each other; choose one")
+        if sum((costs, sheet, render)) > 1:
+            raise ValueError("--costs, --sheet and --render exclude each other; choose one")
         if render:
             write_table(out)
             return
@@ -93,6 +96,9 @@ def main(
         study = Study(ROOT, out, named, path, "mini", chosen, seeds, None, samples, dataset, start.resolve())
         if costs:
             say_costs(study)
+            return
+        if sheet:
+            write_sheet(study)
             return
         if (images is None) == (minutes is None):
             raise ValueError("--images, --minutes: give exactly one of them")
@@ -116,6 +122,32 @@ def say_costs(study: "Study") -> None:
     for name, cost in costs(study).items():
         warm_up = f", and {cost.warm_up:.1f} s of warm-up" if cost.warm_up else ""
         click.echo(f"{name:8} {cost.seconds_per_step:.3f} s a step{warm_up}")
+
+
+def write_sheet(study: "Study") -> None:
+    """Write OUT/guidance.png: a line for each measured row, with the first seed's portraits of the sample prompts."""
+    import torch
+
+    from dreamportrait.export.sheets import Row, draw_sheet, save_picture
+    from dreamportrait.metrics.subject import latents
+    from dreamportrait.systems.dreamportrait.ablations.study import Job, base_config, result_path
+    from dreamportrait.systems.dreamportrait.subject import load_subject
+    from dreamportrait.training.run_folder import RESULT
+
+    samples, lines = base_config(study).samples, []
+    prompts = [prompt for prompt in samples.prompts for _ in samples.seeds]
+    for job in (Job(row, 0) for row in study.rows):
+        if result_path(study.out, job).exists():
+            source = study.out / "trainings" / job.name / RESULT if job.row.trained else study.start
+            subject = load_subject(str(source)).subject
+            z = torch.cat(
+                [latents(subject.config.z_dim, seed, 0, [0]) for seed in samples.seeds] * len(samples.prompts)
+            )
+            with torch.no_grad():
+                head = subject.portray(prompts, z, samples.truncation)
+                lines.append(Row(job.row.what, head.view(subject.config.around([0.0]).expand(len(z), -1)).image))
+    save_picture(draw_sheet(lines), study.out / "guidance.png", overwrite=True)
+    click.echo(f"wrote {study.out / 'guidance.png'}")
 
 
 def write_table(out: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from scripts import load_script
 from toy_run import ROOT
 
 from dreamportrait.core.files import write_text
+from dreamportrait.systems.dreamportrait import subject
 from dreamportrait.systems.dreamportrait.ablations import guidance, runs
 from dreamportrait.systems.dreamportrait.ablations import study as studies
 from dreamportrait.systems.dreamportrait.ablations.guidance import ALL, Cost, Lengths
@@ -177,6 +179,7 @@ def test_the_table(tmp_path):
     [
         ([], "--start: missing"),
         (["--costs", "--render"], "exclude each other"),
+        (["--sheet", "--render"], "exclude each other"),
         (["--start", str(MINI)], "--images, --minutes: give exactly one"),
         (["--start", str(MINI), "--images", "3", "--rows", "base"], "no row 'base'; must be some of start,nothing,sds"),
         (["--render", "--out", "nowhere"], "holds no results"),
@@ -185,6 +188,19 @@ def test_the_table(tmp_path):
 def test_wrong_commands(words, message):
     result = CliRunner().invoke(SCRIPT.main, words)
     assert result.exit_code != 0 and message in result.output
+
+
+def test_the_sheet_has_a_line_for_each_measured_row(tmp_path, monkeypatch):
+    given = study(tmp_path, "start,sds,dmd")
+    for row in given.rows[:2]:
+        write_text(result_path(given.out, Job(row, 0)), "{}")
+    asked = []
+    mini = subject.load_subject("mini")
+    monkeypatch.setattr(subject, "load_subject", lambda source: asked.append(source) or mini)
+    SCRIPT.write_sheet(given)
+    assert asked == [str(given.start), str(given.out / "trainings" / "sds-seed0" / "portrait")]
+    with Image.open(given.out / "guidance.png") as sheet:
+        assert sheet.height == 2 * 128  # pictures of 64 pixels are drawn in twice their size
 
 
 def test_rows_may_begin_with_a_frozen_generator(tmp_path, monkeypatch):
