@@ -326,12 +326,12 @@ def test_former_paths_still_lead_to_the_configurations(name):
     assert load_config(ROOT / "configs" / f"{name}.yaml") == load_config(CONFIGS[0].parent / f"{name}.yaml")
 
 
-def test_the_longer_run_differs_from_the_demo_in_size_only():
+def test_the_longer_run_differs_from_the_demo_in_size_and_needs_less_guidance():
     first, second = (load_config(CONFIGS[0].parent / name) for name in ("mini_speak.yaml", "mini_long.yaml"))
     changed = {"run": second.run, "stages": second.stages, "data": second.data}
     assert first.model_copy(update=changed) == second
     assert first.prior is not None and second.prior is not None
-    assert second.prior.faces > first.prior.faces and second.prior.scale == first.prior.scale
+    assert second.prior.faces > first.prior.faces and second.prior.scale < first.prior.scale
 
 
 def test_another_system_is_refused(tmp_path):
