@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from dreamportrait.prior.fitting import Pairs
 from dreamportrait.prior.network import Standard
@@ -63,7 +64,9 @@ class PairGame:
         return x.to(device), text.to(device)
 
     def mapper_loss(self, drawn: Drawn) -> Tensor:  # []
-        return generator_loss(self.critic(drawn.fake, drawn.text))
+        """Return the loss of answers that do not deceive the critic, whose weights get no gradient."""
+        resting = {name: p.detach() for name, p in self.critic.named_parameters()}
+        return generator_loss(functional_call(self.critic, resting, (drawn.fake, drawn.text)))
 
     def critic_loss(self, drawn: Drawn) -> Tensor:  # []
         """Return the adversarial loss, the loss of mismatched captions and the R1 penalty."""

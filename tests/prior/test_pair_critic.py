@@ -50,6 +50,15 @@ def test_the_penalty_is_of_the_slope_at_real_pairs() -> None:
     torch.testing.assert_close(made.critic_loss(Drawn(x, text, x)), expected + R1 / 2 * 30)
 
 
+def test_the_mapper_does_not_move_the_critic() -> None:
+    made = game()
+    fake = torch.randn(8, W, requires_grad=True)
+    torch.nn.init.normal_(made.critic.joint[-1].weight)
+    made.mapper_loss(Drawn(*made.draw(8, torch.device("cpu")), fake)).backward()
+    assert fake.grad is not None and fake.grad.any()
+    assert all(p.grad is None for p in made.critic.parameters())
+
+
 def test_it_learns_what_belongs_together() -> None:
     """After 300 steps it tells fitting captions from others, and its gradient leads an answer towards its text."""
     made = game()
