@@ -86,6 +86,7 @@ def test_an_overflow_skips_one_update(tmp_path: Path, caplog: pytest.LogCaptureF
         "generator": 0.5,
         "discriminator": 1,
         "fake_score": 1,
+        "pair_critic": 1,
     }
     found = rows(c)
     assert [row["skipped_updates"] for row in found] == ["0", "0", "1", "1"]
