@@ -131,26 +131,26 @@ def fit_teller(
 def draws(teller: Teller, guess: Tensor, known: Guesses, content: Tensor) -> Tensor:  # [P, w_dim] -> [P, KEPT, w_dim]
     """Return draws around the guesses for pictures that say what the reader reads in them. content: [P, Ct]."""
     parts = zip(guess.split(_ROWS), content.split(_ROWS), strict=True)
-    return torch.cat([moved(teller, *chosen(teller, x, known, c)) for x, c in parts])
+    return torch.cat([moved(teller, chosen(teller, x, known, c), c) for x, c in parts])
 
 
 @torch.no_grad()
-def chosen(teller: Teller, guess: Tensor, known: Guesses, content: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the draws [P, KEPT, w_dim] of all possible ones that agree best with the content, and it [P, 1, Ct]."""
+def chosen(teller: Teller, guess: Tensor, known: Guesses, content: Tensor) -> Tensor:  # [P, w_dim] -> [P, KEPT, w_dim]
+    """Return the draws that agree best with the content [P, Ct], of all possible ones."""
     x = guess[:, None] + known.error[known.like(guess)]  # [P, M, w_dim]
     apart = (teller(x) - content[:, None]).square().mean(2)  # [P, M]
     best = apart.topk(min(KEPT, x.shape[1]), largest=False).indices
-    return x.gather(1, best[:, :, None].expand(-1, -1, x.shape[2])), content[:, None]
+    return x.gather(1, best[:, :, None].expand(-1, -1, x.shape[2]))
 
 
-def moved(teller: Teller, start: Tensor, content: Tensor) -> Tensor:  # [P, M, w_dim], [P, 1, Ct] -> [P, M, w_dim]
+def moved(teller: Teller, start: Tensor, content: Tensor) -> Tensor:  # [P, M, w_dim], [P, Ct] -> [P, M, w_dim]
     """Descend the squared distance to the content plus that to the start."""
     x = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], _RATE)
     for _ in range(_STEPS):
         with autocast(x.device):
             told = teller(x).float()
-        loss = (told - content).square().sum() + (x - start).square().sum()
+        loss = (told - content[:, None]).square().sum() + (x - start).square().sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

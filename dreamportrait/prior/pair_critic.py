@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from dreamportrait.prior.fitting import Pairs
 from dreamportrait.prior.network import Standard
 from dreamportrait.training.losses import discriminator_loss, generator_loss, mismatch_loss
+from dreamportrait.training.resting import resting
 
 R1 = 0.1  # weight of the squared gradient at real w; with 0.02 the critic learns 8000 faces by heart
 
@@ -65,8 +65,8 @@ class PairGame:
 
     def mapper_loss(self, drawn: Drawn) -> Tensor:  # []
         """Return the loss of answers that do not deceive the critic, whose weights get no gradient."""
-        resting = {name: p.detach() for name, p in self.critic.named_parameters()}
-        return generator_loss(functional_call(self.critic, resting, (drawn.fake, drawn.text)))
+        with resting(self.critic):
+            return generator_loss(self.critic(drawn.fake, drawn.text))
 
     def critic_loss(self, drawn: Drawn) -> Tensor:  # []
         """Return the adversarial loss, the loss of mismatched captions and the R1 penalty."""

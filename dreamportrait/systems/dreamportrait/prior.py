@@ -203,9 +203,8 @@ class _Fitting:
         return {"x": draws(teller, x, guesses, read(seen["features"])).half(), "text": seen["text"]}
 
     def _teller(self) -> Teller | None:
-        """Return the network that tells what a w says, if the pairs were made with it."""
-        path = self.folder / TELLER
-        return Teller.of(load_file(path)) if path.exists() else None
+        """Return the network that tells what a w says. Pairs without pictures have none."""
+        return Teller.of(load_file(self.folder / TELLER)) if self.settings.pairing == "captions" else None
 
     @torch.no_grad()
     def _look(self) -> dict[str, Tensor]:

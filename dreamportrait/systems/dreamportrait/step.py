@@ -7,13 +7,12 @@ bit-identical to an uninterrupted one, and N processes compute the same as one p
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamportrait.core.processes import average_over_processes
 from dreamportrait.data.dataset import Batch, Conditions
@@ -29,7 +28,12 @@ from dreamportrait.systems.dreamportrait.continuing import fitted
 from dreamportrait.systems.dreamportrait.critic import Critic
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
-from dreamportrait.systems.dreamportrait.step_settings import StepSettings, adam_settings, step_settings
+from dreamportrait.systems.dreamportrait.step_settings import (
+    StepSettings,
+    adam_settings,
+    make_optimizers,
+    step_settings,
+)
 from dreamportrait.training.every import CountedModule
 from dreamportrait.training.loop import step_seed
 from dreamportrait.training.losses import (
@@ -42,6 +46,7 @@ from dreamportrait.training.losses import (
     r1_penalty,
     swapped,
 )
+from dreamportrait.training.resting import resting
 from dreamportrait.training.scaling import LossScale
 from dreamportrait.training.schedule import Ema, ema_beta
 
@@ -257,9 +262,7 @@ class DreamPortraitModule(CountedModule):
     def _banks(self, count: int, now: StepSettings) -> list[Fakes]:
         """Return latents for the next `count` batches, separately for each part of a batch."""
         assert self.matching is not None
-        loader: Any = copy.copy(
-            self.trainer.train_dataloader
-        )  # a copy, so that the run itself does not skip these batches
+        loader: Any = copy.copy(self.trainer.train_dataloader)  # a copy: the run itself does not skip these batches
         loader.load_state_dict({"images": self.images})
         loader.workers, loader.total = 0, self.images + count * self.config.data.batch  # whatever the run's length is
         found: list[list[Fakes]] = [[] for _ in range(now.stage.accumulate)]
@@ -346,15 +349,7 @@ class DreamPortraitModule(CountedModule):
             "fake_score": [] if self.fake_score is None else list(self.fake_score.parameters()),
             "pair_critic": [] if self.pair_critic is None else list(self.pair_critic.parameters()),
         }
-        moving = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
-        settings = adam_settings(self.config)
-        return [
-            torch.optim.Adam(
-                [{"params": moving[name], "name": name} | asdict(settings[name]) for name in names if moving[name]]
-            )
-            for names in OPTIMIZERS.values()
-            if any(moving[name] for name in names)
-        ]
+        return make_optimizers(groups, OPTIMIZERS.values(), self.config)
 
     def on_train_start(self) -> None:
         """Set the configured learning rates after a checkpoint was loaded, so that a resumed run may change them."""
@@ -410,16 +405,3 @@ class DreamPortraitModule(CountedModule):
     def _ema_beta(self) -> float:
         # The networks are pretrained, so the average needs no ramp-up, which would discard a random initialisation.
         return ema_beta(self.images, self.config.data.batch, self.config.optim.ema_images, rampup=None)
-
-
-@contextmanager
-def resting(module: nn.Module) -> Iterator[None]:
-    """Freeze a module's weights inside the `with` block. Gradients still pass through the module to its inputs."""
-    moving = [p for p in module.parameters() if p.requires_grad]
-    for p in moving:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in moving:
-            p.requires_grad_(True)

@@ -1,6 +1,10 @@
 """The settings of one training step, as a function of the configuration and the number of images seen."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
 
 from dreamportrait.core.config import Stage
 from dreamportrait.systems.dreamportrait.config import Config
@@ -67,3 +71,20 @@ def adam_settings(config: Config) -> dict[str, AdamSettings]:
         "fake_score": AdamSettings(config.fake.lr, (0.9, 0.999)),
         "pair_critic": AdamSettings(optim.lr_pair_critic, (0.0, 0.99)),
     }
+
+
+def make_optimizers(
+    groups: Mapping[str, Sequence[nn.Parameter]],  # weights by group
+    optimizers: Iterable[Sequence[str]],  # the groups of each optimiser
+    config: Config,
+) -> list[torch.optim.Optimizer]:
+    """Make an Adam for the groups of each optimiser that have weights to train."""
+    moving = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
+    settings = adam_settings(config)
+    return [
+        torch.optim.Adam(
+            [{"params": moving[name], "name": name} | asdict(settings[name]) for name in names if moving[name]]
+        )
+        for names in optimizers
+        if any(moving[name] for name in names)
+    ]

@@ -11,9 +11,10 @@ from tiny_training import Recorder, batch, config, fit, guide, loader, module
 from torch import Tensor
 
 from dreamportrait.systems.dreamportrait import step as training
-from dreamportrait.systems.dreamportrait.step import DreamPortraitModule, resting
+from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
 from dreamportrait.systems.dreamportrait.step_settings import adam_settings, step_settings
 from dreamportrait.training.guard import NonFiniteGuard
+from dreamportrait.training.resting import resting
 from dreamportrait.training.schedule import half_life
 
 GOLDEN = load("losses").info
