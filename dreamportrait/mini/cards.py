@@ -95,9 +95,10 @@ can learn styles that it does not know.""",
     "ip2p": (
         "A small InstructPix2Pix: it edits pictures of heads as a sentence says, and knows all twelve styles.",
         'editor = from_pretrained("mini/ip2p")  # InstructPix2Pix of systems/freestyle/instruct.py',
-        """The UNet of mini/diffusion-styles, whose first convolution got four more channels for the latents of the
-picture. It learnt the noise in the latents of edited pictures, on exact triples: a plain head, an instruction, the head
-as the instruction wants it. 5 % of the samples are without text, 5 % without picture, 5 % without both.""",
+        """The UNet of mini/diffusion, whose first convolution got four more channels for the latents of the picture,
+and the VAE of mini/diffusion-styles. It learnt to predict v for the latents of edited pictures, on exact triples: a
+plain head, an instruction, the head as the instruction wants it. Half of its loss counts positions as the edit changes
+them. 5 % of the samples are without text, 5 % without picture, 5 % without both.""",
     ),
     "i2t-base": (
         "An image-to-triplane network: a frontal picture of a head becomes tri-planes of mini/eg3d.",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 FACES = {"train": 40_000, "test": 2_000, "combinations": 1_000}
 HEADS = {"train": 16_000, "validation": 2_000}  # styled and plain ones, from all sides
-TRIPLES = {"train": 16_000, "validation": 500}  # of an editor of pictures
+TRIPLES = {"train": 40_000, "validation": 500}  # of an editor of pictures
 STATE, RESULT = "state", "result"
 
 

@@ -123,7 +123,8 @@ def load_editor(folder: Path, clip: Path, device: str = "cpu") -> InstructPix2Pi
     unet, vae, scheduler = load_diffusion(folder)
     for network in (unet, vae):
         nn.Module.to(network, device)
-    return InstructPix2Pix(unet, vae, scheduler.alphas_cumprod, "epsilon", words_of(clip))
+    prediction = scheduler.config["prediction_type"]
+    return InstructPix2Pix(unet, vae, scheduler.alphas_cumprod, prediction, words_of(clip))
 
 
 def _scorer(folder: Path) -> ClipScorer:

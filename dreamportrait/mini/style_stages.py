@@ -52,8 +52,9 @@ def unet(places: Places, result: Path) -> None:
 
 def ip2p(places: Places, result: Path) -> None:
     from dreamportrait.mini.ip2p import train
+    from dreamportrait.weights.registry import locate
 
-    parts = places.result("unet-styles"), places.result("clip-s")
+    parts = locate("mini/diffusion"), places.result("vae-styles"), places.result("clip-s")
     train(*parts, result, places.state("ip2p"), places.triples("train"), device=places.device)
 
 

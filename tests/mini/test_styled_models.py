@@ -4,6 +4,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from dreamportrait.mini.diffusion.evaluation import psnr, reconstruct
 from dreamportrait.mini.diffusion.folder import load_diffusion, load_vae, make_scheduler, save_unet, save_vae
 from dreamportrait.mini.diffusion.unet import make_unet
 from dreamportrait.mini.diffusion.vae import encode_all, make_vae
-from dreamportrait.mini.ip2p import Triples, editing_loss
+from dreamportrait.mini.ip2p import Triples, editing_loss, focus
 from dreamportrait.mini.oracle import HIDDEN
 from dreamportrait.mini.style_oracle import Truth, pitches
 from dreamportrait.mini.styled_clip import StyledClipTraining, instruction, new_text
@@ -185,7 +187,8 @@ def test_vae_unet_and_editor_follow_each_other(folder: Path, tmp_path: Path, mon
     assert all(torch.equal(x, y) for x, y in zip(vae.state_dict().values(), after.values(), strict=True))
     assert json.loads((tmp_path / "unet/config.json").read_text())["text_encoder"] == "mini/clip-s"
     pool = random_pool(6)
-    ip2p.train(tmp_path / "unet", tmp_path, tmp_path / "ip2p", tmp_path / "work-ip2p", pool, steps=2, batch=4)
+    parts, work = (tmp_path / "unet", tmp_path / "vae", tmp_path), tmp_path / "work-ip2p"
+    ip2p.train(*parts, tmp_path / "ip2p", work, pool, steps=2, batch=4)
     editor = load_diffusion(tmp_path / "ip2p")[0]
     assert editor.config["in_channels"] == 8 and unet.config["in_channels"] == 4
     assert editor.conv_in.weight[:, 4:].abs().max() > 0
@@ -229,8 +232,9 @@ def test_published_models_are_measured(folder: Path, tmp_path: Path, monkeypatch
     assert (out / "ip2p/sheet.png").exists() and (out / "diffusion-styles/sheet.png").exists()
 
 
-def test_an_untaught_editor_draws_as_its_parent(folder: Path) -> None:
-    """The loss of a fresh editor is that of the text-to-image UNet, whatever the picture is."""
+def test_an_untaught_editor_draws_as_its_parent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of a fresh editor does not depend on the picture, if all positions count alike."""
+    monkeypatch.setattr(ip2p, "FOCUS", 0.0)
     parent = load_diffusion(folder)[0]
     fresh, signal = with_picture(parent).eval(), make_scheduler().alphas_cumprod
     after, words = torch.randn(4, 4, 16, 16), embed(["a", "b", "c", "d"])
@@ -239,6 +243,34 @@ def test_an_untaught_editor_draws_as_its_parent(folder: Path) -> None:
         torch.manual_seed(1)
         losses.append(editing_loss(fresh, before, after, words, signal))
     assert torch.equal(*losses)
+
+
+def test_the_loss_of_an_editor_follows_the_change() -> None:
+    before, after = torch.randn(3, 4, 4, 4), torch.zeros(3, 4, 4, 4)
+    after[:2] = before[:2]
+    after[0, :, 0, :2] += 1  # 2 of 16 positions change
+    before[2] = 0
+    weights = focus(before, after)
+    assert weights.shape == (3, 1, 4, 4)
+    torch.testing.assert_close(weights[0, 0, 0], torch.tensor([4.5, 4.5, 0.5, 0.5]))
+    assert (weights[1] == 0.5).all() and (weights[2] == 1).all()  # nothing changes; without a picture
+    after[1, 0, 0, 0] += 1  # 1 of 16 alone
+    assert focus(before, after)[1].max() == pytest.approx(8.5)
+
+
+def test_an_editor_that_knows_the_result_has_no_loss(folder: Path) -> None:
+    """The loss must be that of v = sqrt(a) noise - sqrt(1 - a) latents, in the convention of the sampler."""
+    signal = make_scheduler().alphas_cumprod
+    before, after = torch.randn(4, 4, 16, 16), torch.randn(4, 4, 16, 16)
+
+    class Knowing(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, words: Tensor) -> Any:
+            a = signal[t][:, None, None, None]
+            noise = (x[:, :4] - a.sqrt() * after) / (1 - a).sqrt()
+            v = (noise - (1 - a).sqrt() * x[:, :4]) / a.sqrt()  # from as_noise() of the sampler
+            return SimpleNamespace(sample=v)
+
+    assert editing_loss(Knowing(), before, after, embed(["a"] * 4), signal) < 1e-4  # type: ignore[arg-type]
 
 
 def test_triples_of_latents(folder: Path, tmp_path: Path) -> None:

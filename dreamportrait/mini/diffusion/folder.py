@@ -15,14 +15,14 @@ _MISSING = "{path} is not there; train the stages in order, the VAE first, or na
 TEXT = "mini/clip-a"
 
 
-def make_scheduler() -> DDIMScheduler:
+def make_scheduler(prediction: str = "epsilon") -> DDIMScheduler:
     """Return Stable Diffusion's noise schedule. Sampling starts at pure noise and ends at the prediction itself."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
         beta_start=0.00085,
         beta_end=0.012,
-        prediction_type="epsilon",
+        prediction_type=prediction,
         clip_sample=False,
         set_alpha_to_one=True,
         timestep_spacing="trailing",
@@ -34,10 +34,13 @@ def save_vae(vae: AutoencoderKL, folder: Path) -> None:
     _save_half(vae, folder / "vae")
 
 
-def save_unet(unet: UNet2DConditionModel, folder: Path, text: str = TEXT) -> None:
-    """Write the rest of the folder: the UNet, the noise schedule and the index. text: the model that embeds prompts."""
+def save_unet(unet: UNet2DConditionModel, folder: Path, text: str = TEXT, prediction: str = "epsilon") -> None:
+    """Write the rest of the folder: the UNet, the noise schedule and the index.
+
+    text: the model that embeds prompts. prediction: what the UNet predicts, "epsilon" or "v_prediction".
+    """
     _save_half(unet, folder / "unet")
-    make_scheduler().save_pretrained(folder / "scheduler")
+    make_scheduler(prediction).save_pretrained(folder / "scheduler")
     absent = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder", "safety_checker")
     index = {
         "_class_name": "StableDiffusionPipeline",

@@ -10,6 +10,9 @@ from dreamportrait.prior.network import ConditionedNet, Standard
 from dreamportrait.prior.space import WSpace
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 
+LRELU_GAIN = 2**0.5  # with which layers follow leaky ReLU
+REACH = 10.0  # A coordinate of w is hardly ever below -REACH: those of mini/eg3d are within 8, their deviation is 0.8.
+
 
 class SemanticsMapper(nn.Module):
     """Map a style w and the prompt's features to a new w: two layers for each, and one that fuses them.
@@ -20,6 +23,9 @@ class SemanticsMapper(nn.Module):
     - Its output is an offset that is added to w. The offset is zero at initialisation.
     - The offset is in standard deviations of w: w varies along few directions, and changes along others break faces.
     - It also fuses the product of text and style: a sum of the two cannot change only what the text mentions.
+
+    The paper does not say how M starts. Either form returns w at initialisation: from a new w the pretrained generator
+    draws no face, and a short training does not recover from that.
     """
 
     spread: Tensor
@@ -32,10 +38,21 @@ class SemanticsMapper(nn.Module):
         self.style0 = FullyConnected(w_dim, w_dim, activation="lrelu")
         self.style1 = FullyConnected(w_dim, w_dim, activation="lrelu")
         self.fuse = FullyConnected((2 if plain else 3) * w_dim, w_dim)
-        if not plain:
-            nn.init.zeros_(self.fuse.weight)
+        nn.init.zeros_(self.fuse.weight)
+        if plain:
+            self._pass_style_through(w_dim)
+        else:
             # The square root of the covariance of w. Checkpoints contain this name.
             self.register_buffer("spread", torch.zeros(w_dim, w_dim).fill_diagonal_(1))
+
+    @torch.no_grad()
+    def _pass_style_through(self, w_dim: int) -> None:
+        """Initialise the layers so that they return w. Its coordinates are shifted to where leaky ReLU is linear."""
+        for layer in (self.style0, self.style1):
+            layer.weight.zero_().fill_diagonal_(1 / (LRELU_GAIN * layer.weight_gain))
+        self.style0.bias.fill_(REACH / self.style0.bias_gain)
+        self.fuse.weight[:, w_dim:].fill_diagonal_(1 / self.fuse.weight_gain)
+        self.fuse.bias.fill_(-LRELU_GAIN * REACH / self.fuse.bias_gain)
 
     def forward(self, w: Tensor, eot: Tensor) -> Tensor:  # [N, w_dim], [N, Ct] -> [N, w_dim]
         offset = self.offset(w, eot)

@@ -115,9 +115,20 @@ def test_how_far_text_moves_w(given):
 
 
 @torch.no_grad()
-def test_the_plain_mapper_is_not_neutral(given):
+def test_the_plain_mapper_starts_as_the_identity(given):
     generator = equip({"plain_mapper": True}, trained=False)
-    assert not torch.equal(generator(*given, TEXT).image, plain()(*given).image)
+    w = generator.map(*given, None)
+    # Its layers add and remove a shift of 14, so a coordinate is rounded as numbers of that size are.
+    torch.testing.assert_close(generator.map(*given, TEXT), w, rtol=0, atol=1e-5)
+
+
+def test_the_plain_mapper_learns_the_text_at_once(given):
+    generator = equip({"plain_mapper": True, "local_path": False}, trained=False)
+    learning = {name for name in moving(generator, given) if "mapper.fuse" in name}
+    assert learning == {"mapper.fuse.weight", "mapper.fuse.bias"}
+    with torch.no_grad():
+        generator.mapper.fuse.weight += 0.05 * torch.randn(generator.mapper.fuse.weight.shape)
+    assert moving(generator, given) == {name for name, _ in generator.listeners().named_parameters()}
 
 
 def moving(generator: PortraitGenerator, given: tuple[Tensor, Tensor]) -> set[str]:
