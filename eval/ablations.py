@@ -9,6 +9,9 @@
 --world is mini, or the folder of a data set that `dreamportrait data prepare` wrote. The configuration then names the
 generator, CLIP and diffusion model; data.path is the folder. Devices and precision are those of the configuration.
 
+OUT/results holds a file for each row and seed. OUT/conclusion.md, if there is one, begins the page: write there what
+you read in the results. Those of docs/ablations.md are in benchmarks/results/ablations.
+
 The command prints a line when a row begins and when it ends, so it can run in the background. If it was stopped, the
 same command continues. All rows of one seed come before those of the next.
 """
@@ -22,12 +25,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dreamportrait.core.errors import one_message
-from dreamportrait.systems.dreamportrait.ablations.rows import FULL_CONFIG, MINI, WORLDS, rows_of, world_of
+from dreamportrait.systems.dreamportrait.ablations.rows import FULL_CONFIG, MINI, WORLDS, rows_in, world_of
 
 if TYPE_CHECKING:
     from dreamportrait.systems.dreamportrait.ablations.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
+CONCLUSION = "conclusion.md"
 
 
 @click.command(help=__doc__)
@@ -120,7 +124,7 @@ def make_study(
     named = config or found.config
     path = Path(named) if config else ROOT / named
     sites, by_ratio = studies.sites_and_ratio(path, found.changes)
-    chosen = studies.choose(rows, rows_of(sites, by_ratio))
+    chosen = studies.choose(rows, rows_in(world, sites, by_ratio))
     dataset = f"{found.dataset}:{split}"
     return studies.Study(
         ROOT,
@@ -180,7 +184,7 @@ def say_clip_weight(study: "Study") -> None:
 
 
 def write_page(out: Path, page: Path) -> None:
-    from dreamportrait.core.files import write_text
+    from dreamportrait.core.files import MEBIBYTE, read_text, write_text
     from dreamportrait.systems.dreamportrait.ablations.page import render
     from dreamportrait.systems.dreamportrait.ablations.study import read_results
 
@@ -188,7 +192,8 @@ def write_page(out: Path, page: Path) -> None:
         raise FileNotFoundError(
             f"--out {out}: is not there; name the --out folder of an earlier run, or run without --render"
         )
-    write_text(page, render(read_results(out)))
+    said = out / CONCLUSION
+    write_text(page, render(read_results(out), read_text(said, MEBIBYTE) if said.exists() else ""))
     click.echo(f"wrote {page}")
 
 

@@ -14,6 +14,7 @@ from dreamportrait.viewer.request import Request
 
 STRONGEST = 1.5  # of the text; the pipeline's limit
 PLACES = ("1", "2", "3", "4", "5", "6")  # portraits in the history
+RESTYLE = 'An instruction, such as "turn the head into a gold statue". Empty = none'
 THUMBNAIL = 64  # pixels
 _COLORS = {"error": "#c92a2a", "note": "#b35c00", "": "inherit"}
 
@@ -30,11 +31,12 @@ class Actions(Protocol):
 class Panel:
     """The controls of one user."""
 
-    def __init__(self, gui: viser.GuiApi, actions: Actions, request: Request) -> None:
+    def __init__(self, gui: viser.GuiApi, actions: Actions, request: Request, styles: bool) -> None:
         # Type checkers take viser's values for read-only, hence Any.
         with gui.add_form(None) as form:
             self._prompt: Any = gui.add_text("Prompt", request.prompt, hint="Enter makes the portrait")
             self._second: Any = gui.add_text("Mix with", "", hint="A second prompt. Empty = none")
+            self._instruction: Any = gui.add_text("Restyle", "", hint=RESTYLE, visible=styles)
         button = gui.add_button("Generate")
         self._share: Any = gui.add_slider("Mix", 0.0, 1.0, 0.01, 0.5, hint="0 = the first prompt, 1 = the second")
         self._seed: Any = gui.add_number("Seed", request.seed, min=0, step=1, hint="The identity")
@@ -75,13 +77,14 @@ class Panel:
             int(self._seed.value),
             float(self._truncation.value),
             float(self._strength.value),
+            self._instruction.value,
         )
 
     @request.setter
     def request(self, request: Request) -> None:
         self._prompt.value, self._second.value, self._seed.value = request.prompt, request.second, request.seed
         self._share.value, self._truncation.value = request.share, request.truncation
-        self._strength.value = request.strength
+        self._strength.value, self._instruction.value = request.strength, request.instruction
 
     @property
     def kind(self) -> str:

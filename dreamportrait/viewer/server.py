@@ -6,6 +6,7 @@ with Viewer(pipe, port=8080) as viewer:
 """
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from dreamportrait.viewer.work import WorkQueue
 if TYPE_CHECKING:
     from dreamportrait.eg3d.config import GeneratorConfig
     from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+    from dreamportrait.systems.freestyle.pipeline import StylePipeline
 
 USERS = 16  # at once
 WAITING = 16  # portraits and files; drawings are at most two a user
@@ -45,6 +47,7 @@ class Viewer:
         *,
         host: str = "127.0.0.1",
         port: int = 8080,  # if it is taken, the next free one; 0 = any
+        styles: "Callable[[], StylePipeline] | None" = None,  # called when somebody restyles a head. None = nobody can
         provenance: bool = True,  # whether downloaded files say that they were made by AI
         users: int = USERS,
         waiting: int = WAITING,
@@ -54,7 +57,7 @@ class Viewer:
         self._sessions: dict[int, Session] = {}
         self._lock, self._users, self._closed = threading.Lock(), users, threading.Event()
         self._studio = Studio(
-            lambda: Maker(pipe),
+            lambda: Maker(pipe, styles),
             provenance,
             WorkQueue(waiting, "make"),
             WorkQueue(2 * users, "draw"),

@@ -54,7 +54,7 @@ class Session:
         self._notes: dict[str, list[str]] = {"prompt": [], "view": []}
         generator = studio.portrait.head.generator
         self._config, self._limits = generator.config, trained_angles(generator)
-        self._panel = Panel(client.gui, self, studio.request)
+        self._panel = Panel(client.gui, self, studio.request, self._maker.styles is not None)
         self._present(studio.request, studio.portrait)
         client.camera.on_update(lambda _: self.move())
         self.move()

@@ -1,6 +1,7 @@
 """Fixtures of the viewer's tests: the shipped model, a viewer, and users that speak its protocol."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,9 +22,10 @@ def pipe() -> DreamPortraitPipeline:
 
 @pytest.fixture(scope="module")
 def viewer(pipe: DreamPortraitPipeline) -> "Iterator[Viewer]":
+    from dreamportrait.systems.freestyle.pipeline import StylePipeline
     from dreamportrait.viewer.server import Viewer
 
-    with Viewer(pipe, port=0, users=6) as made:
+    with Viewer(pipe, port=0, users=6, styles=cache(lambda: StylePipeline.from_pretrained("mini"))) as made:
         yield made
 
 

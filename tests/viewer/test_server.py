@@ -20,6 +20,7 @@ from dreamportrait.export.splats import Splats
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
 from dreamportrait.viewer import session
 from dreamportrait.viewer.picture import BACKGROUND
+from dreamportrait.viewer.request import Maker, Request
 from dreamportrait.viewer.server import Viewer
 
 pytestmark = pytest.mark.lengthy
@@ -87,6 +88,28 @@ def test_mixing(join: Callable[[], User], pipe: DreamPortraitPipeline) -> None:
     seen = after(user, lambda: user.set("Mix", 1.0))
     expected = pipe("an old man", 0).pictures[0].resize((512, 512), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(expected).astype(int) - seen).mean() < 3  # levels, for JPEG
+
+
+def test_an_instruction_restyles_the_portrait(join: Callable[[], User]) -> None:
+    user = join()
+    first = after(user, lambda: user.look(0.0, width=512, height=512))
+    user.set("Restyle", "turn the head into a gold statue")
+    gold = after(user, lambda: user.set("Generate", True))
+    assert differ(first, gold)
+    red, blue = (gold[160:350, 160:350, i].mean() for i in (0, 2))  # the middle of the face
+    assert red > blue + 40
+    user.set("Restyle", "glub glub")
+    user.set("Generate", True)
+    user.wait(says("the editor knows none of the words"))
+    user.set("Restyle", "")
+    assert not differ(first, after(user, lambda: user.set("Generate", True)))
+
+
+def test_what_restyling_needs(pipe: DreamPortraitPipeline) -> None:
+    asked = Request(TITLE, instruction="turn the head into an elf")
+    assert asked.title == f"{TITLE}, seed 0, turn the head into an elf"
+    with pytest.raises(ValueError, match="restyles nothing: no free-style model was given with --styles"):
+        Maker(pipe)(asked)
 
 
 def test_the_history_leads_back(join: Callable[[], User]) -> None:

@@ -26,6 +26,7 @@ from dreamportrait.systems.dreamportrait.ablations.rows import (
     ROWS,
     TABLES,
     WHOLE,
+    WORLDS,
     Claim,
 )
 from dreamportrait.systems.dreamportrait.ablations.study import (
@@ -42,16 +43,16 @@ from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.training.resume import computed
 
-MINI = ROOT / "configs" / "dreamportrait" / "mini.yaml"
+MINI = ROOT / WORLDS["mini"].config
 
 
 def study(folder: Path, names: str | None = "base,no-gate", path: Path | None = None, **changes) -> Study:
-    """Return a study, by default of mini.yaml with the settings for which CLIP's weight was measured."""
+    """Return a study, by default of the miniature world's, with the settings for which CLIP's weight was measured."""
     if path is None:
         path = folder / "whole.yaml"
         path.write_text(load_config(MINI, [f"{key}={value}" for key, value in CLIP_WEIGHT_FOR.items()]).to_yaml())
     given = {"seeds": 2, "images": None, "samples": 20, "dataset": "miniworld:test"} | changes
-    return Study(ROOT, folder / "out", "configs/dreamportrait/mini.yaml", path, "mini", choose(names), **given)
+    return Study(ROOT, folder / "out", WORLDS["mini"].config, path, "mini", choose(names), **given)
 
 
 # Rows.
@@ -62,12 +63,12 @@ def test_each_row_changes_one_thing(row):
     base, changed = computed(load_config(MINI)), computed(load_config(MINI, row.changes))
     keys = {key for key, value in changed.items() if base[key] != value}
     assert keys == {change.partition("=")[0] for change in row.changes}
-    assert len(keys & WHOLE.keys()) == (0 if row.name in ("base", "pretrained") else 1)
+    assert len(keys & WHOLE.keys()) == (0 if row.name in ("base", "pretrained", "ours") else 1)
     assert keys - WHOLE.keys() <= {"loss.guidance_weight"}
 
 
 def test_tables():
-    assert len(ROWS) == len(ALL) == 12
+    assert len(ROWS) == len(ALL) == 13
     for table in TABLES:
         assert table.lines[-1].row == BASE.name
         assert all(line.row in ROWS for line in table.lines)

@@ -11,7 +11,7 @@ from toy_run import ROOT
 
 from dreamportrait.core.files import write_text
 from dreamportrait.systems.dreamportrait.ablations.page import render
-from dreamportrait.systems.dreamportrait.ablations.rows import ALL, CLIP_WEIGHT_FOR, ROWS, TABLES
+from dreamportrait.systems.dreamportrait.ablations.rows import ALL, CLIP_WEIGHT_FOR, ROWS, TABLES, WORLDS
 from dreamportrait.systems.dreamportrait.ablations.study import read_results
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.training.resume import computed
@@ -26,7 +26,7 @@ def load_script() -> ModuleType:
 
 
 SCRIPT = load_script()
-MINI = ROOT / "configs" / "dreamportrait" / "mini.yaml"
+MINI = ROOT / WORLDS["mini"].config
 IMAGES = load_config(MINI).stages[-1].images
 
 
@@ -37,7 +37,7 @@ def result(row: str, seed: int, share: float, fid: float = 0.05, **settings) -> 
         "row": row,
         "seed": seed,
         "world": "mini",
-        "config": "configs/dreamportrait/mini.yaml",
+        "config": WORLDS["mini"].config,
         "settings": computed_ | {"samples": 1000, "dataset": "miniworld:test"} | settings,
         "seconds": {"training": 1800, "measuring": 60},
         "machine": {"name": "a processor", "threads": 2, "torch": "2.10"},
@@ -119,10 +119,17 @@ def test_what_does_not_hold_is_said():
 
 def test_every_row_has_a_place():
     page = render([result(row.name, 0, 0.3) for row in ALL if row.trained])
-    assert lines(page, "rows not run")[0][1] == "pretrained"
+    assert lines(page, "rows not run")[0][1] == "pretrained, ours"
     for row in ALL:
         assert any(f"`{' '.join(row.changes)}`" in cells for cells in lines(page, f"{row.name} |")) or not row.changes
     assert sum(len(table.claims()) for table in TABLES) == sum(int(cells[1]) for cells in lines(page, "Table")[:4]) + 4
+
+
+def test_the_shipped_model_stands_beside_the_whole_method():
+    page = render([result("base", 0, 0.3), result("ours", 0, 0.9)])
+    (ours,) = lines(page, "ours: the shipped")
+    assert ours[4] == "90.0 (88.0 to 92.0)"
+    assert lines(page, "trainings")[0][1] == "1"
 
 
 def test_results_that_do_not_go_together(tmp_path):
@@ -162,6 +169,9 @@ def test_rendering_alone(tmp_path: Path):
     done = run("--render", "--out", tmp_path / "out", "--page", tmp_path / "page.md")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "page.md").read_text() == render([json.loads(json.dumps(made))])
+    write_text(tmp_path / "out" / "conclusion.md", "D-SDS is what obeys.\n")
+    assert run("--render", "--out", tmp_path / "out", "--page", tmp_path / "page.md").exit_code == 0
+    assert (tmp_path / "page.md").read_text().startswith("# Ablations\n\nD-SDS is what obeys.\n\n`eval/ablations.py`")
     done = run("--render", "--out", tmp_path / "none", "--page", tmp_path / "page.md")
     assert done.exit_code == 1 and "is not there; name the --out folder" in done.output
 
@@ -183,9 +193,7 @@ def test_the_plan(tmp_path):
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0] == "# pretrained-seed0: measured without training"
     assert (
-        done.output.count(
-            "python train.py --config configs/dreamportrait/mini.yaml --set 'model.conditioning.gate=false'"
-        )
+        done.output.count(f"python train.py --config {WORLDS['mini'].config} --set 'model.conditioning.gate=false'")
         == 2
     )
     assert not any(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from dreamportrait.systems.dreamportrait.ablations.rows import (
     CLIP,
     METRICS,
     MINI,
+    OURS,
     PRETRAINED,
     WORLDS,
     Claim,
@@ -26,8 +27,8 @@ from dreamportrait.systems.dreamportrait.ablations.study import rows_of_results,
 
 Values = Mapping[str, Mapping[int, Mapping[str, Measured]]]  # by row, seed and metric
 _NOT_RUN = "not run"
+_UNTRAINED = (PRETRAINED.name, OURS.name)
 _INTRO = (
-    "# Ablations\n\n"
     "`eval/ablations.py` writes this page from its results; none of our numbers is typed by hand. Each row is the "
     "whole method with one change. All rows are trained from the same pretrained generator on the same number of "
     "images, and measured as [measuring.md](measuring.md) describes, with the same prompts, latents and cameras. "
@@ -53,18 +54,23 @@ _RULES = (
 )
 
 
-def render(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page as Markdown."""
+def render(results: Sequence[Mapping[str, Any]], conclusion: str = "") -> str:
+    """Return the page as Markdown. conclusion: what somebody who read the results wrote about them."""
     values, tables = measured(results), tables_of(sites_of_results(results))
     distance = results[0]["report"]["extractor"]["distance"] if results else "FID"
     verdicts = {t.title: [(claim, _verdict(values, claim)) for claim in t.claims()] for t in tables}
     intro = _INTRO + (_MINI if not results or results[0]["world"] == MINI else _FOLDER)
-    parts = [intro, "## In short", _summary(verdicts), "## What was run", _facts(results)]
-    parts += [*_disclosed(results), "## Where training starts and ends", ours((PRETRAINED, BASE), values, distance)]
+    title = ["# Ablations", *([conclusion.strip()] if conclusion.strip() else [])]
+    parts = [*title, intro, "## In short", _summary(verdicts), "## What was run", _facts(results)]
+    parts += [*_disclosed(results), "## Where training starts and ends", ours(_ends(values), values, distance)]
     for each in tables:
         beside = _beside(each, values, distance)
         parts += [f"## {each.title}", each.note, beside, _verdicts(verdicts[each.title], each)]
     return "\n\n".join([*parts, _RULES, "## The rows", _rows(results)]) + "\n"
+
+
+def _ends(values: Values) -> tuple[Row, ...]:
+    return (PRETRAINED, BASE, OURS) if OURS.name in values else (PRETRAINED, BASE)
 
 
 def measured(results: Sequence[Mapping[str, Any]]) -> Values:
@@ -174,7 +180,7 @@ def command(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the command that reproduces these results."""
     if not results:
         return "python eval/ablations.py"
-    trained = [result for result in results if result["row"] != PRETRAINED.name]
+    trained = [result for result in results if result["row"] not in _UNTRAINED]
     first = (trained or results)[0]
     words, settings = ["python eval/ablations.py", f"--world {first['world']}"], first["settings"]
     if first["config"] != world_of(first["world"]).config:
@@ -191,7 +197,7 @@ def command(results: Sequence[Mapping[str, Any]]) -> str:
 def _facts(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return f"Nothing yet. `{command(results)}` trains and measures all rows."
-    trained = [result for result in results if result["row"] != PRETRAINED.name]
+    trained = [result for result in results if result["row"] not in _UNTRAINED]
     report, done = results[0]["report"], {result["row"] for result in results}
     training, measuring = (sum(result["seconds"][name] for result in results) for name in ("training", "measuring"))
     facts = [["command", f"`{command(results)}`"]]
@@ -218,7 +224,7 @@ def _facts(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _disclosed(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the section on what differs from the paper in every row. It needs a row that was trained."""
-    trained = [result["settings"] for result in results if result["row"] != PRETRAINED.name]
+    trained = [result["settings"] for result in results if result["row"] not in _UNTRAINED]
     return ["## What differs from the paper in all rows", disclosure.differences(trained[0])] if trained else []
 
 

@@ -19,7 +19,7 @@ class World(NamedTuple):
 
 
 MINI = "mini"
-WORLDS = {MINI: World("configs/dreamportrait/mini.yaml", "miniworld")}
+WORLDS = {MINI: World("configs/dreamportrait/mini_paper.yaml", "miniworld")}
 FULL_CONFIG = "configs/dreamportrait/celebatext_hq_paper.yaml"
 MINI_SITES = (4, 8, 16, 32)  # resolutions of the blocks that an adapter may follow
 
@@ -67,6 +67,7 @@ class Row(NamedTuple):
 
 
 PRETRAINED = Row("pretrained", "the pretrained generator, before any training", trained=False)
+OURS = Row("ours", "ours: the shipped `mini`, whose mapper holds a text prior; no D-SDS", trained=False)
 BASE = Row("base", "the whole method: D-SDS, 3D-aware gated attention, all adapters, both paths, all weights trained")
 CLIP = Row("clip", "CLIP guidance in place of D-SDS", ("guidance.kind=clip", f"loss.guidance_weight={CLIP_WEIGHT}"))
 CLIP_BY_RATIO = CLIP._replace(changes=("guidance.kind=clip",))
@@ -93,6 +94,12 @@ def rows_of(sites: Sequence[int], by_ratio: bool) -> tuple[Row, ...]:
     )
 
 
+def rows_in(world: str, sites: Sequence[int], by_ratio: bool) -> tuple[Row, ...]:
+    """Return the rows of a world: in the miniature one the shipped model stands beside them."""
+    rows = rows_of(sites, by_ratio)
+    return (*rows, OURS) if world == MINI else rows
+
+
 def fewer(sites: int) -> tuple[int, ...]:
     """Return a third and two thirds of the places for adapters: at least one, all different, and not all of them."""
     first = max(1, sites // 3)
@@ -109,7 +116,7 @@ def _first_adapters(resolutions: Sequence[int]) -> Row:
     return Row(f"adapters-{count}", what, (f"model.conditioning.adapters=[{','.join(map(str, resolutions))}]",))
 
 
-ALL = rows_of(MINI_SITES, by_ratio=False)
+ALL = rows_in(MINI, MINI_SITES, by_ratio=False)
 ROWS = {row.name: row for row in ALL}
 
 

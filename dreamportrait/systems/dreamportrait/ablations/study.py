@@ -14,10 +14,11 @@ from dreamportrait.systems.dreamportrait.ablations.rows import (
     ALL,
     CLIP,
     CLIP_WEIGHT_FOR,
+    MINI,
     MINI_SITES,
     WHOLE,
     Row,
-    rows_of,
+    rows_in,
 )
 from dreamportrait.systems.dreamportrait.build import network_configs
 from dreamportrait.systems.dreamportrait.config import Config, load_config
@@ -230,7 +231,8 @@ def rows_of_results(results: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
     """Return the rows of the ablations for the generator that results are of."""
     settings = [each["settings"] for each in results]
     by_ratio = any(each.get("loss.guidance_ratio") is not None for each in settings)
-    return rows_of(sites_of_results(results), by_ratio)
+    world = results[0]["world"] if results else MINI
+    return rows_in(world, sites_of_results(results), by_ratio)
 
 
 def sites_of_results(results: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
