@@ -20,6 +20,7 @@ from viewer_page import Page, distance
 
 from dreamportrait.export.provenance import inspect
 from dreamportrait.systems.dreamportrait.pipeline import DreamPortraitPipeline
+from dreamportrait.systems.freestyle.pipeline import StylePipeline
 from dreamportrait.viewer import session
 from dreamportrait.viewer.server import Viewer
 
@@ -38,7 +39,7 @@ def redness(pixels: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def viewer() -> Iterator[Viewer]:
     pipe = DreamPortraitPipeline.from_pretrained("mini")
-    with Viewer(pipe, port=0) as made:
+    with Viewer(pipe, port=0, styles=functools.cache(lambda: StylePipeline.from_pretrained("mini"))) as made:
         yield made
 
 
@@ -65,6 +66,15 @@ def test_type_and_generate(page: Page) -> None:
     page.type("Prompt", "a woman with red hair")
     page.tab.press("Enter", 13)
     assert distance(page.changed(man), first) < 1  # JPEG is decoded alike
+
+
+def test_an_instruction_restyles_the_head(page: Page) -> None:
+    first = page.picture()
+    page.type("Restyle", "turn the head into a gold statue")
+    page.press("Generate")
+    gold = page.changed(first)
+    page.keep("restyled")
+    assert distance(gold, first) > 5
 
 
 def test_drag_turns_the_head_and_the_wheel_enlarges_it(page: Page) -> None:
