@@ -36,7 +36,10 @@ STRENGTHS = (0.5, 0.7, 0.9)  # of SDEdit
 def write(out: Path, world: StyledWorld, triples: EditPool) -> None:
     """Measure OUT/diffusion-styles and OUT/ip2p with the CLIPs and the oracle in OUT."""
     torch.manual_seed(0)
-    _write(out / "diffusion-styles", score_diffusion(out, world))
+    if (out / "clip-t").is_dir():
+        _write(out / "diffusion-styles", score_diffusion(out, world))
+    else:
+        print(f"{out / 'diffusion-styles'}: not measured, because its judge {out / 'clip-t'} is not there", flush=True)
     _write(out / "ip2p", score_editor(out, triples))
 
 
