@@ -84,12 +84,13 @@ def seeds(count: int) -> list[int]:
 
 
 def editor(pipe: StylePipeline, judges: Judges, at: At) -> Values:
-    """Score the editor, and one that does nothing, on exact triples of the test split."""
+    """Score the editor on exact triples of the test split, beside one that does nothing and the exact results."""
     edits = sharp_edits("test", at.count)
     before = pictures([edit.before() for edit in edits])
+    exact = pictures([edit.after() for edit in edits])
     made = edit_scores.edited(pipe.editing.editor, before, edits, pipe.model.few_shot.sampling)
     score = partial(edit_scores.scores, edits=edits, oracle=oracle_of(judges))
-    return {"edits": at.count, "editor": score(made), "nothing": score(before)}
+    return {"edits": at.count, "editor": score(made), "nothing": score(before), "exact": score(exact)}
 
 
 def sharp_edits(split: str, count: int, kind: str | None = None) -> list[Edit]:

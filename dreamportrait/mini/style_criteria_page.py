@@ -51,6 +51,8 @@ CRITERIA = (
     Criterion("1: edits whose change is read", "editor", lambda v: v["editor"]["obeyed"], 0.85),
     Criterion("1: what an edit must keep is kept", "editor", lambda v: v["editor"]["kept"], 0.90),
     Criterion("1: signal to noise of an edit", "editor", lambda v: v["editor"]["psnr"], 20, "dB"),
+    Criterion("1: changes read in exact results", "editor", lambda v: v["exact"]["obeyed"], None),
+    Criterion("1: kept, as read in exact results", "editor", lambda v: v["exact"]["kept"], None),
     Criterion("3: error of planes", "network", lambda v: v["network"]["plane_error"], 0.15, "", True),
     Criterion("3: front", "network", lambda v: v["network"]["psnr_front"], 22, "dB"),
     Criterion("3: 25 degrees to the side", "network", lambda v: v["network"]["psnr_25_degrees"], 20, "dB"),

@@ -21,7 +21,7 @@ from dreamportrait.miniworld.styled_world import StyledWorld
 from dreamportrait.training.loop import Stateful, fit
 from dreamportrait.weights import single
 
-STEPS, BATCH, SEED = 850, 64, 8
+STEPS, BATCH, SEED = 6_000, 64, 8
 STYLE_WEIGHT, ANGLE_WEIGHT = 3.0, 8.0  # beside one for each attribute
 
 
