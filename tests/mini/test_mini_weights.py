@@ -95,25 +95,26 @@ def test_the_style_oracle_reads_styles_and_angles(heads: styled_world.StyledWorl
     from dreamportrait.mini.style_oracle import score
 
     scores = score(from_pretrained("mini/style-oracle"), heads)["scores"]
-    assert scores["style"] >= 0.955  # 0.976 on 2000 heads
-    assert scores["visible_attributes"] >= 0.86  # 0.882
-    assert scores["yaw_error_degrees"] <= 10.5  # 8.7
+    assert scores["style"] >= 0.98  # 0.997 on 2000 heads
+    assert scores["visible_attributes"] >= 0.97  # 0.983
+    assert scores["yaw_error_degrees"] <= 7.0  # 5.5
 
 
 @pytest.mark.slow
-def test_the_editor_changes_styles_and_keeps_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "obeyed", "kept"), [("style", 0.85, 0.8), ("attribute", 0.75, 0.85)])
+def test_the_editor_obeys_and_keeps_the_rest(kind: str, obeyed: float, kept: float, tmp_path: Path) -> None:
     from dreamportrait.geometry.images import from_bytes
     from dreamportrait.mini import edit_scores
     from dreamportrait.miniworld import edit_pool
     from dreamportrait.systems.freestyle.instruct import Sampling
 
     pool, oracle = edit_pool.load("validation", 80, tmp_path), from_pretrained("mini/style-oracle")
-    rows = [i for i in edit_scores.sharp(pool, 80) if edit_scores.kind(pool.edits[i]) == "style"]
+    rows = [i for i in edit_scores.sharp(pool, 80) if edit_scores.kind(pool.edits[i]) == kind]
     edits, before = [pool.edits[i] for i in rows], from_bytes(torch.from_numpy(pool.before[rows]))
-    made = edit_scores.edited(from_pretrained("mini/ip2p"), before, edits, Sampling(text_scale=2.0))
+    made = edit_scores.edited(from_pretrained("mini/ip2p"), before, edits, Sampling(text_scale=1.5))
     scores = edit_scores.scores(made, edits, oracle)
-    # 0.55 and 0.66 of 53 edits. An editor that does nothing never obeys.
-    assert scores["obeyed"] >= 0.35 and scores["kept"] >= 0.55
+    # Of 120 triples it obeys 96 % of styles and 91 % of attributes, and keeps 89 and 93 % of what is not named.
+    assert scores["obeyed"] >= obeyed and scores["kept"] >= kept
 
 
 @pytest.mark.slow
