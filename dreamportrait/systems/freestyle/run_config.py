@@ -107,6 +107,7 @@ class Tune(Section):
     decay: bool = False
     rec_weight: Weight = 10.0
     density_weight: Weight = 0.2
+    floor_weight: Weight = 0.0
     w_weight: Weight = 0.0
     perceptual: Text = "none"  # see perceptual.py
     train: Literal["lora", "all"] = "lora"

@@ -14,7 +14,7 @@ A step takes one identity: its planes are made once and seen from several camera
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamportrait.core.signals import Signals
+from dreamportrait.eg3d.triplane import TriPlaneGenerator
 from dreamportrait.systems.freestyle.adapted import LowRankNetwork
 from dreamportrait.systems.freestyle.fewshot import FewShot
 from dreamportrait.systems.freestyle.generator import PictureTo3D
@@ -33,6 +34,7 @@ from dreamportrait.training.losses import density_points, density_regularization
 from eg3d_ops._checks import check_int, check_number
 
 SAVE_EVERY = 100  # steps
+FLOOR = -6.0
 Input = Literal["source", "edited"]  # source: the adapter needs no editor afterwards
 Predict = Callable[[Tensor], Prediction]  # fronts [N, 3, R, R]
 
@@ -47,6 +49,7 @@ class TuneSettings:
     decay: bool = False  # whether the rate falls as a cosine; the paper does not say
     rec_weight: float = 10.0
     density_weight: float = 0.2
+    floor_weight: float = field(default=0.0, metadata={"later": True})  # of densities below FLOOR; 0 = the paper
     w_weight: float = 0.0  # of the error of the guess of w, whose truth is that of the unedited head; 0 = the paper
     train: Literal["lora", "all"] = "lora"
     rank: int = 4
@@ -56,7 +59,7 @@ class TuneSettings:
     def __post_init__(self) -> None:
         for name in ("steps", "views", "rank"):
             check_int(name, getattr(self, name), 1)
-        for name in ("rec_weight", "density_weight", "w_weight"):
+        for name in ("rec_weight", "density_weight", "floor_weight", "w_weight"):
             if check_number(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         if check_number("lr", self.lr) <= 0:
@@ -70,6 +73,16 @@ class TuneSettings:
 def reconstruction_loss(seen: Tensor, view: Tensor, perceptual: Perceptual | None) -> Tensor:  # [V, 3, R, R] x 2 -> []
     loss = F.l1_loss(seen, view)
     return loss if perceptual is None else loss + perceptual(seen, view)
+
+
+def floor_loss(generator: TriPlaneGenerator, planes: Tensor, points: Tensor) -> Tensor:  # [N, M, 3] -> []
+    """Return how far densities, before their activation, are below FLOOR.
+
+    The activation is a softplus. A pretrained generator has densities of -60 beside a head, from where no gradient of a
+    picture returns: shapes that stand out from the head cannot grow. At FLOOR space is still empty.
+    """
+    density, _ = generator.sample_density_and_color(points, planes)
+    return F.relu(FLOOR - density).mean()
 
 
 def tuning_losses(
@@ -90,6 +103,10 @@ def tuning_losses(
     )
     points = density_points(1, device=front.device)
     losses = {"reconstruction": settings.rec_weight * reconstruction_loss(shared.image, views, perceptual)}
+    if settings.floor_weight:
+        losses["floor"] = settings.floor_weight * floor_loss(
+            styled.generator, head.planes, points[0] * styled.generator.config.box_warp / 2
+        )
     if settings.density_weight:  # eq. 6
         smooth = density_regularization(styled.generator, head.planes, *points)
         losses["density"] = settings.density_weight * smooth

@@ -13,7 +13,9 @@ from dreamportrait.systems.freestyle.adapted import LowRankNetwork, adapted_shap
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.network import ImageToTriplane
 from dreamportrait.systems.freestyle.tuning import (
+    FLOOR,
     TuneSettings,
+    floor_loss,
     input_fronts,
     reconstruction_loss,
     tune,
@@ -40,6 +42,21 @@ def test_eq_5_to_7_by_hand():
     plain = tuning_losses(made, made.i2t, FRONTS[:1], images, wanted, TuneSettings(density_weight=0))
     assert set(plain) == {"reconstruction"}
     torch.testing.assert_close(reconstruction_loss(images, images + 0.5, None), torch.tensor(0.5))
+
+
+def test_empty_space_is_lifted_to_the_floor(monkeypatch):
+    made, (images, wanted) = styled(), (few_shot().images[0, :2], cameras())
+    planes = made.planes(made.i2t(FRONTS[:1])).planes.detach()
+    points = torch.tensor([[[0.0, 0.1, 0.0], [0.1, 0.0, -0.1]]])
+    density = made.generator.sample_density_and_color(points, planes)[0][0, :, 0].detach()
+    assert (density > FLOOR).all() and floor_loss(made.generator, planes, points) == 0
+    middle = float(density.mean())  # one of the two points is below it
+    monkeypatch.setattr(tuning, "FLOOR", middle)
+    assert floor_loss(made.generator, planes, points).item() == pytest.approx((middle - float(density.min())) / 2)
+    monkeypatch.setattr(tuning, "FLOOR", 100.0)
+    settings = TuneSettings(floor_weight=0.5)
+    losses = tuning_losses(made, made.i2t, FRONTS[:1], images, wanted, settings)
+    assert losses["floor"].item() == pytest.approx(50, abs=5)  # half of 100 less the densities, which are small
 
 
 def test_deltas_start_as_the_base():
