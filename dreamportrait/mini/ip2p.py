@@ -77,9 +77,9 @@ def editing_loss(
 
 
 def focus(before: Tensor, after: Tensor) -> Tensor:  # [B, c, h, w] x 2 -> [B, 1, h, w]
-    """Return the weights of positions in the loss: half of them equal, half as large as the change there.
+    """Return the weights of positions in the loss. Half of a weight is the same everywhere, half follows the change.
 
-    Without a picture nothing is known to change, and all count alike.
+    Samples without a picture have equal weights.
     """
     change = (after - before).abs().mean(1, keepdim=True)
     share = change / change.mean((2, 3), keepdim=True).clamp_min(1e-4)

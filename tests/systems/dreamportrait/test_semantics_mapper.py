@@ -28,7 +28,8 @@ def make(plain: bool = False, trained: bool = False) -> SemanticsMapper:
 def test_a_fresh_one_changes_nothing(inputs):
     w, eot = inputs
     assert torch.equal(make()(w, eot), w)
-    assert not torch.allclose(make(plain=True)(w, eot), w)
+    # The plain one adds and removes a shift of 14, so a coordinate is rounded as numbers of that size are.
+    torch.testing.assert_close(make(plain=True)(w, eot), w, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -72,8 +73,7 @@ def test_text_exchanges_what_it_speaks_of():
         optimizer = torch.optim.Adam(made.parameters(), 0.02)
         for _ in range(400):
             optimizer.zero_grad()
-            result = made(w, eot) if not made.plain else w + made(w, eot)
-            loss = (result[:, :2] - wanted).square().mean()
+            loss = (made(w, eot)[:, :2] - wanted).square().mean()
             loss.backward()
             optimizer.step()
         return float(loss.detach())
@@ -89,23 +89,20 @@ def test_each_sample_has_its_own_text(inputs):
     assert not torch.allclose(before[1], after[1])
 
 
-def test_what_learns_at_the_start(inputs):
-    """In the first step only the last layer learns: its weights are zero, so no gradient reaches the other layers."""
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_learns_at_the_start(inputs, plain):
+    """In the first step layers behind weights of zero do not learn: all but the last, or those on text if plain."""
     w, eot = inputs
-    mapper = make()
+    mapper = make(plain)
+    style = {f"style{i}.{part}" for i in (0, 1) for part in ("weight", "bias")}
     for first in (True, False):
         mapper.zero_grad()
         (mapper(w, eot) - 1).square().sum().backward()
         moving = {name for name, p in mapper.named_parameters() if p.grad is not None and p.grad.any()}
-        assert moving == ({"fuse.weight", "fuse.bias"} if first else set(dict(mapper.named_parameters())))
+        begun = {"fuse.weight", "fuse.bias"} | (style if plain else set())
+        assert moving == (begun if first else set(dict(mapper.named_parameters())))
         with torch.no_grad():
             mapper.fuse.weight -= 0.1 * mapper.fuse.weight.grad
-
-
-def test_all_learns_in_the_plain_one(inputs):
-    mapper = make(plain=True)
-    mapper(*inputs).square().sum().backward()
-    assert all(p.grad.any() for p in mapper.parameters())
 
 
 def test_features_stored_in_half_precision(inputs):

@@ -38,7 +38,7 @@ def differences(s: Mapping[str, Any]) -> str:
 
 def _mapper(s: Mapping[str, Any]) -> str:
     if s["model.conditioning.plain_mapper"]:
-        return "the same; its output replaces w"
+        return "the same; its output replaces w, and equals w at the start"
     if s["model.conditioning.mapper_blocks"]:
         return "residual blocks; the output is an offset of w, in w's standard deviations"
     return "the same layers, and products of text and style; the output is an offset of w, in w's standard deviations"
