@@ -89,6 +89,12 @@ def test_choosing_rows():
         choose("base,gate")
 
 
+def test_the_shipped_model_is_measured_as_it_is(tmp_path):
+    given = study(tmp_path, "ours")
+    assert (runs.train_row(given, Job(ROWS["ours"], 0)) / "config.json").is_file()
+    assert not given.out.exists()
+
+
 # Planned jobs.
 
 

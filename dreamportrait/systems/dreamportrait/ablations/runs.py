@@ -25,7 +25,7 @@ from dreamportrait.core.locks import alone
 from dreamportrait.core.machine import machine
 from dreamportrait.metrics import evaluation, report
 from dreamportrait.systems.dreamportrait import build
-from dreamportrait.systems.dreamportrait.ablations.rows import OURS
+from dreamportrait.systems.dreamportrait.ablations.rows import MINI, OURS
 from dreamportrait.systems.dreamportrait.ablations.study import (
     Job,
     Study,
@@ -37,9 +37,9 @@ from dreamportrait.systems.dreamportrait.ablations.study import (
     settings,
 )
 from dreamportrait.systems.dreamportrait.config import load_config
+from dreamportrait.systems.dreamportrait.names import locate_portrait
 from dreamportrait.systems.dreamportrait.subject import load_subject
 from dreamportrait.training.run_folder import RESULT
-from dreamportrait.weights.registry import locate
 
 Say = Callable[[str], None]
 _LAST_LINES = 5
@@ -109,7 +109,7 @@ def train_row(study: Study, job: Job) -> Path:
     if not job.row.trained and study.start is not None:
         return study.start
     if job.row == OURS:
-        return locate("mini/portrait")
+        return locate_portrait(MINI)
     if not job.row.trained:
         build.save_untrained(config, config.folder / RESULT)
         return config.folder / RESULT
