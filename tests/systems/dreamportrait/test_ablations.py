@@ -41,6 +41,7 @@ from dreamportrait.systems.dreamportrait.ablations.study import (
 )
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import load_portrait
+from dreamportrait.systems.dreamportrait.names import locate_portrait
 from dreamportrait.training.resume import computed
 
 MINI = ROOT / WORLDS["mini"].config
@@ -91,7 +92,7 @@ def test_choosing_rows():
 
 def test_the_shipped_model_is_measured_as_it_is(tmp_path):
     given = study(tmp_path, "ours")
-    assert (runs.train_row(given, Job(ROWS["ours"], 0)) / "config.json").is_file()
+    assert (locate_portrait(runs.train_row(given, Job(ROWS["ours"], 0)).name) / "config.json").is_file()
     assert not given.out.exists()
 
 
