@@ -13,7 +13,7 @@ from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.config import load_config
 from dreamportrait.systems.dreamportrait.folder import TextSource, load_portrait
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator, TextTo3D
-from dreamportrait.systems.dreamportrait.names import check_checkpoint, locate_portrait
+from dreamportrait.systems.dreamportrait.names import MINI, check_checkpoint, locate_portrait
 from dreamportrait.text.loading import load_text_encoder
 from dreamportrait.training.checkpoints import saved_checkpoints
 from dreamportrait.training.run_folder import CHECKPOINTS, CONFIG
@@ -84,7 +84,8 @@ def load_subject(
     else:
         folder = locate_portrait(source)
         networks = load_portrait(folder, precision)
-        generator, text, where = networks.generator, networks.text, {"checkpoint": str(folder)}
+        generator, text = networks.generator, networks.text
+        where = {"checkpoint": source if source == MINI else str(folder)}  # where the package lies says nothing
     encoder = load_text_encoder(text.clip, offline, device)
     about = where | {"text": {"clip": text.clip, "layer": text.layer}}
     return Loaded(TextTo3D(generator.to(device), encoder), generator, about)
