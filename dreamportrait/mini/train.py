@@ -146,13 +146,13 @@ STAGES = {
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),
     # Models of styled heads. Minutes were measured on one core without bfloat16, while other jobs ran on the machine.
-    # ip2p, style-oracle and i2t-any: one thread of a core with bfloat16. The schedules of diffusion-styles and clip-t
+    # ip2p, style-oracle and i2t-any: one thread of a core with bfloat16; styled-world is estimated. The schedules of diffusion-styles and clip-t
     # are short: they become better with more steps.
     "styled-world": Stage(style_stages.world, 15, 15, styled=True),
     "clip-s": Stage(style_stages.clip("s"), 17, 2, (), "clip-s", True, styled=True),
     "vae-styles": Stage(style_stages.vae, 20, 3, (), "diffusion-styles", styled=True),
     "unet-styles": Stage(style_stages.unet, 10, 2, ("vae-styles", "clip-s"), "diffusion-styles", True, styled=True),
-    "ip2p": Stage(style_stages.ip2p, 60, 4, ("vae-styles", "clip-s"), "ip2p", True, styled=True),
+    "ip2p": Stage(style_stages.ip2p, 55, 4, ("vae-styles", "clip-s"), "ip2p", True, styled=True),
     "style-oracle": Stage(style_stages.oracle, 8, 1, (), "style-oracle", True, styled=True),
     "i2t-base": Stage(style_stages.i2t, 45, 5, (), "i2t-base", True, styled=True),
     "i2t-any": Stage(style_stages.i2t_any, 31, 4, ("i2t-base", "ip2p"), "i2t-any", True, styled=True),
