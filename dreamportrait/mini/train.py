@@ -146,8 +146,8 @@ STAGES = {
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),
     # Models of styled heads. Minutes were measured on one core without bfloat16, while other jobs ran on the machine.
-    # ip2p, style-oracle and i2t-any: one thread of a core with bfloat16; styled-world is estimated. The schedules of diffusion-styles and clip-t
-    # are short: they become better with more steps.
+    # ip2p, style-oracle and i2t-any: one thread of a core with bfloat16; styled-world is estimated. The schedules of
+    # diffusion-styles and clip-t are short: they become better with more steps.
     "styled-world": Stage(style_stages.world, 15, 15, styled=True),
     "clip-s": Stage(style_stages.clip("s"), 17, 2, (), "clip-s", True, styled=True),
     "vae-styles": Stage(style_stages.vae, 20, 3, (), "diffusion-styles", styled=True),
