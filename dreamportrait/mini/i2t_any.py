@@ -35,7 +35,8 @@ HELD_OUT = UNSEEN
 KNOWN = tuple(name for name in NAMES if name not in HELD_OUT)
 DATABASE = replace(FEW_SHOT, identities=48, views=4, seed=500_000)  # of each style
 # The guess of w must see through a style, otherwise the head below it gets what the style looks like: sunglasses.
-TUNING = TuneSettings(steps=9_000, lr=0.005, decay=True, w_weight=2.0, train="all", input="edited")
+# Without a floor no ears and no antennae grow.
+TUNING = TuneSettings(steps=12_000, lr=0.01, decay=True, floor_weight=0.2, w_weight=2.0, train="all", input="edited")
 
 
 @dataclass(frozen=True)

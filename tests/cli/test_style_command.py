@@ -96,6 +96,12 @@ def test_a_style_is_measured(place, tmp_path):
     assert set(facts["scores"]) == {"between_views", "roughness", "clip", "seconds"}
 
 
+def test_a_style_is_measured_by_what_is_shipped(place):
+    done = style(place, "evaluate", "styles/old", "--faces", "2", "--json")
+    assert done.exit_code == 0, done.output
+    assert "clip" not in json.loads(done.stdout.splitlines()[-1])["scores"]
+
+
 def test_learning_continues_where_it_was_stopped(place, monkeypatch):
     """Tuning fails at first; the edited views stay, and the next call needs no editor's steps."""
     given = ("learn", "an old man", "--out", "styles/again", "--json")

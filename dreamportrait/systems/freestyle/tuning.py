@@ -34,7 +34,7 @@ from dreamportrait.training.losses import density_points, density_regularization
 from eg3d_ops._checks import check_int, check_number
 
 SAVE_EVERY = 100  # steps
-FLOOR = -6.0
+FLOOR = -2.0
 Input = Literal["source", "edited"]  # source: the adapter needs no editor afterwards
 Predict = Callable[[Tensor], Prediction]  # fronts [N, 3, R, R]
 
@@ -79,7 +79,7 @@ def floor_loss(generator: TriPlaneGenerator, planes: Tensor, points: Tensor) -> 
     """Return how far densities, before their activation, are below FLOOR.
 
     The activation is a softplus. A pretrained generator has densities of -60 beside a head, from where no gradient of a
-    picture returns: shapes that stand out from the head cannot grow. At FLOOR space is still empty.
+    picture returns: shapes that stand out from the head cannot grow. At FLOOR space is a thin mist.
     """
     density, _ = generator.sample_density_and_color(points, planes)
     return F.relu(FLOOR - density).mean()
