@@ -132,7 +132,7 @@ def check_count(request: "Request", yes: bool) -> None:
 @click.option("--faces", type=click.IntRange(2, 1000), default=50, show_default=True, help="Unseen faces to style.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=UNSEEN, show_default=True, help="Of the first face.")
 @click.option("--oracle", default="mini/style-oracle", show_default=True, help="Reads styles and attributes; or none.")
-@click.option("--clip", default="none", show_default=True, help="A CLIP that compares pictures with words.")
+@click.option("--clip", default="none", show_default=True, help="Compares pictures with words; or none.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the scores to a .json file.")
 @with_model
 @options.overwrite

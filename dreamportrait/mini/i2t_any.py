@@ -35,7 +35,7 @@ HELD_OUT = UNSEEN
 KNOWN = tuple(name for name in NAMES if name not in HELD_OUT)
 DATABASE = replace(FEW_SHOT, identities=48, views=4, seed=500_000)  # of each style
 # The guess of w must see through a style, otherwise the head below it gets what the style looks like: sunglasses.
-# Without a floor no ears and no antennae grow.
+# With a floor, a robot's antenna grows, and ears begin to.
 TUNING = TuneSettings(steps=12_000, lr=0.01, decay=True, floor_weight=0.2, w_weight=2.0, train="all", input="edited")
 
 
