@@ -29,8 +29,8 @@ Values = Mapping[str, Mapping[int, Mapping[str, Measured]]]  # by row, seed and 
 _NOT_RUN = "not run"
 _UNTRAINED = (PRETRAINED.name, OURS.name)
 _INTRO = (
-    "`eval/ablations.py` writes this page from its results; none of our numbers below is typed by hand. Each row is the "
-    "whole method with one change. All rows are trained from the same pretrained generator on the same number of "
+    "`eval/ablations.py` writes this page from its results; none of our numbers below is typed by hand. Each row is "
+    "the whole method with one change. All rows are trained from the same pretrained generator on the same number of "
     "images, and measured as [measuring.md](measuring.md) describes, with the same prompts, latents and cameras. "
 )
 _MINI = (
