@@ -3,7 +3,8 @@
     mini/clip-a                       a small CLIP of the miniature world
     ViT-H-14:laion2b_s32b_b79k        a model of open_clip and its pretrained weights, from the hub or its cache
     ViT-H-14:/path/a.safetensors      the same with weights from a file
-    /path/to/folder                   a folder with open_clip_config.json and open_clip_model.safetensors
+    /path/to/folder                   a folder with open_clip_config.json and open_clip_model.safetensors, or a small
+                                      CLIP that dreamportrait.mini.train wrote
 
 Weights are read from safetensors files only. open_clip is imported inside the functions that need it, because the
 import takes seconds and the text towers of the miniature world do not need it.
@@ -37,8 +38,8 @@ class Clip(NamedTuple):
 
 def load_clip(source: str, offline: bool = False, device: torch.device | str = "cpu") -> Clip:
     """Load a CLIP by its source. `offline`: weights from the hub must already be in its cache."""
-    if source in registry.NAMES:
-        return Clip(compact_clip.load(registry.locate(source)).to(device), compact_clip.tokenizer())
+    if (small := _small(source)) is not None:
+        return Clip(compact_clip.load(small).to(device), compact_clip.tokenizer())
     import open_clip  # type: ignore[import-untyped]
 
     if Path(source).is_dir():
@@ -58,11 +59,20 @@ def load_clip(source: str, offline: bool = False, device: torch.device | str = "
 
 def load_text_encoder(source: str, offline: bool = False, device: torch.device | str = "cpu") -> TextEncoder:
     """Load the text tower alone."""
-    if source in registry.NAMES:
-        return TextEncoder(compact_clip.load_text(registry.locate(source)).to(device), compact_clip.tokenizer())
+    if (small := _small(source)) is not None:
+        return TextEncoder(compact_clip.load_text(small).to(device), compact_clip.tokenizer())
     model, tokenizer = load_clip(source, offline)
     model.visual = None  # most of the model
     return TextEncoder(model.to(device), tokenizer)
+
+
+def _small(source: str) -> Path | None:
+    """Return the folder of a small CLIP of the miniature world, shipped or trained anew. None = another kind."""
+    if source in registry.NAMES:
+        return registry.locate(source)
+    folder = Path(source)
+    trained = (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
+    return folder if trained and not (folder / _CONFIG).exists() else None
 
 
 def _find(name: str, pretrained: str, offline: bool) -> tuple[str, bool]:
@@ -104,8 +114,8 @@ def _create(source: str, *name: str, **settings: Any) -> nn.Module:
 
 def text_width(source: str) -> int:
     """Return the number of channels of a model's text features, without loading the model."""
-    if source in registry.NAMES:
-        values = json.loads((registry.locate(source) / "config.json").read_text(encoding="utf-8"))
+    if (small := _small(source)) is not None:
+        values = json.loads((small / "config.json").read_text(encoding="utf-8"))
         return int(values["model"]["text_width"])
     if Path(source).is_dir():
         path = Path(source) / "open_clip_config.json"
@@ -119,8 +129,8 @@ def text_width(source: str) -> int:
 def empty_clip(source: str) -> nn.Module:
     """Build a model without storage, to count its parameters."""
     with torch.device("meta"):
-        if source in registry.NAMES:
-            values = json.loads((registry.locate(source) / "config.json").read_text(encoding="utf-8"))
+        if (small := _small(source)) is not None:
+            values = json.loads((small / "config.json").read_text(encoding="utf-8"))
             model: nn.Module = compact_clip.build(from_dict(compact_clip.ClipConfig, values["model"], source))
             return model
         import open_clip

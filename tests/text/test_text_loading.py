@@ -1,6 +1,7 @@
 """Tests of loading CLIP models by source, without a network."""
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -13,7 +14,8 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from dreamportrait.core.errors import WeightsError
 from dreamportrait.text.encoder import TextEncoder
-from dreamportrait.text.loading import load_clip, load_text_encoder
+from dreamportrait.text.loading import empty_clip, load_clip, load_text_encoder, text_width
+from dreamportrait.weights.registry import locate
 
 VISION = {"image_size": 32, "width": 16, "layers": 1, "head_width": 8, "patch_size": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3}
@@ -44,6 +46,16 @@ def test_folder(model, folder):
     clip = load_clip(str(folder))
     assert not clip.model.training and not any(p.requires_grad for p in clip.model.parameters())
     assert torch.equal(clip.model.state_dict()["visual.proj"], model.state_dict()["visual.proj"])
+
+
+def test_a_folder_with_a_small_clip_is_one(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(locate("mini/clip-a") / name, tmp_path)
+    assert text_width(str(tmp_path)) == text_width("mini/clip-a")
+    shipped, trained = (load_text_encoder(source).encode(PROMPTS) for source in ("mini/clip-a", str(tmp_path)))
+    assert torch.equal(trained.words, shipped.words)
+    sizes = [{n: p.shape for n, p in empty_clip(each).named_parameters()} for each in ("mini/clip-a", str(tmp_path))]
+    assert sizes[0] == sizes[1] == {n: p.shape for n, p in load_clip(str(tmp_path)).model.named_parameters()}
 
 
 @pytest.fixture
