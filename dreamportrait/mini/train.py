@@ -155,7 +155,7 @@ STAGES = {
     "ip2p": Stage(style_stages.ip2p, 55, 4, ("vae-styles", "clip-s"), "ip2p", True, styled=True),
     "style-oracle": Stage(style_stages.oracle, 8, 1, (), "style-oracle", True, styled=True),
     "i2t-base": Stage(style_stages.i2t, 45, 5, (), "i2t-base", True, styled=True),
-    "i2t-any": Stage(style_stages.i2t_any, 37, 4, ("i2t-base", "ip2p"), "i2t-any", True, styled=True),
+    "i2t-any": Stage(style_stages.i2t_any, 47, 4, ("i2t-base", "ip2p"), "i2t-any", True, styled=True),
     "clip-t": Stage(style_stages.clip("t"), 6, 2, (), "clip-t", True, styled=True),
 }
 PLAIN = tuple(name for name, stage in STAGES.items() if not stage.styled)
