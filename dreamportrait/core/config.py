@@ -86,6 +86,11 @@ class Prior(Section):
     # but then seeds that differ much from the text obey only with a larger scale.
     coupling: Weight = 0.3
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
+    # captions: what the one pass learns beside the ends of the flow (prior/one_pass.py), and pictures of its own that
+    # it is judged by, in each of two rounds.
+    listen: Weight = 8.0  # weight of the text. 0 = the ends of the flow alone
+    keep: Weight = 0.08  # weight of what is seen in the face of the seed
+    own_faces: Count = 12_000
 
 
 class Fake(Section):

@@ -1,4 +1,4 @@
-"""The trainings of a text prior, on vectors only: picture features -> w, the flow, and its one-pass form.
+"""Trainings of a text prior, on vectors only: picture features -> w, and the flow. one_pass.py has its one-pass form.
 
 Each training can be stopped and continued, and writes its log, into its own folder (training/loop.py).
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dreamportrait.core.signals import Signals
 from dreamportrait.prior.coupling import assign
-from dreamportrait.prior.flow import TextFlow, flow_loss, transport
+from dreamportrait.prior.flow import TextFlow, flow_loss
 from dreamportrait.prior.inversion import FeatureMap, Inverter
 from dreamportrait.training.loop import Stateful, cosine, fit, set_lr
 from dreamportrait.training.schedule import Ema
@@ -107,71 +107,6 @@ def fit_flow(
         return flow_loss(flow, x0[order], x1[:batch], text[:batch])
 
     return train(flow, loss, folder, steps=steps, seed=seed, title="prior", signals=signals)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Where the flow carries starts, given texts: what its one-pass form learns."""
-
-    start: Tensor  # [M, w_dim]
-    text: Tensor  # [M, Ct]
-    end: Tensor  # [M, w_dim]
-
-
-@torch.no_grad()
-def answers(
-    flow: TextFlow,
-    starts: Tensor,  # [N, w_dim]
-    texts: Tensor,  # [T, Ct]
-    null: Tensor,  # [E, Ct] features of prompts that say nothing
-    count: int,
-    *,
-    steps: int,
-    scale: float,
-    seed: int,
-    silent: float = 0.06,  # share of answers to prompts that say nothing: they leave the start as it is
-    report: Callable[[int], object] = lambda done: None,
-) -> Answers:
-    """Let the flow answer `count` random starts and texts."""
-    draw = torch.Generator().manual_seed(seed)
-    start = starts[torch.randint(len(starts), (count,), generator=draw)]
-    text = texts[torch.randint(len(texts), (count,), generator=draw)]
-    ends = []
-    for x, said in zip(start.split(4096), text.split(4096), strict=True):
-        ends.append(transport(flow, x, said.float(), steps, scale))
-        report(len(x))
-    end, quiet = torch.cat(ends), torch.rand(count, generator=draw) < silent
-    nothing = null[torch.randint(len(null), (count,), generator=draw)]
-    text, end = torch.where(quiet[:, None], nothing.to(text), text), torch.where(quiet[:, None], start, end)
-    return Answers(start, text, end)
-
-
-def fit_one_pass(
-    net: Net,  # (x [B, w_dim], text [B, Ct]) -> offset [B, w_dim]
-    known: Answers,
-    folder: Path,
-    *,
-    steps: int,
-    batch: int,
-    seed: int,
-    signals: Signals | None = None,
-) -> tuple[Net, float]:
-    """Train a network to give the end of the flow in one pass.
-
-    Return its running average, and the mean squared error of that on unseen starts.
-    """
-    held = len(known.start) // HELD
-
-    def error(net: Net, chosen: Tensor | slice) -> Tensor:
-        out: Tensor = net(known.start[chosen], known.text[chosen].float())
-        return (known.start[chosen] + out - known.end[chosen]).square().mean()
-
-    def loss() -> Tensor:
-        return error(net, torch.randint(held, len(known.start), (batch,)))
-
-    average = train(net, loss, folder, steps=steps, seed=seed, title="one pass", signals=signals)
-    with torch.no_grad():
-        return average, float(error(average, slice(held)))
 
 
 def train(

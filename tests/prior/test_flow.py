@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from dreamportrait.prior import fitting
-from dreamportrait.prior.fitting import Pairs, answers, fit_flow, fit_one_pass
+from dreamportrait.prior.fitting import Pairs, fit_flow
 from dreamportrait.prior.flow import TIMES, TextFlow, flow_loss, transport, waves
 from dreamportrait.prior.network import ConditionedNet
+from dreamportrait.prior.one_pass import answers, fit_one_pass
 
 
 class Straight(TextFlow):

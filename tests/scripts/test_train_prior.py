@@ -13,7 +13,7 @@ from same_states import assert_same
 from toy_run import arguments, write_sources
 
 import train
-from dreamportrait.prior import fitting
+from dreamportrait.prior import fitting, one_pass
 from dreamportrait.systems.dreamportrait import prior
 from dreamportrait.systems.dreamportrait.folder import load_portrait
 from dreamportrait.training.states import load_state
@@ -132,7 +132,8 @@ def kill_at(part: str, number: signal.Signals, monkeypatch) -> list[str]:
             monkeypatch.setattr(fitting.nn.utils, "clip_grad_norm_", killing)
         return train_(net, loss, folder, title=title, **rest)
 
-    monkeypatch.setattr(fitting, "train", patched)
+    for module in (fitting, one_pass):
+        monkeypatch.setattr(module, "train", patched)
     return noted
 
 

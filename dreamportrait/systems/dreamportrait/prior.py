@@ -7,9 +7,10 @@
     5. pairs       w of the pictures, drawn around the network's guesses so that they say the same, with the captions
     6. flow        from the seed's own w to those of pictures with such a caption
     7. answers     ends of the guided flow for random seeds and captions
-    8. mapper      learns the answers in one pass
+    8. matcher     which text belongs to which picture, and what of it is seen in the face of a w
+    9. mapper      learns the answers in one pass, and listens to the matcher
 
-With `pairing: embeddings`, steps 2 to 4 are left out and step 5 needs no captions of pictures: a flow from CLIP's
+With `pairing: embeddings`, steps 2 to 4 and 8 are left out and step 5 needs no captions of pictures: a flow from CLIP's
 embeddings of the renders to their w draws a w for the embedding of each prompt. Prompts are moved by the mean
 difference between embeddings of pictures and of texts.
 
@@ -40,9 +41,12 @@ from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
 from dreamportrait.prior.content import Teller, draws, fit_reader, fit_teller
-from dreamportrait.prior.fitting import HELD, Answers, Pairs, answers, fit_flow, fit_inverter, fit_one_pass
+from dreamportrait.prior.fitting import HELD, Pairs, fit_flow, fit_inverter
 from dreamportrait.prior.flow import TextFlow, transport
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
+from dreamportrait.prior.matcher import Matcher, fit_matcher
+from dreamportrait.prior.network import ConditionedNet
+from dreamportrait.prior.one_pass import Answers, Listening, answers, fit_one_pass
 from dreamportrait.prior.renders import Renders, render
 from dreamportrait.prior.residuals import Guesses
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
@@ -55,6 +59,7 @@ FOLDER, MAPPER, INVERTER, PAIRS = "prior", "mapper.safetensors", "inverter.safet
 TELLER = "teller.safetensors"
 # Prompts that say nothing. The mapper learns to leave w as it is.
 SILENT = ("", "a face", "a person", "a photo of a person", "portrait of a person", "a 3D head of a person")
+ROUNDS = 2  # of rendering the one pass's own faces
 _CAPTIONS = 512  # encoded at once
 FAR = 1.5  # distance from the mean, relative to the generator's own w, that is warned of
 _log = logging.getLogger(__name__)
@@ -133,7 +138,7 @@ class _Fitting:
         pairs = self._from_captions(known, starts) if s.pairing == "captions" else self._from_embeddings(known, starts)
         flow = self._flow(self.mapper.flow, starts, pairs, "flow", self._teller())
         self.mapper.flow.load_state_dict(flow.state_dict())
-        self._one_pass(starts, pairs)
+        self._one_pass(known, starts, pairs)
 
     @contextmanager
     def _bar(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
@@ -259,17 +264,64 @@ class _Fitting:
 
     # One pass.
 
-    def _one_pass(self, starts: Tensor, pairs: Pairs) -> None:
+    def _one_pass(self, known: Renders, starts: Tensor, pairs: Pairs) -> None:
         s, mapper = self.settings, self.mapper
-        known = Answers(**stored(self.folder / "answers.safetensors", partial(self._answer, starts, pairs)))
+        answered = Answers(**stored(self.folder / "answers.safetensors", partial(self._answer, starts, pairs)))
         mapper.standard.fit(pairs.text.flatten(0, 1).float())
-        heard = Answers(known.start, mapper.standard(known.text.float()), known.end)
-        place = self.folder / "one-pass"
-        given = {"steps": s.one_pass_steps, "batch": s.batch, "seed": self.seed}
-        net, error = fit_one_pass(mapper.net, heard, place, **given, signals=self.signals)
+        heard = Answers(answered.start, mapper.standard(answered.text.float()), answered.end)
+        listening = self._listening(known, starts, heard) if s.listen and s.pairing == "captions" else None
+        net, error = self._fit_one_pass(heard, "one-pass", s.one_pass_steps, listening, "one pass")
         mapper.net.load_state_dict(net.state_dict())
-        _check_range(known)
+        _check_range(answered)
         print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
+
+    def _fit_one_pass(
+        self, heard: Answers, place: str, steps: int, listening: Listening | None, title: str
+    ) -> tuple[ConditionedNet, float]:
+        given: Any = {"steps": steps, "batch": self.settings.batch, "seed": self.seed, "signals": self.signals}
+        given |= {"listening": listening, "title": title}
+        return fit_one_pass(deepcopy(self.mapper.net), heard, self.folder / place, **given)
+
+    def _listening(self, known: Renders, starts: Tensor, heard: Answers) -> Listening:
+        """Return what judges the mapper's faces.
+
+        The network that tells what is seen in the face of a w learns from the renders at first. A one pass that listens
+        to it finds w that it is wrong about, so their faces are rendered, too, and it learns anew.
+        """
+        s, place = self.settings, self.folder / "listening"
+        matcher = self._matcher(place)
+        x, codes = starts, matcher.codes(known.features)
+        for number in range(ROUNDS + 1):
+            given: Any = {"steps": 2 * s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
+            told, error = fit_teller(x, codes, place / f"teller-{number}", width=1024, **given)
+            print(f"what is seen of w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
+            listening = Listening(matcher, told, s.listen, s.keep)
+            if number < ROUNDS:
+                steps, name = max(1, s.one_pass_steps // 3), f"one-pass-{number}"
+                net, _ = self._fit_one_pass(heard, f"listening/{name}", steps, listening, f"{name} that listens")
+                own = self._own_faces(net, heard, number)
+                x = torch.cat([x, self.mapper.space.enter(own.w)])
+                codes = torch.cat([codes, matcher.codes(own.features)])
+        return listening
+
+    def _matcher(self, place: Path) -> Matcher:
+        s, seen = self.settings, load_file(self.folder / "pictures.safetensors")
+        given: Any = {"steps": s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
+        text = self.mapper.standard(seen["text"].float())
+        matcher, found = fit_matcher(self.see.maps(), seen["features"], text, place / "matcher", **given)
+        print(f"texts of pictures: contrast {found:.3f} on unseen pictures", flush=True)
+        return matcher
+
+    @torch.no_grad()
+    def _own_faces(self, net: ConditionedNet, heard: Answers, number: int) -> Renders:
+        """Render faces that a one pass answers with."""
+        place, cameras, s = self.folder / f"listening/own-{number}", self.pictures.cameras, self.settings
+        chosen = torch.randperm(len(heard.start), generator=torch.Generator().manual_seed(number))[: s.own_faces]
+        x = heard.start[chosen]
+        w = self.mapper.space.leave(x + net(x, heard.text[chosen].float()))
+        with self._bar("faces of the one pass", len(w)) as report:
+            given: Any = {"seed": self.seed, "w": w, "report": report}
+            return render(self.generator, self.see, self.scorer, cameras, len(w), place, **given)
 
     @torch.no_grad()
     def _answer(self, starts: Tensor, pairs: Pairs) -> dict[str, Tensor]:

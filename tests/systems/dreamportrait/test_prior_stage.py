@@ -9,7 +9,7 @@ from torch import Tensor
 from dreamportrait.core.config import Prior, Stage
 from dreamportrait.data.dataset import WorldPictures
 from dreamportrait.eg3d.folder import load_generator
-from dreamportrait.prior.fitting import Answers
+from dreamportrait.prior.one_pass import Answers
 from dreamportrait.systems.dreamportrait import build, prior
 from dreamportrait.systems.dreamportrait.conditioning import ConditioningConfig
 from dreamportrait.systems.dreamportrait.config import contradictions, load_config
@@ -80,6 +80,14 @@ def test_the_stage_fills_the_mapper_and_continues(pictures: WorldPictures, tmp_p
     third = fitted(portrait(), pictures, tmp_path, pairing=pairing)
     assert torch.equal(third(w, eot), mapper(w, eot))
     assert (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns == renders
+
+
+@pytest.mark.lengthy
+def test_without_listening_no_face_of_the_one_pass_is_rendered(pictures: WorldPictures, tmp_path: Path) -> None:
+    heard_, deaf = tmp_path / "heard", tmp_path / "deaf"
+    fitted(portrait(), pictures, heard_)
+    fitted(portrait(), pictures, deaf, listen=0)
+    assert (heard_ / "listening" / "own-1").is_dir() and not (deaf / "listening").exists()
 
 
 def test_a_prior_that_leaves_the_generator_s_range_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
