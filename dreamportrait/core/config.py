@@ -86,11 +86,25 @@ class Prior(Section):
     # but then seeds that differ much from the text obey only with a larger scale.
     coupling: Weight = 0.3
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
-    # captions: what the one pass learns beside the ends of the flow (prior/one_pass.py), and pictures of its own that
-    # it is judged by, in each of two rounds.
+    # captions: what the one pass learns beside the ends of the flow, from a judge of its faces (prior/one_pass.py).
     listen: Weight = 8.0  # weight of the text. 0 = the ends of the flow alone
     keep: Weight = 0.08  # weight of what is seen in the face of the seed
-    own_faces: Count = 12_000
+    own_faces: Count = 12_000  # of the one pass, that the judge learns from in each round
+    rounds: Few = 2
+
+    @property
+    def listens(self) -> bool:
+        return self.listen > 0 and self.pairing == "captions"
+
+    @property
+    def renders(self) -> int:
+        """Return how many pictures the generator draws."""
+        return self.faces + self.listens * self.rounds * min(self.own_faces, self.answers)
+
+    @property
+    def first_steps(self) -> int:
+        """Return the steps of the one pass of each round before the last training."""
+        return max(1, self.one_pass_steps // 3)
 
 
 class Fake(Section):

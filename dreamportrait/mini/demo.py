@@ -249,9 +249,12 @@ def seconds_of(config: "Config", done: int) -> float:
     work = {"image": config.total_images - done, "sample": config.measure.count * (len(config.stages) + 1)}
     if (p := config.prior) is not None and not done:
         pictures = min(p.pictures or sys.maxsize, config.data.count or MINIWORLD_FACES)
-        work |= {"face": p.faces, "picture": pictures, "caption": pictures * p.captions}
+        work |= {"face": p.renders, "picture": pictures, "caption": pictures * p.captions}
         work |= {"answer": p.answers * p.steps, "step": p.flow_steps + p.one_pass_steps}
         work |= {"inverting": p.inverter_steps + p.content_steps}  # the reader has the inverter's size
+        if p.listens:  # The matcher has that size, too, and two steps of its judge take the time of one.
+            work["inverting"] += p.content_steps
+            work["step"] += p.rounds * p.first_steps + p.content_steps * (p.rounds + 1)
     return sum(count * SECONDS[name] for name, count in work.items())
 
 

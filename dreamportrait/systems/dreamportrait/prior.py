@@ -46,7 +46,7 @@ from dreamportrait.prior.flow import TextFlow, transport
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.prior.matcher import Matcher, fit_matcher
 from dreamportrait.prior.network import ConditionedNet
-from dreamportrait.prior.one_pass import Answers, Listening, answers, fit_one_pass
+from dreamportrait.prior.one_pass import WIDTH, Answers, Listening, answers, fit_one_pass
 from dreamportrait.prior.renders import Renders, render
 from dreamportrait.prior.residuals import Guesses
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
@@ -59,7 +59,6 @@ FOLDER, MAPPER, INVERTER, PAIRS = "prior", "mapper.safetensors", "inverter.safet
 TELLER = "teller.safetensors"
 # Prompts that say nothing. The mapper learns to leave w as it is.
 SILENT = ("", "a face", "a person", "a photo of a person", "portrait of a person", "a 3D head of a person")
-ROUNDS = 2  # of rendering the one pass's own faces
 _CAPTIONS = 512  # encoded at once
 FAR = 1.5  # distance from the mean, relative to the generator's own w, that is warned of
 _log = logging.getLogger(__name__)
@@ -269,7 +268,7 @@ class _Fitting:
         answered = Answers(**stored(self.folder / "answers.safetensors", partial(self._answer, starts, pairs)))
         mapper.standard.fit(pairs.text.flatten(0, 1).float())
         heard = Answers(answered.start, mapper.standard(answered.text.float()), answered.end)
-        listening = self._listening(known, starts, heard) if s.listen and s.pairing == "captions" else None
+        listening = self._listening(known, starts, heard) if s.listens else None
         net, error = self._fit_one_pass(heard, "one-pass", s.one_pass_steps, listening, "one pass")
         mapper.net.load_state_dict(net.state_dict())
         _check_range(answered)
@@ -291,14 +290,14 @@ class _Fitting:
         s, place = self.settings, self.folder / "listening"
         matcher = self._matcher(place)
         x, codes = starts, matcher.codes(known.features)
-        for number in range(ROUNDS + 1):
+        for number in range(s.rounds + 1):
             given: Any = {"steps": 2 * s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
-            told, error = fit_teller(x, codes, place / f"teller-{number}", width=1024, **given)
+            told, error = fit_teller(x, codes, place / f"teller-{number}", width=WIDTH, **given)
             print(f"what is seen of w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
             listening = Listening(matcher, told, s.listen, s.keep)
-            if number < ROUNDS:
-                steps, name = max(1, s.one_pass_steps // 3), f"one-pass-{number}"
-                net, _ = self._fit_one_pass(heard, f"listening/{name}", steps, listening, f"{name} that listens")
+            if number < s.rounds:
+                name = f"one-pass-{number}"
+                net, _ = self._fit_one_pass(heard, f"listening/{name}", s.first_steps, listening, name)
                 own = self._own_faces(net, heard, number)
                 x = torch.cat([x, self.mapper.space.enter(own.w)])
                 codes = torch.cat([codes, matcher.codes(own.features)])
