@@ -87,7 +87,7 @@ class Prior(Section):
     coupling: Weight = 0.3
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
     # captions: what the one pass learns beside the ends of the flow, from a judge of its faces (prior/one_pass.py).
-    listen: Weight = 8.0  # weight of the text. 0 = the ends of the flow alone
+    listen: Weight = 0.0  # weight of the text. 0 = the ends of the flow alone, see docs/prior.md
     keep: Weight = 0.08  # weight of what is seen in the face of the seed
     own_faces: Count = 12_000  # of the one pass, that the judge learns from in each round
     rounds: Few = 2
@@ -102,8 +102,8 @@ class Prior(Section):
         return self.faces + self.listens * self.rounds * min(self.own_faces, self.answers)
 
     @property
-    def first_steps(self) -> int:
-        """Return the steps of the one pass of each round before the last training."""
+    def listening_steps(self) -> int:
+        """Return the steps for which the one pass listens, in each round and at the end."""
         return max(1, self.one_pass_steps // 3)
 
 

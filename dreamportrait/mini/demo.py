@@ -254,7 +254,7 @@ def seconds_of(config: "Config", done: int) -> float:
         work |= {"inverting": p.inverter_steps + p.content_steps}  # the reader has the inverter's size
         if p.listens:  # The matcher has that size, too, and two steps of its judge take the time of one.
             work["inverting"] += p.content_steps
-            work["step"] += p.rounds * p.first_steps + p.content_steps * (p.rounds + 1)
+            work["step"] += (p.listening_steps + p.content_steps) * (p.rounds + 1)
     return sum(count * SECONDS[name] for name, count in work.items())
 
 

@@ -268,18 +268,26 @@ class _Fitting:
         answered = Answers(**stored(self.folder / "answers.safetensors", partial(self._answer, starts, pairs)))
         mapper.standard.fit(pairs.text.flatten(0, 1).float())
         heard = Answers(answered.start, mapper.standard(answered.text.float()), answered.end)
-        listening = self._listening(known, starts, heard) if s.listens else None
-        net, error = self._fit_one_pass(heard, "one-pass", s.one_pass_steps, listening, "one pass")
+        net, error = self._fit_one_pass(mapper.net, heard, "one-pass", s.one_pass_steps, "one pass")
+        if s.listens:
+            given: Any = {"title": "one pass that listens", "listening": self._listening(known, starts, heard)}
+            net, error = self._fit_one_pass(net, heard, "listening/one-pass", s.listening_steps, **given)
         mapper.net.load_state_dict(net.state_dict())
         _check_range(answered)
         print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
 
     def _fit_one_pass(
-        self, heard: Answers, place: str, steps: int, listening: Listening | None, title: str
+        self,
+        net: ConditionedNet,  # where it starts from
+        heard: Answers,
+        place: str,
+        steps: int,
+        title: str,
+        listening: Listening | None = None,
     ) -> tuple[ConditionedNet, float]:
         given: Any = {"steps": steps, "batch": self.settings.batch, "seed": self.seed, "signals": self.signals}
-        given |= {"listening": listening, "title": title}
-        return fit_one_pass(deepcopy(self.mapper.net), heard, self.folder / place, **given)
+        net = deepcopy(net).train().requires_grad_(True)
+        return fit_one_pass(net, heard, self.folder / place, listening=listening, title=title, **given)
 
     def _listening(self, known: Renders, starts: Tensor, heard: Answers) -> Listening:
         """Return what judges the mapper's faces.
@@ -296,8 +304,9 @@ class _Fitting:
             print(f"what is seen of w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
             listening = Listening(matcher, told, s.listen, s.keep)
             if number < s.rounds:
-                name = f"one-pass-{number}"
-                net, _ = self._fit_one_pass(heard, f"listening/{name}", s.first_steps, listening, name)
+                given = {"title": f"one pass of round {number}", "listening": listening}
+                at = f"listening/one-pass-{number}"
+                net, _ = self._fit_one_pass(self.mapper.net, heard, at, s.listening_steps, **given)
                 own = self._own_faces(net, heard, number)
                 x = torch.cat([x, self.mapper.space.enter(own.w)])
                 codes = torch.cat([codes, matcher.codes(own.features)])

@@ -59,16 +59,19 @@ def test_a_new_mapper_leaves_w_as_it_is() -> None:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("pairing", ["captions", "embeddings"])
-def test_the_stage_fills_the_mapper_and_continues(pictures: WorldPictures, tmp_path: Path, pairing: str) -> None:
+@pytest.mark.parametrize(("pairing", "listen"), [("captions", 0), ("captions", 8), ("embeddings", 8)])
+def test_the_stage_fills_the_mapper_and_continues(
+    pictures: WorldPictures, tmp_path: Path, pairing: str, listen: float
+) -> None:
     w, eot = heard()
-    mapper = fitted(portrait(), pictures, tmp_path, pairing=pairing)
+    mapper = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
+    assert (tmp_path / "listening" / "own-1").is_dir() == (pairing == "captions" and listen > 0)
     assert mapper.space.scale.std() > 0 and not torch.equal(mapper(w, eot), w)
     assert torch.equal(mapper.follow(w, eot, 2, 2.0), mapper.follow(w, eot, 2, 2.0))
     assert not any(p.requires_grad for p in mapper.flow.parameters())
 
     # Another process, or the same command given again, reads the result.
-    again = fitted(portrait(), pictures, tmp_path, pairing=pairing)
+    again = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
     assert torch.equal(again(w, eot), mapper(w, eot))
 
     # A stopped stage continues from what is stored: here without the end of the flow and everything after it.
@@ -77,17 +80,9 @@ def test_the_stage_fills_the_mapper_and_continues(pictures: WorldPictures, tmp_p
     for name in ("flow", "one-pass"):
         (tmp_path / name / "state.pt").unlink()
     renders = (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns
-    third = fitted(portrait(), pictures, tmp_path, pairing=pairing)
+    third = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
     assert torch.equal(third(w, eot), mapper(w, eot))
     assert (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns == renders
-
-
-@pytest.mark.lengthy
-def test_without_listening_no_face_of_the_one_pass_is_rendered(pictures: WorldPictures, tmp_path: Path) -> None:
-    heard_, deaf = tmp_path / "heard", tmp_path / "deaf"
-    fitted(portrait(), pictures, heard_)
-    fitted(portrait(), pictures, deaf, listen=0)
-    assert (heard_ / "listening" / "own-1").is_dir() and not (deaf / "listening").exists()
 
 
 def test_a_prior_that_leaves_the_generator_s_range_is_noticed(caplog: pytest.LogCaptureFixture) -> None:

@@ -168,10 +168,10 @@ def _small_networks(made: Outline, s: Prior) -> float:
             content = [(Inverter(maps, text_width), s.content_steps), (Teller(w_dim, text_width), s.content_steps)]
             fits += [(Inverter(maps, w_dim), s.inverter_steps), *content]
         if s.listens:
-            # The one passes of the rounds, and the network that tells codes, in its own trainings and in theirs.
-            early, told = s.rounds * s.first_steps, Teller(w_dim, CODE, WIDTH)
-            fits += [(Matcher(maps, text_width), s.content_steps), (mapper.net, early)]
-            fits += [(told, 2 * s.content_steps * (s.rounds + 1) + early + s.one_pass_steps)]
+            # One passes that listen, and the network that tells codes, in its own trainings and in theirs.
+            heard, told = (s.rounds + 1) * s.listening_steps, Teller(w_dim, CODE, WIDTH)
+            fits += [(Matcher(maps, text_width), s.content_steps), (mapper.net, heard)]
+            fits += [(told, 2 * s.content_steps * (s.rounds + 1) + heard)]
     flow = fits[0][0]
     trainings = sum(6.0 * parameters(network) * s.batch * steps for network, steps in fits)
     return trainings + 2.0 * 2 * parameters(flow) * s.steps * s.answers
@@ -189,7 +189,7 @@ def _disk(config: Config, made: Outline) -> dict[str, float]:
         with torch.device("meta"):
             features = sum(c * side**2 for c, side in PictureFeatures(made.clip).maps())
         seen = config.prior.renders + (config.prior.pictures or PICTURES) * (config.prior.pairing == "captions")
-        found["features of the prior's renders and pictures (also in memory)"] = 2.0 * features * seen
+        found["features of the prior's renders and pictures (most also in memory)"] = 2.0 * features * seen
     return found
 
 
