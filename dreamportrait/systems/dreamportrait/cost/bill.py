@@ -189,7 +189,7 @@ def _disk(config: Config, made: Outline) -> dict[str, float]:
         with torch.device("meta"):
             features = sum(c * side**2 for c, side in PictureFeatures(made.clip).maps())
         seen = config.prior.renders + (config.prior.pictures or PICTURES) * (config.prior.pairing == "captions")
-        found["features of the prior's renders and pictures (most also in memory)"] = 2.0 * features * seen
+        found["features of the prior's renders and pictures (also in memory)"] = 2.0 * features * seen
     return found
 
 
