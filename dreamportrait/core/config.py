@@ -93,13 +93,9 @@ class Prior(Section):
     rounds: Few = 2
 
     @property
-    def listens(self) -> bool:
-        return self.listen > 0 and self.pairing == "captions"
-
-    @property
     def renders(self) -> int:
         """Return how many pictures the generator draws."""
-        return self.faces + self.listens * self.rounds * min(self.own_faces, self.answers)
+        return self.faces + (self.listen > 0) * self.rounds * min(self.own_faces, self.answers)
 
     @property
     def listening_steps(self) -> int:

@@ -252,7 +252,7 @@ def seconds_of(config: "Config", done: int) -> float:
         work |= {"face": p.renders, "picture": pictures, "caption": pictures * p.captions}
         work |= {"answer": p.answers * p.steps, "step": p.flow_steps + p.one_pass_steps}
         work |= {"inverting": p.inverter_steps + p.content_steps}  # the reader has the inverter's size
-        if p.listens:  # The matcher has that size, too, and two steps of its judge take the time of one.
+        if p.listen:  # The matcher has that size, too, and two steps of its judge take the time of one.
             work["inverting"] += p.content_steps
             work["step"] += (p.listening_steps + p.content_steps) * (p.rounds + 1)
     return sum(count * SECONDS[name] for name, count in work.items())

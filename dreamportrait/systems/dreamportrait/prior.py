@@ -269,7 +269,7 @@ class _Fitting:
         mapper.standard.fit(pairs.text.flatten(0, 1).float())
         heard = Answers(answered.start, mapper.standard(answered.text.float()), answered.end)
         net, error = self._fit_one_pass(mapper.net, heard, "one-pass", s.one_pass_steps, "one pass")
-        if s.listens:
+        if s.listen:
             given: Any = {"title": "one pass that listens", "listening": self._listening(known, starts, heard)}
             net, error = self._fit_one_pass(net, heard, "listening/one-pass", s.listening_steps, **given)
         mapper.net.load_state_dict(net.state_dict())

@@ -167,7 +167,7 @@ def _small_networks(made: Outline, s: Prior) -> float:
         if s.pairing == "captions":
             content = [(Inverter(maps, text_width), s.content_steps), (Teller(w_dim, text_width), s.content_steps)]
             fits += [(Inverter(maps, w_dim), s.inverter_steps), *content]
-        if s.listens:
+        if s.listen:
             # One passes that listen, and the network that tells codes, in its own trainings and in theirs.
             heard, told = (s.rounds + 1) * s.listening_steps, Teller(w_dim, CODE, WIDTH)
             fits += [(Matcher(maps, text_width), s.content_steps), (mapper.net, heard)]
