@@ -5,9 +5,10 @@
     python eval/styles.py --faces 3 --seeds 3 --page docs/styles.md                                      # to report
     python eval/styles.py --render
 
-All rows style the same generated faces of the miniature world. The judges trained nothing. Rows whose model is missing
-are left out: DreamFusion needs --diffusion, "w_s a vector" a network that was pretrained with model.code_size=1, in
---vector. If the command was stopped, the same command continues.
+All rows style the same generated faces of the miniature world. The judges trained nothing. What lacks its model is left
+out: DreamFusion needs --diffusion and the CLIP score --clip, which are not shipped (`make mini-styles` trains
+diffusion-styles and clip-t), and the row "w_s a vector" needs --vector, a network that was pretrained with
+model.code_size=1. If the command was stopped, the same command continues.
 """
 
 import json
@@ -39,10 +40,12 @@ EXACT = 20  # faces in each style that stand for perfect pictures
 @click.option("--views", type=click.IntRange(1, 100), default=100, show_default=True, help="Edited views of a face.")
 @click.option("--tune-steps", type=click.IntRange(min=1), help="Steps of tuning.  [default: the model's]")
 @click.option("--steps", type=click.FloatRange(0.001, 10), default=1.0, help="Factor of the stand-ins' steps.")
-@click.option("--diffusion", default="mini/diffusion-styles", show_default=True, help="Of DreamFusion; or none.")
+@click.option(
+    "--diffusion", default="none", show_default=True, help="Of DreamFusion: a model's name or folder; or none."
+)
 @click.option("--vector", type=click.Path(path_type=Path), help="A model with code_size=1, for its row of table 2.")
 @click.option("--oracle", default="mini/style-oracle", show_default=True, help="Judge of styles; or none.")
-@click.option("--clip", default="mini/clip-t", show_default=True, help="Judge of texts; or none.")
+@click.option("--clip", default="none", show_default=True, help="Judge of texts: a name or folder; or none.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("--render", is_flag=True, help="Only print what was measured.")

@@ -35,8 +35,8 @@ HELD_OUT = UNSEEN
 KNOWN = tuple(name for name in NAMES if name not in HELD_OUT)
 DATABASE = replace(FEW_SHOT, identities=96, views=4, seed=500_000)  # of each style
 # The guess of w must see through a style, otherwise the head below it gets what the style looks like: sunglasses.
-# With a floor, a robot's antenna grows, and ears begin to. With 48 heads of a style and a rate of .01, it learns these
-# heads better and new ones worse.
+# With a floor, a robot's antenna grows, and ears begin to. With 48 heads of a style and a rate of .01, new heads
+# show the styles less often.
 TUNING = TuneSettings(steps=14_000, lr=0.005, decay=True, floor_weight=0.2, w_weight=2.0, train="all", input="edited")
 
 

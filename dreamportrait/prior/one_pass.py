@@ -31,7 +31,7 @@ from dreamportrait.prior.flow import TextFlow, transport
 from dreamportrait.prior.matcher import Matcher
 
 Net = TypeVar("Net", bound=nn.Module)
-WIDTH = 1024  # of the network that tells codes. With 512, it leaves a fifth more of their variance unexplained
+WIDTH = 1024  # of the hidden layers of the network that tells codes
 
 
 @dataclass(frozen=True)

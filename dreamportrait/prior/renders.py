@@ -76,13 +76,12 @@ def _part(
     views = cameras[torch.randint(len(cameras), (count,), generator=draw)].to(device)
     views[::2] = front
     found: dict[str, list[Tensor]] = {"w": [], "features": [], "embeddings": []}
-    for some, view in zip((z if w is None else w).split(BATCH), views.split(BATCH), strict=True):
-        if w is None:
-            ws = generator.map(some.to(device), front.expand(len(some), -1))
-        else:
-            ws = some.to(device)[:, None].expand(-1, generator.num_ws, -1)
+    if w is None:
+        w = generator.map(z.to(device), front.expand(count, -1))[:, 0]
+    for some, view in zip(w.to(device).split(BATCH), views.split(BATCH), strict=True):
+        ws = some[:, None].expand(-1, generator.num_ws, -1)
         pictures = as_saved(generator.render(generator.synthesize_planes(ws), view, w=ws).image)
-        found["w"].append(ws[:, 0].cpu())
+        found["w"].append(some.cpu())
         found["features"].append(see(pictures).half().cpu())
         found["embeddings"].append(scorer.image_features(pictures).cpu())
         report(len(some))

@@ -26,7 +26,7 @@ def test_the_matcher_finds_the_text_of_a_picture(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in matcher.parameters())
     codes = matcher.codes(features)
     torch.testing.assert_close(codes.std(0), torch.ones(codes.shape[1]), atol=0.1, rtol=0)  # 5 % of them are unseen
-    # A text says the numbers of the first picture: it is found among pictures that lie elsewhere.
+    # Of four pictures far from each other, each is found by the text that says its numbers.
     corners = torch.tensor([[1.5, 1.5], [-1.5, 1.5], [1.5, -1.5], [-1.5, -1.5]])
     assert torch.equal(matcher(matcher.codes(corners), corners).argmax(1), torch.arange(4))
 

@@ -58,3 +58,11 @@ def test_wrong_requests_are_refused(model, tmp_path, words, message, monkeypatch
     done = run("--model", str(model), *SHORT, *JUDGES, *words)
     assert done.exit_code == 1 and message in done.output, done.output
     assert "Traceback" not in done.output
+
+
+def test_without_options_only_what_is_shipped_is_needed(model, tmp_path):
+    done = run("--model", str(model), "--rows", "dreamfusion,started", "--out", str(tmp_path / "out"), *SHORT)
+    assert done.exit_code == 0, done.output
+    results = {path.name.split("-")[0]: path for path in (tmp_path / "out" / "results").iterdir()}
+    assert set(results) == {"started"}  # DreamFusion lacks its model
+    assert "clip" not in json.loads(results["started"].read_text())["scores"]

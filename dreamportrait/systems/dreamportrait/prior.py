@@ -150,6 +150,10 @@ class _Fitting:
 
             yield reported
 
+    def _training(self, steps: int) -> dict[str, Any]:
+        """Return the arguments that all trainings share."""
+        return {"steps": steps, "batch": self.settings.batch, "seed": self.seed, "signals": self.signals}
+
     def _renders(self) -> Renders:
         place, cameras, s = self.folder / "renders", self.pictures.cameras, self.settings
         with self._bar("renders of the generator", s.faces) as report:
@@ -163,12 +167,9 @@ class _Fitting:
             starts,
             pairs,
             self.folder / name,
-            steps=s.flow_steps,
-            batch=s.batch,
-            seed=self.seed,
             coupling=s.coupling,
             tell=tell,
-            signals=self.signals,
+            **self._training(s.flow_steps),
         )
 
     # Pairs of w and text.
@@ -181,10 +182,7 @@ class _Fitting:
             known.features,
             starts,
             place,
-            steps=s.inverter_steps,
-            batch=s.batch,
-            seed=self.seed,
-            signals=self.signals,
+            **self._training(s.inverter_steps),
         )
         stored(self.folder / INVERTER, inverter.state_dict)
         print(f"picture to w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
@@ -193,7 +191,7 @@ class _Fitting:
     def _invert(self, inverter: Inverter, known: Renders, starts: Tensor) -> dict[str, Tensor]:
         """Return draws of the pictures' w, and the features of their captions."""
         s, seen = self.settings, stored(self.folder / "pictures.safetensors", self._look)
-        given: Any = {"steps": s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
+        given = self._training(s.content_steps)
         place = self.folder / "content"
         both = seen["features"], seen["text"]
         read, error = fit_reader(self.see.maps(), *both, known.features, place / "reader", **given)
@@ -270,8 +268,9 @@ class _Fitting:
         heard = Answers(answered.start, mapper.standard(answered.text.float()), answered.end)
         net, error = self._fit_one_pass(mapper.net, heard, "one-pass", s.one_pass_steps, "one pass")
         if s.listen:
-            given: Any = {"title": "one pass that listens", "listening": self._listening(known, starts, heard)}
-            net, error = self._fit_one_pass(net, heard, "listening/one-pass", s.listening_steps, **given)
+            at, title = "listening/one-pass", "one pass that listens"
+            listening = self._listening(known, starts, heard)
+            net, error = self._fit_one_pass(net, heard, at, s.listening_steps, title, listening)
         mapper.net.load_state_dict(net.state_dict())
         _check_range(answered)
         print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
@@ -285,8 +284,7 @@ class _Fitting:
         title: str,
         listening: Listening | None = None,
     ) -> tuple[ConditionedNet, float]:
-        given: Any = {"steps": steps, "batch": self.settings.batch, "seed": self.seed, "signals": self.signals}
-        net = deepcopy(net).train().requires_grad_(True)
+        net, given = deepcopy(net).train().requires_grad_(True), self._training(steps)
         return fit_one_pass(net, heard, self.folder / place, listening=listening, title=title, **given)
 
     def _listening(self, known: Renders, starts: Tensor, heard: Answers) -> Listening:
@@ -299,14 +297,13 @@ class _Fitting:
         matcher = self._matcher(place)
         x, codes = starts, matcher.codes(known.features)
         for number in range(s.rounds + 1):
-            given: Any = {"steps": 2 * s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
+            given = self._training(2 * s.content_steps)
             told, error = fit_teller(x, codes, place / f"teller-{number}", width=WIDTH, **given)
             print(f"what is seen of w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
             listening = Listening(matcher, told, s.listen, s.keep)
             if number < s.rounds:
-                given = {"title": f"one pass of round {number}", "listening": listening}
-                at = f"listening/one-pass-{number}"
-                net, _ = self._fit_one_pass(self.mapper.net, heard, at, s.listening_steps, **given)
+                at, title = f"listening/one-pass-{number}", f"one pass of round {number}"
+                net, _ = self._fit_one_pass(self.mapper.net, heard, at, s.listening_steps, title, listening)
                 own = self._own_faces(net, heard, number)
                 x = torch.cat([x, self.mapper.space.enter(own.w)])
                 codes = torch.cat([codes, matcher.codes(own.features)])
@@ -314,7 +311,7 @@ class _Fitting:
 
     def _matcher(self, place: Path) -> Matcher:
         s, seen = self.settings, load_file(self.folder / "pictures.safetensors")
-        given: Any = {"steps": s.content_steps, "batch": s.batch, "seed": self.seed, "signals": self.signals}
+        given = self._training(s.content_steps)
         text = self.mapper.standard(seen["text"].float())
         matcher, found = fit_matcher(self.see.maps(), seen["features"], text, place / "matcher", **given)
         print(f"texts of pictures: contrast {found:.3f} on unseen pictures", flush=True)

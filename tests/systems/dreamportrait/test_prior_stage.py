@@ -77,7 +77,7 @@ def test_the_stage_fills_the_mapper_and_continues(
     # A stopped stage continues from what is stored: here without the end of the flow and everything after it.
     for path in (tmp_path / prior.MAPPER, tmp_path / "answers.safetensors"):
         path.unlink()
-    for name in ("flow", "one-pass"):
+    for name in ("flow", "one-pass", *(["listening/one-pass"] if listen else [])):
         (tmp_path / name / "state.pt").unlink()
     renders = (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns
     third = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
