@@ -56,6 +56,7 @@ from dreamportrait.systems.freestyle.learning import work_folder
 from dreamportrait.systems.freestyle.network import Prediction
 from dreamportrait.systems.freestyle.pipeline import StylePipeline
 from dreamportrait.systems.freestyle.prompts import Instruction
+from dreamportrait.systems.freestyle.refine import REFINEMENT, Refinement
 from dreamportrait.systems.freestyle.study_page import replaced
 from dreamportrait.systems.freestyle.unseen import instant_scores, mixing_scores, unseen_scores
 from dreamportrait.weights import registry
@@ -170,13 +171,19 @@ def styles(pipe: StylePipeline, judges: Judges, at: At) -> Values:
 
 
 def instant(pipe: StylePipeline, judges: Judges, at: At) -> Values:
-    """Score instructions without learning, and edits of attributes. With i2t-any, also what i2t-base would make."""
-    pipes = {"shipped": pipe}
+    """Score instructions without learning, and edits of attributes: as shipped, and without refinement.
+
+    With i2t-any, also what one pass of i2t-base makes.
+    """
+    one_pass = Refinement(steps=0)
+    rows = {"shipped": (pipe, REFINEMENT), "one_pass": (pipe, one_pass)}
     if pipe.instant is not None:
-        pipes["base"] = replace(pipe, instant=None)
+        rows["base"] = (replace(pipe, instant=None), one_pass)
     found: Values = {"faces": at.count, "attributes": edited_attributes(pipe, judges, at.count)}
-    for title, which in pipes.items():
-        found[title] = {x.name: instant_scores(which, an(x.name), judges, seeds(at.count)) for x in STYLES}
+    for title, (which, how) in rows.items():
+        found[title] = {
+            x.name: instant_scores(which, an(x.name), judges, seeds(at.count), refinement=how) for x in STYLES
+        }
     return found
 
 

@@ -26,7 +26,7 @@ def test_the_table_says_what_is_met_missed_and_not_measured() -> None:
     assert "| 80 % | 85 % | missed |" in lines["9: learnt styles, style read"]
     assert "| 0.2 s | at most 0.1 s | missed |" in lines["9: a photo in a style"]
     assert "| 90 % | 80 % | met |" in lines["10: instructions, styles seen, style read"]
-    assert "not measured" in lines["10: the same by i2t-base, styles seen"]
+    assert "not measured" in lines["10: one pass of i2t-base, styles seen"]
     assert "not measured" in lines["11: the same person is nearest, 1 of 20"]
     assert "not measured" in lines["1: edits whose change is read"]
     assert set(NAMES) <= set(lines)  # a row for each style

@@ -1,7 +1,8 @@
 """Adapters of styles: what a tuning changed, in a folder with checksums.
 
 OUT/adapter.json          the style, how it was learnt, and the hash of the network that it changes
-OUT/deltas.safetensors    NAME.down and NAME.up of low-rank deltas, or NAME of a tuning of all weights
+OUT/deltas.safetensors    NAME.down and NAME.up of low-rank deltas, and perhaps the offset of the planes; or NAME of a
+                          tuning of all weights
 OUT/sheet.png             a picture of the style, if one was given
 OUT/files.json            sizes and checksums of the files above
 
@@ -25,8 +26,9 @@ from dreamportrait.systems.freestyle.adapted import LowRankNetwork, differences,
 from dreamportrait.systems.freestyle.fewshot import FewShot, FewShotSettings
 from dreamportrait.systems.freestyle.instruct import Sampling
 from dreamportrait.systems.freestyle.names import ABOUT
-from dreamportrait.systems.freestyle.network import ImageToTriplane
+from dreamportrait.systems.freestyle.network import OFFSET, ImageToTriplane
 from dreamportrait.systems.freestyle.prompts import Instruction, Wording
+from dreamportrait.systems.freestyle.smooth import enlarged
 from dreamportrait.systems.freestyle.start import Rule
 from dreamportrait.systems.freestyle.tuning import Input, TuneSettings
 from dreamportrait.weights.folder import FORMAT_VERSION, check_finite, read_json, read_tensors, write_tensors
@@ -119,11 +121,12 @@ class StyleAdapter:
         return cls(about, tensors)
 
     def changes(self) -> dict[str, Tensor]:
-        """Return what is added to the weights of the network, by their names."""
+        """Return what is added to the weights of the network, by their names, and the offset of the planes."""
         if self.about.train == "all":
             return self.tensors
         names = [name.removesuffix(_DOWN) for name in self.tensors if name.endswith(_DOWN)]
-        return {name: self.tensors[name + _UP] @ self.tensors[name + _DOWN] for name in names}
+        deltas = {name: self.tensors[name + _UP] @ self.tensors[name + _DOWN] for name in names}
+        return deltas | {name: x for name, x in self.tensors.items() if name == OFFSET}
 
     def applied(self, base: ImageToTriplane, strength: float = 1.0) -> ImageToTriplane:
         """Return a copy of the network with the style. strength: 0 = the network as it is, 1 = as learnt."""
@@ -131,8 +134,12 @@ class StyleAdapter:
         return with_changes(base, [(check_strength(strength), self.shaped_changes(base))])
 
     def shaped_changes(self, base: ImageToTriplane) -> dict[str, Tensor]:
-        """Return the changes in the shapes of the network's weights. Raise WeightsError if they do not fit."""
-        weights, changes = dict(base.named_parameters()), self.changes()
+        """Return the changes in the shapes of weights and planes. Raise WeightsError if they do not fit the network."""
+        weights, changes, offset = dict(base.named_parameters()), self.changes(), {}
+        if (numbers := changes.pop(OFFSET, None)) is not None:
+            if numbers.ndim != 4 or numbers.shape[:2] != base.deviation.shape[:2]:
+                raise WeightsError(f"the adapter's offset {list(numbers.shape)} does not fit the planes; {_REMEDY}")
+            offset = {OFFSET: enlarged(numbers, base.config.plane_resolution)}
         wrong = [
             shown(name)
             for name, delta in changes.items()
@@ -140,7 +147,7 @@ class StyleAdapter:
         ]
         if wrong:
             raise WeightsError(f"the adapter changes what the network has not: {listed(wrong)}; {_REMEDY}")
-        return {name: delta.reshape(weights[name].shape) for name, delta in changes.items()}
+        return {name: delta.reshape(weights[name].shape) for name, delta in changes.items()} | offset
 
     def check_base(self, base: ImageToTriplane) -> None:
         """Raise WeightsError unless this is the network that the adapter was learnt on."""
@@ -199,7 +206,7 @@ class StyleAdapter:
         """Raise WeightsError unless low-rank deltas come in pairs of the adapter's rank."""
         if self.about.train == "all":
             return
-        names = {name.removesuffix(_DOWN).removesuffix(_UP) for name in self.tensors}
+        names = {name.removesuffix(_DOWN).removesuffix(_UP) for name in self.tensors if name != OFFSET}
         rank, wrong = self.about.rank, []
         for name in sorted(names):
             down, up = self.tensors.get(name + _DOWN), self.tensors.get(name + _UP)
@@ -227,6 +234,6 @@ def check_strength(strength: float) -> float:
 
 def _tensors(tuned: nn.Module, base: ImageToTriplane) -> dict[str, Tensor]:
     if isinstance(tuned, LowRankNetwork):
-        return tuned.deltas.factors()
+        return tuned.deltas.factors() | tuned.offset()
     assert isinstance(tuned, ImageToTriplane)
     return differences(tuned, base)

@@ -33,6 +33,7 @@ from dreamportrait.systems.freestyle.tuning import TuneSettings, input_fronts, t
 from dreamportrait.weights.hashing import weights_hash
 
 SHOWN = 4  # identities on a sheet
+VIEWS = 4  # in a step of the paper's tuning; the paper does not say
 SIDES = (-25.0, 0.0, 25.0)  # degrees
 Say = Callable[[str], object]
 
@@ -55,11 +56,16 @@ class Learnt:
 
 
 def as_in_the_paper(request: Request) -> Request:
-    """Return the request with one identity, a hundred views, edited fronts, all weights, and the paper's rate."""
+    """Return the request with one identity, a hundred views, edited fronts, all weights, and the paper's rate.
+
+    Tuning sees as many views as it would, four in a step.
+    """
+    steps = max(1, request.tuning.steps * request.tuning.views // VIEWS)
+    paper: dict[str, Any] = {"train": "all", "offset_stride": 0, "input": "edited", "lr": 0.002, "decay": False}
     return replace(
         request,
         few_shot=replace(request.few_shot, identities=1, views=100),
-        tuning=replace(request.tuning, train="all", input="edited", lr=0.002, decay=False, w_weight=0.0),
+        tuning=replace(request.tuning, steps=steps, views=VIEWS, w_weight=0.0, **paper),
     )
 
 

@@ -22,6 +22,8 @@ from dreamportrait.systems.freestyle.encoder import StyleEncoder
 from dreamportrait.systems.freestyle.modulation import ModulationLayer
 from eg3d_ops._checks import check_shape, check_tensor
 
+OFFSET = "offset"
+
 
 class Prediction(NamedTuple):
     planes: Tensor  # [N, P, C, H, W]
@@ -32,6 +34,7 @@ class Prediction(NamedTuple):
 class ImageToTriplane(nn.Module):
     mean_planes: Tensor  # [P, C, H, W] p_bar
     deviation: Tensor  # [P, C, 1, 1] s
+    offset: Tensor | None  # [P, C, H, W] what a style adds to the planes of every picture, in units of s
 
     def __init__(self, config: I2TConfig) -> None:
         super().__init__()
@@ -49,6 +52,7 @@ class ImageToTriplane(nn.Module):
         shape = c.num_planes, c.plane_channels
         self.register_buffer("mean_planes", torch.zeros(*shape, c.plane_resolution, c.plane_resolution))
         self.register_buffer("deviation", torch.ones(*shape, 1, 1))
+        self.register_buffer(OFFSET, None)  # it comes with a style
 
     def forward(self, front: Tensor) -> Prediction:  # [N, 3, R, R] in -1 .. 1
         code, w = self.encode(front)
@@ -72,7 +76,8 @@ class ImageToTriplane(nn.Module):
         for layer in self.layers.values():
             x, planes = layer(x, planes, code)
         assert planes is not None
-        return rearrange(planes, "n (p c) h w -> n p c h w", p=self.config.num_planes)
+        made = rearrange(planes, "n (p c) h w -> n p c h w", p=self.config.num_planes)
+        return made if self.offset is None else made + self.offset
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:  # [P, C, H, W], [P, C]

@@ -41,6 +41,7 @@ from dreamportrait.systems.freestyle.mixing import mix, shares
 from dreamportrait.systems.freestyle.names import MINI, locate_instant, locate_model, locate_style
 from dreamportrait.systems.freestyle.perceptual import make_perceptual
 from dreamportrait.systems.freestyle.prompts import Instruction
+from dreamportrait.systems.freestyle.refine import REFINEMENT, Refinement, refine
 from dreamportrait.text.encoder import TextEncoder
 from dreamportrait.text.loading import load_text_encoder
 from dreamportrait.weights.diffusion import read_layout
@@ -136,13 +137,15 @@ class StylePipeline:
         yaw_range: tuple[float, float] = YAW_RANGE,  # degrees
         crop: bool = False,  # cut the middle out of a photo that is not square
         sampling: Sampling | None = None,  # None = that of the model
+        refine: int | None = None,  # steps in which the head then follows the edited photo. 0 = one pass, None = 12
     ) -> Portrait:
         """Edit a photo as a sentence says, and return the result as a head."""
+        how = REFINEMENT if refine is None else Refinement(refine)
         labels = view_cameras(self.base.generator.config, num_views, cameras, yaw_range)
         told = instruct(instruction, self.model.few_shot.wording)
         front = self.front(photo, crop)
         self._warn(check_words([instruction], self.editing.text))
-        heads = self.instant_heads(front, told, sampling or self.model.few_shot.sampling, seed)
+        heads = self.instant_heads(front, told, sampling or self.model.few_shot.sampling, seed, how)
         return self._portrait(instruction, seed, heads, labels)
 
     def learn(
@@ -266,9 +269,18 @@ class StylePipeline:
             return front
         return self._edited(front, adapter.instruction, adapter.sampling, seed)
 
-    def instant_heads(self, front: Tensor, told: Instruction, sampling: Sampling, seed: int) -> Planes:
-        """Return the head of a front [1, 3, R, R] that is edited as told: one edit, and one pass."""
-        return (self.instant or self.base).heads(self._edited(front, told, sampling, seed))
+    @torch.no_grad()
+    def instant_heads(
+        self,
+        front: Tensor,  # [1, 3, R, R]
+        told: Instruction,
+        sampling: Sampling,
+        seed: int,
+        how: Refinement = REFINEMENT,
+    ) -> Planes:
+        """Return the head of a front that is edited as told: one edit, one pass, and a refinement."""
+        styled, edited = self.instant or self.base, self._edited(front, told, sampling, seed)
+        return refine(styled.heads(edited), edited, styled.i2t.deviation, how)
 
     def load_portrait(self, path: str | Path) -> Portrait:
         """Load a portrait that Portrait.save wrote, of this model's generator."""

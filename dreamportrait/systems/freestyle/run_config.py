@@ -112,6 +112,7 @@ class Tune(Section):
     perceptual: Text = "none"  # see perceptual.py
     train: Literal["lora", "all"] = "lora"
     rank: Few = 4
+    offset_stride: Annotated[int, Field(ge=0)] = 0
     input: Input = "source"
 
     def settings(self, seed: int = 0) -> TuneSettings:

@@ -53,12 +53,19 @@ class TuneSettings:
     w_weight: float = 0.0  # of the error of the guess of w, whose truth is that of the unedited head; 0 = the paper
     train: Literal["lora", "all"] = "lora"
     rank: int = 4
+    # Positions, along each side of the planes, that share a number of an offset that all heads get; with train="lora".
+    offset_stride: int = field(default=0, metadata={"later": True})  # 0 = no offset
     input: Input = "source"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "views", "rank"):
             check_int(name, getattr(self, name), 1)
+        if check_int("offset_stride", self.offset_stride, 0) and self.train == "all":
+            raise ValueError(
+                f"offset_stride={self.offset_stride} with train='all': the offset comes with low-rank deltas; set "
+                "offset_stride=0, or train=lora"
+            )
         for name in ("rec_weight", "density_weight", "floor_weight", "w_weight"):
             if check_number(name, getattr(self, name)) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
@@ -128,7 +135,7 @@ def tune(
     torch.manual_seed(settings.seed)
     trained: LowRankNetwork | ImageToTriplane
     if settings.train == "lora":
-        trained = LowRankNetwork(base.i2t, settings.rank, settings.seed)
+        trained = LowRankNetwork(base.i2t, settings.rank, settings.seed, settings.offset_stride)
     else:
         trained = deepcopy(base.i2t).requires_grad_(True)
     tune_network(trained, base, data, settings, folder, perceptual, signals, say)

@@ -1,7 +1,7 @@
 """Scores on faces that no style was learnt on: the generator's own, of other seeds.
 
 unseen_scores      of a learnt style
-instant_scores     of an instruction alone: one edit of the front, and one pass
+instant_scores     of an instruction alone: one edit of the front, one pass, and a refinement
 mixing_scores      of the way from one learnt style to another
 """
 
@@ -19,6 +19,7 @@ from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.judges import Judges, known_style
 from dreamportrait.systems.freestyle.mixing import mix
 from dreamportrait.systems.freestyle.pipeline import StylePipeline
+from dreamportrait.systems.freestyle.refine import REFINEMENT, Refinement
 
 BATCH = 16  # heads that are measured at once
 Make = Callable[[Tensor, int], Planes]  # a front [1, 3, R, R] and its seed -> one styled head
@@ -39,14 +40,19 @@ def unseen_scores(
 
 
 def instant_scores(
-    pipe: StylePipeline, words: str, judges: Judges, seeds: Sequence[int], truncation: float = 1.0
+    pipe: StylePipeline,
+    words: str,
+    judges: Judges,
+    seeds: Sequence[int],
+    truncation: float = 1.0,
+    refinement: Refinement = REFINEMENT,
 ) -> dict[str, float]:
     """Return the mean scores of a style that is asked for in words, and the seconds from a front to a head."""
     how = pipe.model.few_shot
     told = how.wording.instruct(words)
 
     def make(front: Tensor, seed: int) -> Planes:
-        return pipe.instant_heads(front, told, how.sampling, seed)
+        return pipe.instant_heads(front, told, how.sampling, seed, refinement)
 
     return scores_of(pipe, words, judges, seeds, make, truncation)
 

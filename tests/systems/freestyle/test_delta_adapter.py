@@ -1,6 +1,7 @@
 """Tests of style adapters and of mixing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,18 @@ from dreamportrait.systems.freestyle.fewshot import FewShotSettings
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.mixing import mix, shares
 from dreamportrait.systems.freestyle.names import ABOUT
-from dreamportrait.systems.freestyle.network import ImageToTriplane
+from dreamportrait.systems.freestyle.network import OFFSET, ImageToTriplane
+from dreamportrait.systems.freestyle.smooth import enlarged
 from dreamportrait.systems.freestyle.tuning import TuneSettings
 
 
-def adapter(seed: int = 0, train: str = "lora", identities: int = 2) -> StyleAdapter:
+def adapter(seed: int = 0, train: str = "lora", identities: int = 2, stride: int = 0) -> StyleAdapter:
     """Return an adapter of random changes."""
     base, numbers = i2t(), torch.Generator().manual_seed(seed)
-    tuned: nn.Module = LowRankNetwork(base, 2, seed) if train == "lora" else i2t()
+    tuned: nn.Module = LowRankNetwork(base, 2, seed, stride) if train == "lora" else i2t()
     for parameter in tuned.parameters():
         parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=numbers))
-    settings = TuneSettings(train=train, rank=2)  # type: ignore[arg-type]
+    settings = TuneSettings(train=train, rank=2, offset_stride=stride)  # type: ignore[arg-type]
     return StyleAdapter.of(
         tuned,
         base,
@@ -57,9 +59,38 @@ def test_the_strength_scales_the_changes():
     assert torch.equal(planes(base), planes(i2t()))  # the base stays
 
 
-@pytest.mark.parametrize("train", ["lora", "all"])
-def test_a_folder_gives_the_same_adapter(tmp_path, train):
-    style = adapter(train=train)
+def test_an_offset_is_added_to_the_planes_of_every_picture():
+    base, style = i2t(), adapter(stride=2)
+    offset = style.tensors[OFFSET]
+    assert offset.shape == (3, base.config.plane_channels, *[base.config.plane_resolution // 2] * 2)
+    bare = replace(style, tensors={name: x for name, x in style.tensors.items() if name != OFFSET})
+    for strength in (1.0, 0.5):
+        difference = planes(style.applied(base, strength)) - planes(bare.applied(base, strength))
+        wanted = strength * base.deviation * enlarged(offset, base.config.plane_resolution)
+        # planes are differences times s, which is up to 30: their rounding is larger than that of offsets
+        torch.testing.assert_close(difference, wanted.expand_as(difference), rtol=1e-4, atol=1e-3)
+    assert torch.equal(planes(style.applied(base, 0)), planes(base))
+
+
+def test_offsets_of_mixed_styles_are_added(tmp_path):
+    base, (first, second) = styled(), (adapter(1, stride=2), adapter(2, stride=3))
+    bare = [replace(each, tensors={OFFSET: each.tensors[OFFSET]}) for each in (first, second)]
+    found = mix(base, bare, [1, 3], [FRONTS, FRONTS]).planes - base.heads(FRONTS).planes
+    sizes = [enlarged(each.tensors[OFFSET], base.i2t.config.plane_resolution) for each in (first, second)]
+    wanted = base.i2t.deviation * (0.25 * sizes[0] + 0.75 * sizes[1])
+    torch.testing.assert_close(found, wanted.expand_as(found), rtol=1e-4, atol=1e-3)  # as above
+
+
+def test_an_offset_of_other_planes_is_refused():
+    base, style = i2t(), adapter(stride=2)
+    for wrong in (torch.zeros(2, 4), torch.zeros(3, 5, 2, 2)):
+        with pytest.raises(WeightsError, match="the adapter's offset .* does not fit the planes"):
+            replace(style, tensors=style.tensors | {OFFSET: wrong}).applied(base)
+
+
+@pytest.mark.parametrize(("train", "stride"), [("lora", 0), ("lora", 2), ("all", 0)])
+def test_a_folder_gives_the_same_adapter(tmp_path, train, stride):
+    style = adapter(train=train, stride=stride)
     style.save(tmp_path / "gold", Image.new("RGB", (8, 8)))
     again = StyleAdapter.load(tmp_path / "gold")
     assert again.about == style.about and set(again.tensors) == set(style.tensors)

@@ -12,6 +12,7 @@ from dreamportrait.systems.freestyle import tuning
 from dreamportrait.systems.freestyle.adapted import LowRankNetwork, adapted_shapes, differences, with_changes
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.network import ImageToTriplane
+from dreamportrait.systems.freestyle.smooth import enlarged
 from dreamportrait.systems.freestyle.tuning import (
     FLOOR,
     TuneSettings,
@@ -69,25 +70,29 @@ def test_what_a_style_changes():
     names = adapted_shapes(styled().i2t)
     parts = ("encoder.code.conv0", "encoder.enlarge.8", "layers.16.conv", "layers.16.modulation.hidden")
     assert {f"{part}.weight" for part in parts} <= set(names)
-    assert not any("to_planes" in name or "stem" in name or "halve" in name for name in names)
+    assert "layers.16.to_planes.weight" in names
+    assert not any("stem" in name or "halve" in name for name in names)
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("train", ["lora", "all"])
-def test_only_what_is_to_be_trained_changes(tmp_path, capsys, train):
+@pytest.mark.parametrize(("train", "stride"), [("lora", 0), ("lora", 2), ("all", 0)])
+def test_only_what_is_to_be_trained_changes(tmp_path, capsys, train, stride):
     base = styled()
     networks = {"base": base.i2t, "generator": base.generator}
     before = {place: {n: x.clone() for n, x in net.state_dict().items()} for place, net in networks.items()}
-    settings = TuneSettings(**{**vars(SETTINGS), "train": train, "steps": 3})
+    settings = TuneSettings(**{**vars(SETTINGS), "train": train, "steps": 3, "offset_stride": stride})
     tuned = tune(base, few_shot(), settings, tmp_path)
     for place, network in networks.items():
         assert all(torch.equal(x, before[place][n]) for n, x in network.state_dict().items())
         assert all(p.grad is None for p in network.parameters())
     if train == "lora":
         assert isinstance(tuned, LowRankNetwork)
-        assert len(tuned.state_dict()) == 2 * len(adapted_shapes(base.i2t))  # the base is not saved
-        changes = tuned.deltas()
-        assert any(delta.any() for delta in changes.values())
+        extra = 1 if stride else 0  # the offset; the base is not saved
+        assert len(tuned.state_dict()) == 2 * len(adapted_shapes(base.i2t)) + extra
+        offset = {name: enlarged(x, base.i2t.config.plane_resolution) for name, x in tuned.offset().items()}
+        assert len(offset) == extra and all(x.any() for x in offset.values())
+        changes = tuned.deltas() | offset
+        assert any(delta.any() for delta in tuned.deltas().values())
     else:
         assert isinstance(tuned, ImageToTriplane)
         changes = differences(tuned, base.i2t)
