@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dreamportrait.systems.freestyle.study import Study, Tools
 
 ROOT = Path(__file__).resolve().parents[1]
+RATE = 0.005  # of tuning all weights, falling as a cosine; chosen for the miniature network, the paper has 0.002
 EXACT = 20  # faces in each style that stand for perfect pictures
 
 
@@ -99,6 +100,7 @@ def load(asked: Asked, rows: tuple[str, ...], out: Path) -> "tuple[Tools, Study]
     from dreamportrait.systems.freestyle.folder import load_network_of
     from dreamportrait.systems.freestyle.generator import PictureTo3D
     from dreamportrait.systems.freestyle.judges import load_judges
+    from dreamportrait.systems.freestyle.learning import of_all_weights
     from dreamportrait.systems.freestyle.names import locate_model
     from dreamportrait.systems.freestyle.perceptual import make_perceptual
     from dreamportrait.systems.freestyle.pipeline import StylePipeline
@@ -115,7 +117,8 @@ def load(asked: Asked, rows: tuple[str, ...], out: Path) -> "tuple[Tools, Study]
             raise ValueError(f"--vector {asked.vector}: its code is {size} x {size}; name a model of code_size=1")
     if asked.diffusion != "none":
         prior = load_stable_diffusion(asked.diffusion, offline=asked.offline, device=device)
-    few_shot, tuning = replace(pipe.model.few_shot, identities=1, views=asked.views), pipe.model.tuning
+    few_shot = replace(pipe.model.few_shot, identities=1, views=asked.views)
+    tuning = replace(of_all_weights(pipe.model.tuning), lr=RATE, decay=True)
     if asked.tune_steps is not None:
         tuning = replace(tuning, steps=asked.tune_steps)
     steps = Steps(*(max(1, round(asked.steps * count)) for count in vars(Steps()).values()))

@@ -59,7 +59,6 @@ from dreamportrait.systems.freestyle.prompts import Instruction
 from dreamportrait.systems.freestyle.refine import REFINEMENT, Refinement
 from dreamportrait.systems.freestyle.study_page import replaced
 from dreamportrait.systems.freestyle.unseen import instant_scores, mixing_scores, unseen_scores
-from dreamportrait.weights import registry
 from dreamportrait.weights.registry import locate
 
 FIRST = 3_000_000  # seed of the first generated face
@@ -205,7 +204,7 @@ def edited_attributes(pipe: StylePipeline, judges: Judges, count: int) -> Values
 def identity(pipe: StylePipeline, judges: Judges, at: At) -> Values:
     """Return how often the head of a photo is nearest, among exact styled faces of 20 people, to the same person's."""
     if judges.scorer is None:
-        return {"left_out": f"needs {CLIP}"}
+        return {"left_out": f"needs {CLIP}: --clip"}
     people, found = [read_code(code) for code in identities("test", 20)], {}
     camera = pipe.base.generator.config.around([0.0])
     fronts = pictures([draw(face, traits, camera[0].numpy()) for face, traits in people])
@@ -267,16 +266,16 @@ MEASURES: Mapping[str, Callable[[StylePipeline, Judges, At], Values]] = {
 @click.command(help=__doc__)
 @click.option("--parts", metavar="NAME,NAME", default=",".join(MEASURES), help="Only these parts.  [default: all]")
 @click.option("--count", type=click.IntRange(2), help="Faces of each part.  [default: those of the page]")
+@click.option("--clip", default=NONE, show_default=True, help="The CLIP that judges identity: a folder, or none.")
 @click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Also write the table into this page.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/criteria"))
-def main(parts: str, count: int | None, page: Path | None, out: Path) -> None:
+def main(parts: str, count: int | None, clip: str, page: Path | None, out: Path) -> None:
     with one_message():
         chosen = [name.strip() for name in parts.split(",")]
         if unknown := [name for name in chosen if name not in MEASURES]:
             raise ValueError(f"--parts {parts}: no part {unknown[0]!r}; must be some of {','.join(MEASURES)}")
         pending = [name for name in chosen if not (out / f"{name}.json").exists()]
         if pending:
-            clip = CLIP if registry.shipped_folder(CLIP).is_dir() else NONE
             pipe, judges = StylePipeline.from_pretrained("mini"), load_judges(ORACLE, clip)
             for name in pending:
                 found = MEASURES[name](pipe, judges, At(out, count or COUNTS[name]))

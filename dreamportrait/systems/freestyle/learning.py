@@ -56,17 +56,15 @@ class Learnt:
 
 
 def as_in_the_paper(request: Request) -> Request:
-    """Return the request with one identity, a hundred views, edited fronts, all weights, and the paper's rate.
+    """Return the request with one identity, a hundred views, edited fronts, all weights, and the paper's rate."""
+    tuning = replace(of_all_weights(request.tuning), input="edited", lr=0.002, decay=False, w_weight=0.0)
+    return replace(request, few_shot=replace(request.few_shot, identities=1, views=100), tuning=tuning)
 
-    Tuning sees as many views as it would, four in a step.
-    """
-    steps = max(1, request.tuning.steps * request.tuning.views // VIEWS)
-    paper: dict[str, Any] = {"train": "all", "offset_stride": 0, "input": "edited", "lr": 0.002, "decay": False}
-    return replace(
-        request,
-        few_shot=replace(request.few_shot, identities=1, views=100),
-        tuning=replace(request.tuning, steps=steps, views=VIEWS, w_weight=0.0, **paper),
-    )
+
+def of_all_weights(tuning: TuneSettings) -> TuneSettings:
+    """Return settings that tune all weights on as many views as these, four in a step."""
+    steps = max(1, tuning.steps * tuning.views // VIEWS)
+    return replace(tuning, train="all", offset_stride=0, steps=steps, views=VIEWS)
 
 
 def work_folder(out: Path) -> Path:
