@@ -18,13 +18,13 @@ import safetensors
 from PIL import Image
 
 from dreamportrait.core.errors import WeightsError
-from dreamportrait.weights.registry import HEAD, MINI, SPLATS, STYLES
+from dreamportrait.weights.registry import HEAD, LEARNT, MINI, SPLATS, STYLES
 from dreamportrait.weights.seals import seal
 
 LICENCE = "Apache-2.0"
 TRAINING, SCORES, SHEET, CARD = "training.json", "scores.json", "sheet.png", "README.md"
 PROBE = "probe.json"
-TOTAL_BYTES, SHEET_BYTES = 40_000_000, 600_000
+TOTAL_BYTES, SHEET_BYTES = 40_000_000, 150_000
 
 _CLIP = """Trained from scratch with CLIP's contrastive loss, on rendered faces with new captions at every step.
 Pictures are shifted and mirrored, get noise, and some are blurred. The features before the last text block, which
@@ -115,6 +115,13 @@ of the trained weights.""",
 unedited heads, by the losses with which a single style is learnt. Clay figures and clowns stayed out, to see what it
 makes of styles that it does not know. `StylePipeline.from_pretrained("mini")` uses it for instructions.""",
     ),
+    LEARNT: (
+        "Styles of photos: adapters of mini/i2t-base, one in each folder.",
+        'pipe = StylePipeline.from_pretrained("mini")\nhead = pipe.apply("photo.png", "mini/styles/gold-statue")',
+        """Each was learnt as `dreamportrait style learn` does it: ten generated faces from eleven sides, edited by
+mini/ip2p, then a tuning of low-rank deltas and an offset of the planes. Applying one needs no editor. The sheet shows
+generated faces that none was learnt on: without a style, then in the styles in the order of the table.""",
+    ),
     SPLATS: (
         "A small network that corrects the Gaussian splats of portraits by `mini`: position, size, rotation, colour, "
         "opacity.",
@@ -133,8 +140,11 @@ nothing. The mean texture is that of bald, bare heads. Scores compare bald heads
 world's exact pictures.""",
     ),
 }
+_IMPORTS = {LEARNT: "from dreamportrait import StylePipeline"}
 _COMMANDS = {  # of models that `make mini-weights` does not train
-    **dict.fromkeys(STYLES, "`make mini-styles` trains them all. This folder is the result of these stages:"),
+    **dict.fromkeys(
+        (*STYLES, LEARNT), "`make mini-styles` trains them all. This folder is the result of these stages:"
+    ),
     SPLATS: "`make mini-splats` trains it for the shipped `mini`. This folder is the result of this command:",
     HEAD: "`make mini-head` builds it. This folder is the result of this command:",
 }
@@ -172,7 +182,7 @@ def card(folder: Path, name: str) -> str:
         purpose,
         f"{parameters(folder) / 1e6:.2f} million parameters, licence {LICENCE}. Trained only with this repository, on "
         "rendered faces. No photographs and no third-party weights were used.",
-        f"```python\nfrom dreamportrait.mini import from_pretrained\n\n{use}\n```",
+        f"```python\n{_IMPORTS.get(name, 'from dreamportrait.mini import from_pretrained')}\n\n{use}\n```",
         "## Recipe",
         recipe,
         _COMMANDS.get(name, "`make mini-weights` trains all models. This folder is the result of these stages:"),
@@ -200,16 +210,16 @@ def parameters(folder: Path) -> int:
 
 
 def shrink(path: Path) -> None:
-    """Reduce a picture to 256 colours if its file is too large. Dithering avoids bands in smooth areas."""
+    """Reduce a picture to 128 colours if its file is too large. Dithering would make it larger, and noisy."""
     if path.stat().st_size > SHEET_BYTES:
         with Image.open(path) as picture:
             colors = picture.convert("RGB")
-        small = colors.quantize(palette=colors.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+        small = colors.quantize(palette=colors.quantize(128), dither=Image.Dither.NONE)
         small.save(path, optimize=True)
 
 
 def _scores(folder: Path) -> list[tuple[str, ...]]:
-    config = _json(folder / "config.json")
+    config = {} if folder.name == LEARNT else _json(folder / "config.json")  # learnt styles have one each
     found = dict(config.get("scores", {}))
     if "accuracy" in config:
         found["accuracy"] = config["accuracy"]

@@ -72,3 +72,11 @@ def i2t_any(places: Places, result: Path) -> None:
 
     parts = Parts(*(places.result(name) for name in ("i2t-base", "ip2p", "clip-s")))
     train_any(parts, result, places.state("i2t-any"), device=places.device)
+
+
+def learnt_styles(places: Places, result: Path) -> None:
+    from dreamportrait.mini.i2t_any import Parts
+    from dreamportrait.mini.learnt_styles import learn_all
+
+    parts = Parts(*(places.result(name) for name in ("i2t-base", "ip2p", "clip-s")))
+    learn_all(parts, result, places.state("learnt-styles"), device=places.device)

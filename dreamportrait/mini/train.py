@@ -33,7 +33,7 @@ from dreamportrait.core.files import write_text
 from dreamportrait.core.locks import alone
 from dreamportrait.mini import cards, style_stages
 from dreamportrait.mini.places import FACES, Places
-from dreamportrait.weights.registry import MINI, STYLES
+from dreamportrait.weights.registry import LEARNT, MINI, STYLES
 from dreamportrait.weights.seals import SEAL, seal, verify
 
 DONE, SECONDS = "done.json", "seconds.json"
@@ -156,6 +156,7 @@ STAGES = {
     "style-oracle": Stage(style_stages.oracle, 8, 1, (), "style-oracle", True, styled=True),
     "i2t-base": Stage(style_stages.i2t, 45, 5, (), "i2t-base", True, styled=True),
     "i2t-any": Stage(style_stages.i2t_any, 47, 4, ("i2t-base", "ip2p"), "i2t-any", True, styled=True),
+    "learnt-styles": Stage(style_stages.learnt_styles, 17, 5, ("i2t-base", "ip2p"), LEARNT, True, styled=True),
     "clip-t": Stage(style_stages.clip("t"), 6, 2, (), "clip-t", True, styled=True),
 }
 PLAIN = tuple(name for name, stage in STAGES.items() if not stage.styled)
@@ -191,7 +192,7 @@ def _finish(name: str, places: Places) -> None:
 
         style_scores.write(places.out, places.styled_world("validation"), places.triples("validation"))
     else:
-        cards.write_all(places.out, MINI if name == "cards" else STYLES)
+        cards.write_all(places.out, MINI if name == "cards" else (*STYLES, LEARNT))
 
 
 def is_done(name: str, places: Places) -> bool:
@@ -254,7 +255,8 @@ def _publish(name: str, places: Places) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    shutil.copytree(result, unfinished, ignore=shutil.ignore_patterns(SEAL))
+    shutil.copytree(result, unfinished)  # with the seals of folders within it
+    (unfinished / SEAL).unlink()
     parts = [other for other in STAGES if STAGES[other].part == stage.part]
     _write(unfinished / cards.TRAINING, {"stages": [_read(places.work / part / DONE) for part in parts]})
     os.replace(unfinished, target)

@@ -22,6 +22,7 @@ from dreamportrait.weights.seals import REMEDY, verify
 MINI = ("clip-a", "clip-b", "diffusion", "eg3d", "oracle")  # trained together, by `make mini-weights`
 # Models of styled heads, trained together, by `make mini-styles`.
 STYLES: tuple[str, ...] = ("clip-s", "i2t-any", "i2t-base", "ip2p", "style-oracle")
+LEARNT = "styles"  # adapters of styles that were learnt with them; names.py of the free-style system finds them
 SPLATS = "splats"  # trained for a text-to-3D model, by `make mini-splats`
 HEAD = "head"  # built from the solids of the miniature world, by `make mini-head`
 _TARGETS = {SPLATS: SPLATS, HEAD: HEAD} | dict.fromkeys(STYLES, "styles")  # of the Makefile, after "mini-"

@@ -57,6 +57,7 @@ def test_stages_call_what_there_is(places, monkeypatch):
         i2t,
         i2t_any,
         ip2p,
+        learnt_styles,
         oracle,
         style_oracle,
         styled_clip,
@@ -69,6 +70,7 @@ def test_stages_call_what_there_is(places, monkeypatch):
     targets = [(clip_training, "train"), (oracle, "train"), (vae, "train_vae"), (unet, "train_unet")]
     targets += [(module, "train") for module in (clip_hard, clip_said, i2t, ip2p, style_oracle, styled_clip)]
     targets += [(styled, "tune_vae"), (styled, "tune_unet"), (i2t_any, "train_any")]
+    targets += [(learnt_styles, "learn_all")]
     targets += [(stages, f"train_{name}") for name in ("warm", "details", "mapping", "gan")]
     for module, name in targets:
         real = getattr(module, name)
@@ -191,7 +193,7 @@ def test_estimates(monkeypatch):
         monkeypatch.setitem(STAGES, name, replace(stage, cpu=20, gpu=3))
     lines = train.estimates().splitlines()
     assert lines[1] == "world            20 min      3 min"
-    assert lines[-2:] == ["all             240 min     36 min", "styles          180 min     27 min"]
+    assert lines[-2:] == ["all             240 min     36 min", "styles          200 min     30 min"]
 
 
 # Cards.

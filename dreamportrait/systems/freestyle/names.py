@@ -7,7 +7,6 @@ from dreamportrait.training.run_folder import CONFIG
 from dreamportrait.weights import registry
 
 MINI, BASE, INSTANT = "mini", "mini/i2t-base", "mini/i2t-any"
-STYLES = "styles"  # folder of the package's weights with the shipped styles; mini/styles/gold-statue is one
 RESULT = "i2t"  # in the folder of a run
 ABOUT = "adapter.json"  # a folder with this file is a style
 
@@ -58,8 +57,8 @@ def locate_style(source: str | Path) -> Path:
 
 def shipped_styles() -> dict[str, Path]:
     """Return the folders of the styles that come with the package, by name."""
-    place = registry.shipped_folder(f"mini/{STYLES}")
-    return {f"mini/{STYLES}/{folder.name}": folder for folder in styles_in(place)}
+    place = f"mini/{registry.LEARNT}"
+    return {f"{place}/{folder.name}": folder for folder in styles_in(registry.shipped_folder(place))}
 
 
 def styles_in(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.systems.freestyle.smooth import coarse, enlarged
 from eg3d_ops._checks import check_int, check_number
@@ -43,7 +44,7 @@ def refine(heads: Planes, front: Tensor, deviation: Tensor, how: Refinement = RE
     """Return heads whose planes follow their fronts [N, 3, R, R].
 
     deviation: [P, C, 1, 1] of the channels, as H stores it. The heads that are given stay as they are. Raises
-    RuntimeError if the error is not finite.
+    NonFiniteLoss if the error is not finite.
     """
     if not how.steps:
         return heads
@@ -61,7 +62,7 @@ def refine(heads: Planes, front: Tensor, deviation: Tensor, how: Refinement = RE
         seen = generator.render(changed(), camera, w=heads.ws).image
         error = (seen - front).abs().mean((1, 2, 3)).sum()  # a sum over heads, so that they do not depend on each other
         if not error.isfinite():
-            raise RuntimeError(f"the error of a refined head is {error.item()} at step {step + 1}; take 0 steps")
+            raise NonFiniteLoss(f"the error of a refined head is {error.item()} at step {step + 1}; take 0 steps")
         (change.grad,) = torch.autograd.grad(error, change)
         optimizer.step()
     return Planes(generator, changed().detach(), heads.ws)

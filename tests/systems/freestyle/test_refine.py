@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from tiny_freestyle import FRONTS, styled
 
 from dreamportrait.cli.style import style
+from dreamportrait.core.errors import NonFiniteLoss
 from dreamportrait.eg3d.planes import Planes
 from dreamportrait.systems.freestyle.refine import Refinement, refine
 
@@ -62,7 +63,7 @@ def test_heads_do_not_depend_on_each_other():
 @torch.no_grad()
 def test_what_is_not_finite_is_an_error():
     made = styled()
-    with pytest.raises(RuntimeError, match="error of a refined head is nan at step 1"):
+    with pytest.raises(NonFiniteLoss, match="error of a refined head is nan at step 1"):
         refine(made.heads(FRONTS), FRONTS * float("nan"), made.i2t.deviation)
 
 
