@@ -23,6 +23,7 @@ from dreamportrait.export.sheets import Row, draw_sheet, enlarged, save_picture,
 from dreamportrait.export.splats import Splats, make_splats
 from dreamportrait.geometry.splat_raster import VIEWERS_BLUR
 from dreamportrait.miniworld.world import load
+from dreamportrait.systems.freestyle.names import shipped_styles
 
 README = {
     "a woman with red hair and sunglasses": 2,
@@ -146,13 +147,16 @@ def splats(pipe: DreamPortraitPipeline) -> Drawn:
 
 
 def styles(pipe: DreamPortraitPipeline) -> Drawn:
-    """Draw a row for each photo: it, and what instructions make of it, from a side."""
-    styling, rows = StylePipeline.from_pretrained("mini"), []
+    """Draw a row for each photo: it, and what instructions and then what learnt styles make of it, from a side."""
+    styling, told, learnt = StylePipeline.from_pretrained("mini"), [], []
     for prompt, seed in STYLED.items():
         photo = Image.fromarray(pipe(prompt, seed, num_views=1, yaw_range=(0, 0)).images[0])
         heads = [styling(photo, f"turn the head into {style}", seed=1, yaw_range=(20, 20)) for style in STYLES]
-        rows.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in heads)]))
-    yield "instructions", _larger(tiled(rows), 2)
+        told.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in heads)]))
+        heads = [styling.apply(photo, style, yaw_range=(20, 20)) for style in shipped_styles()]
+        learnt.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in heads)]))
+    yield "instructions", _larger(tiled(told), 2)
+    yield "learnt", _larger(tiled(learnt), 2)
 
 
 def _few_colors(picture: Image.Image) -> Image.Image:
