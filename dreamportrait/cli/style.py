@@ -48,11 +48,13 @@ def apply(
 ) -> None:
     """Make a styled head of PHOTO, by an INSTRUCTION or with --style, and draw it in several views.
 
-    The photo must be square, show the face from the front, and be cropped as the training pictures are.
+    The photo must be square, show the face from the front, and be cropped as the training pictures are. Several
+    instructions in one text, separated by semicolons, are carried out one after another.
 
     \b
     Examples:
         dreamportrait style apply photo.png "turn the head into a gold statue" --out gold.png
+        dreamportrait style apply photo.png "give it a wide hat; turn the head into a zombie"
         dreamportrait style apply photo.png --style styles/gold --strength 0.8 --save gold.glb
     """
     with one_message():

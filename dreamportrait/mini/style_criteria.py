@@ -193,7 +193,7 @@ def edited_attributes(pipe: StylePipeline, judges: Judges, count: int) -> Values
     for number, edit in enumerate(edits):
         photo = pictures([draw(edit.face, edit.traits, front[0].numpy())])
         told = Instruction(edit.instruction, how.wording.negative)
-        made.append(pipe.instant_heads(photo, told, how.sampling, number).view(front).image)
+        made.append(pipe.instant_heads(photo, [told], how.sampling, number).view(front).image)
     read = oracle_of(judges).read(as_saved(torch.cat(made)))
     return {
         "obeyed": float(edit_scores.obeyed(edits, read).mean()),

@@ -14,7 +14,7 @@ from dreamportrait.viewer.request import Request
 
 STRONGEST = 1.5  # of the text; the pipeline's limit
 PLACES = ("1", "2", "3", "4", "5", "6")  # portraits in the history
-RESTYLE = 'An instruction, such as "turn the head into a gold statue". Empty = none'
+RESTYLE = 'An instruction, such as "turn the head into a gold statue". Several: separated by semicolons. Empty = none'
 THUMBNAIL = 64  # pixels
 _COLORS = {"error": "#c92a2a", "note": "#b35c00", "": "inherit"}
 

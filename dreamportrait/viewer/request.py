@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dreamportrait.export.portraits import Portrait
-from dreamportrait.systems.freestyle.instructions import check_words
+from dreamportrait.systems.freestyle.instructions import check_words, in_turn
 
 if TYPE_CHECKING:
     from dreamportrait.systems.dreamportrait.mixing import Mix
@@ -69,5 +69,5 @@ class Maker:
         """Return what is to be said about the prompts and the instruction, each note once."""
         said = [note for prompt in request.prompts for note in self.pipe.prompt_notes(prompt)]
         if self.styles is not None and request.instruction.strip():
-            said += check_words([request.instruction], self.styles().editing.text)
+            said += check_words(in_turn(request.instruction), self.styles().editing.text)
         return list(dict.fromkeys(said))

@@ -1,4 +1,4 @@
-"""What a user should know about instructions before pictures are edited: empty ones, and words without effect."""
+"""Instructions of users: several in one text, and what to know before pictures are edited: words without effect."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,22 @@ from dreamportrait.systems.freestyle.prompts import Instruction, Wording
 from dreamportrait.text.encoder import TextEncoder, split_words
 
 
-def instruct(instruction: str, wording: Wording) -> Instruction:
-    """Return a whole instruction of a user, such as "turn the head into an elf", with the model's quality words."""
-    if not instruction.strip():
+def in_turn(text: str) -> list[str]:
+    """Return the instructions of a text, which semicolons separate: "give it a beanie; turn the head into an elf"."""
+    found = [" ".join(part.split()) for part in text.split(";")]
+    if len(found) == 1 and not found[0]:
         raise ValueError("the instruction is empty; say what to change, such as 'turn the head into an elf'")
-    return Wording("{t}, {t_d}", wording.decorative, wording.negative).instruct(instruction)
+    if not all(found):
+        raise ValueError(
+            f"instruction {found.index('') + 1} of {text!r} is empty; write something on both sides of ';'"
+        )
+    return found
+
+
+def instruct(text: str, wording: Wording) -> list[Instruction]:
+    """Return the instructions of a text with the model's quality words, in the order in which they are carried out."""
+    whole = Wording("{t}, {t_d}", wording.decorative, wording.negative)
+    return [whole.instruct(part) for part in in_turn(text)]
 
 
 def check_words(texts: Sequence[str], encoder: TextEncoder | None) -> list[str]:

@@ -34,7 +34,7 @@ from dreamportrait.systems.freestyle.evaluation import Reader
 from dreamportrait.systems.freestyle.folder import FreestyleModel, load_generator_of, load_network_of, read_model
 from dreamportrait.systems.freestyle.generator import PictureTo3D
 from dreamportrait.systems.freestyle.instruct import InstructPix2Pix, Sampling, load_instruct_pix2pix
-from dreamportrait.systems.freestyle.instructions import check_words, instruct
+from dreamportrait.systems.freestyle.instructions import check_words, in_turn, instruct
 from dreamportrait.systems.freestyle.judges import NONE, ORACLE, load_judges
 from dreamportrait.systems.freestyle.learning import Learnt, Request, as_in_the_paper, work_folder
 from dreamportrait.systems.freestyle.mixing import mix, shares
@@ -129,7 +129,7 @@ class StylePipeline:
     def __call__(
         self,
         photo: Photo,
-        instruction: str,  # "turn the head into an elf"
+        instruction: str,  # "turn the head into an elf"; several, with semicolons, are carried out one after another
         seed: int = 0,  # of the editor's noise
         num_views: int = 1,  # evenly spaced over yaw_range; a single one is in its middle
         *,
@@ -144,7 +144,7 @@ class StylePipeline:
         labels = view_cameras(self.base.generator.config, num_views, cameras, yaw_range)
         told = instruct(instruction, self.model.few_shot.wording)
         front = self.front(photo, crop)
-        self._warn(check_words([instruction], self.editing.text))
+        self._warn(check_words(in_turn(instruction), self.editing.text))
         heads = self.instant_heads(front, told, sampling or self.model.few_shot.sampling, seed, how)
         return self._portrait(instruction, seed, heads, labels)
 
@@ -273,14 +273,16 @@ class StylePipeline:
     def instant_heads(
         self,
         front: Tensor,  # [1, 3, R, R]
-        told: Instruction,
+        told: Sequence[Instruction],  # edits, one after another
         sampling: Sampling,
         seed: int,
         how: Refinement = REFINEMENT,
     ) -> Planes:
-        """Return the head of a front that is edited as told: one edit, one pass, and a refinement."""
-        styled, edited = self.instant or self.base, self._edited(front, told, sampling, seed)
-        return refine(styled.heads(edited), edited, styled.i2t.deviation, how)
+        """Return the head of a front that is edited as told: the edits, one pass, and a refinement."""
+        styled = self.instant or self.base
+        for each in told:
+            front = self._edited(front, each, sampling, seed)
+        return refine(styled.heads(front), front, styled.i2t.deviation, how)
 
     def load_portrait(self, path: str | Path) -> Portrait:
         """Load a portrait that Portrait.save wrote, of this model's generator."""

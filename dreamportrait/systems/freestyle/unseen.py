@@ -52,7 +52,7 @@ def instant_scores(
     told = how.wording.instruct(words)
 
     def make(front: Tensor, seed: int) -> Planes:
-        return pipe.instant_heads(front, told, how.sampling, seed, refinement)
+        return pipe.instant_heads(front, [told], how.sampling, seed, refinement)
 
     return scores_of(pipe, words, judges, seeds, make, truncation)
 

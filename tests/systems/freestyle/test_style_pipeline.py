@@ -70,6 +70,27 @@ def test_an_instruction_changes_a_photo(pipe, photo):
     assert seen == [("make it old, young", "old")]
 
 
+def test_instructions_are_carried_out_one_after_another(pipe, photo):
+    edits, edit = [], pipe.editing.editor.edit
+
+    def spied(front, told, *rest):
+        made = edit(front, told, *rest)
+        edits.append((front, told.positive, made.images))
+        return made
+
+    pipe.editing.editor.edit = spied
+    try:
+        head = pipe(photo, "make it old; give it  a beanie", seed=1)
+    finally:
+        del pipe.editing.editor.edit
+    assert [words for _, words, _ in edits] == ["make it old, young", "give it a beanie, young"]
+    assert torch.equal(edits[1][0], edits[0][2]) and head.prompt == "make it old; give it  a beanie"
+    assert not torch.equal(head.planes, pipe(photo, "give it a beanie; make it old", seed=1).planes)
+    for text, said in (("", "the instruction is empty"), ("make it old;", "instruction 2 of 'make it old;' is empty")):
+        with pytest.raises(ValueError, match=said):
+            pipe(photo, text)
+
+
 def test_instructions_may_have_a_network_of_their_own(pipe, place, photo):
     apart = StylePipeline.from_pretrained(place / "model")
     apart.instant = PictureTo3D(i2t(seed=1), apart.base.generator)
