@@ -125,7 +125,7 @@ def test_the_sheet_is_there(shown) -> None:
 
 @pytest.mark.slow
 def test_two_processes(sources, cache, tmp_path) -> None:
-    result = show(sources, tmp_path, "trainer.devices=2")
+    result = show(sources, tmp_path, "trainer.devices=2", "stages.1.accumulate=1")
     assert result.exit_code == 0, result.output
     assert list(json.loads((tmp_path / "test" / demo_report.JSON).read_text())) == NAMES
     about = json.loads((tmp_path / "test/starts/000/environment.json").read_text())

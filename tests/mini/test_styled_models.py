@@ -217,6 +217,7 @@ def test_published_models_are_measured(folder: Path, tmp_path: Path, monkeypatch
     folder.rename(tmp_path / "start2")
     shutil.copytree(tmp_path / "start2", out / "diffusion-styles")
     shutil.copytree(tmp_path / "start2", out / "ip2p")
+    (out / "clip-t").mkdir()
     unet, vae, _ = load_diffusion(tmp_path / "start2")
     save_unet(with_picture(unet), out / "ip2p", styled.TEXT)
     style_oracle.save(StyleReader(), out / "style-oracle", {})

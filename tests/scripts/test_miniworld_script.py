@@ -106,7 +106,7 @@ def test_bad_options_are_named_before_any_work(script, tmp_path, monkeypatch, op
 
 @pytest.mark.slow
 def test_as_a_command_with_several_processes(script, tmp_path):
-    options = ["--split", "test", "--count", str(script.FEW), "--resolution", "16"]
+    options = ["--split", "test", "--count", "501", "--resolution", "64"]  # a process renders up to 500 at a time
     for name, workers in (("one.zip", "1"), ("two.zip", "2")):
         command = [sys.executable, str(SCRIPT), str(tmp_path / name), *options, "--zip", "--workers", workers]
         subprocess.run(command, check=True, capture_output=True, text=True)

@@ -14,7 +14,8 @@ from dreamportrait.core import processes
 from dreamportrait.core.processes import average_over_processes
 from dreamportrait.systems.dreamportrait import step as training
 from dreamportrait.systems.dreamportrait.step import DreamPortraitModule
-from dreamportrait.training.trainer import SharedBatch
+from dreamportrait.training.meeting import Together
+from dreamportrait.training.strategy import SharedBatch
 
 # Accumulation.
 
@@ -133,7 +134,7 @@ def worker(rank: int, folder: str, port: int) -> None:
     if rank == 1:  # training must use the weights of the first process
         torch.nn.init.normal_(made.generator.generator.decoder.net[0].weight)
     record = Recorder()
-    runner = trainer(record, devices=2, strategy=SharedBatch(process_group_backend="gloo"))
+    runner = trainer(record, devices=2, strategy=SharedBatch(Together(), "gloo", 60))
     runner.fit(made, loader(made.config, rank, 2))
     torch.save({"weights": made.state_dict(), "gradients": record.gradients}, Path(folder) / f"{rank}.pt")
 
