@@ -150,11 +150,12 @@ def styles(pipe: DreamPortraitPipeline) -> Drawn:
     """Draw a row for each photo: it, and what instructions and then what learnt styles make of it, from a side."""
     styling, told, learnt = StylePipeline.from_pretrained("mini"), [], []
     for prompt, seed in STYLED.items():
-        photo = Image.fromarray(pipe(prompt, seed, num_views=1, yaw_range=(0, 0)).images[0])
+        portrait = pipe(prompt, seed, num_views=1, yaw_range=(0, 0))
+        photo, seen = Image.fromarray(portrait.images[0]), _views(portrait)
         heads = [styling(photo, f"turn the head into {style}", seed=1, yaw_range=(20, 20)) for style in STYLES]
-        told.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in heads)]))
+        told.append(torch.cat([seen, *(_views(head) for head in heads)]))
         heads = [styling.apply(photo, style, yaw_range=(20, 20)) for style in shipped_styles()]
-        learnt.append(torch.cat([_tensor(np.asarray(photo)[None]), *(_views(head) for head in heads)]))
+        learnt.append(torch.cat([seen, *(_views(head) for head in heads)]))
     yield "instructions", _larger(tiled(told), 2)
     yield "learnt", _larger(tiled(learnt), 2)
 

@@ -34,6 +34,7 @@ TURNED = 20.0  # degrees, on the sheet
 
 
 def slug(name: str) -> str:
+    """Return the name of a style's folder."""
     return name.replace(" ", "-")
 
 

@@ -41,6 +41,7 @@ from dreamportrait.metrics.style_oracle import StyleReader
 from dreamportrait.mini import edit_scores
 from dreamportrait.mini.diffusion.evaluation import psnr
 from dreamportrait.mini.i2t import Recorded, measure
+from dreamportrait.mini.learnt_styles import slug
 from dreamportrait.mini.style_criteria_page import COUNTS, render
 from dreamportrait.miniworld.attributes import ATTRIBUTES, is_visible, read_code
 from dreamportrait.miniworld.edits import Edit, draw_edit
@@ -76,7 +77,7 @@ class At:
     count: int
 
     def style(self, name: str) -> Path:
-        return self.out / "styles" / name.replace(" ", "-")
+        return self.out / "styles" / slug(name)
 
 
 def seeds(count: int) -> list[int]:

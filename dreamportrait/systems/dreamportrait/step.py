@@ -19,7 +19,7 @@ from dreamportrait.data.dataset import Batch, Conditions
 from dreamportrait.eg3d.triplane import Rendering
 from dreamportrait.geometry.images import antialiased
 from dreamportrait.guidance.differences import js_weights
-from dreamportrait.guidance.fake_score import Fakes, Lesson, draw_lesson
+from dreamportrait.guidance.fake_score import Fakes, Lesson
 from dreamportrait.guidance.guides import Guide, MatchingGuide
 from dreamportrait.prior.pair_critic import Drawn, PairGame
 from dreamportrait.systems.dreamportrait.balance import GAN, GUIDANCE, Balance, gradient_lengths
@@ -34,6 +34,7 @@ from dreamportrait.systems.dreamportrait.step_settings import (
     make_optimizers,
     step_settings,
 )
+from dreamportrait.systems.dreamportrait.warming import warm_up
 from dreamportrait.training.every import CountedModule
 from dreamportrait.training.loop import step_seed
 from dreamportrait.training.losses import (
@@ -100,11 +101,11 @@ class DreamPortraitModule(CountedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         now, c = step_settings(self.config, self.images), self.config.loss
-        parts = self._split(batch, now.stage.accumulate)
+        parts = self.split(batch, now.stage.accumulate)
         identities, fakes, lessons, pairs = [], [], [], []
         self.losses = {}
         if now.taught:
-            self.warm_up(now)
+            warm_up(self, now)
         if now.weighed or not self.balance.knows(now.guided):
             self.weigh(parts, now)
 
@@ -235,50 +236,6 @@ class DreamPortraitModule(CountedModule):
                     self.note("fake_score", loss)
             self.update("fake_score")
 
-    # Warm-up of the fake score.
-
-    def warm_up(self, now: StepSettings) -> None:
-        """Before the first guided step, let the fake score learn from a bank of latents of the resting generator.
-
-        The bank is made for the prompts and cameras of the next batches. It is not saved: a run that is stopped here
-        makes it again. Every part of a batch has its own bank and its own draws, as in a training step.
-        """
-        assert self.fake_score is not None
-        if self.fake_score.warm or not self.config.fake.warmup_images:
-            return
-        batch, fake, parts = self.config.data.batch, self.config.fake, now.stage.accumulate
-        count = -(-min(fake.bank, fake.warmup_images) // batch)  # batches in the bank
-        banks = self._banks(count, now)
-        for update in range(fake.warmup_images // batch):
-            for i, bank in enumerate(banks):
-                self._seed_warm_up(count + update, i)
-                some = bank.some(batch // (self.trainer.world_size * parts))
-                loss = self.fake_score.loss(some, draw_lesson(self.fake_score.prior, len(some.latents)))
-                self.backpropagate("fake_score", loss / parts)
-            self.update("fake_score")
-        self.fake_score.warm.fill_(1)
-
-    @torch.no_grad()
-    def _banks(self, count: int, now: StepSettings) -> list[Fakes]:
-        """Return latents for the next `count` batches, separately for each part of a batch."""
-        assert self.matching is not None
-        loader: Any = copy.copy(self.trainer.train_dataloader)  # a copy: the run itself does not skip these batches
-        loader.load_state_dict({"images": self.images})
-        loader.workers, loader.total = 0, self.images + count * self.config.data.batch  # whatever the run's length is
-        found: list[list[Fakes]] = [[] for _ in range(now.stage.accumulate)]
-        for k, batch in enumerate(loader):
-            moved = self.trainer.strategy.batch_to_device(batch)
-            for i, part in enumerate(self._split(moved, now.stage.accumulate)):
-                self._seed_warm_up(k, i)
-                _, fake = self.portray(self.draw_identities(part, now), part.fake)
-                found[i].append(self.matching.fakes(fake.image, part.fake.prompts, part.fake.camera))
-        return [Fakes(*(torch.cat(values) for values in zip(*bank, strict=True))) for bank in found]
-
-    def _seed_warm_up(self, update: int, index: int) -> None:
-        """Seed torch like a part of a training step, with numbers that no training step uses."""
-        first = update * self.config.data.batch + self.trainer.global_rank + index * self.trainer.world_size
-        torch.manual_seed(step_seed(self.config.run.seed, -1 - first))
-
     def judge_fake(self, fake: Rendering, asked: Conditions, now: StepSettings) -> Tensor:  # logits [N, 1]
         logits: Tensor = self.critic(blur(fake.image, now.sigma), fake.image_raw, asked.camera, self._read(asked))
         return logits
@@ -374,7 +331,7 @@ class DreamPortraitModule(CountedModule):
 
     # Helpers.
 
-    def _split(self, batch: Batch, count: int) -> list[Batch]:
+    def split(self, batch: Batch, count: int) -> list[Batch]:
         processes, whole = self.trainer.world_size, self.config.data.batch
         if len(batch) * processes != whole or len(batch) % count:
             raise ValueError(

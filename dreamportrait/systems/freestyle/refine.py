@@ -62,7 +62,10 @@ def refine(heads: Planes, front: Tensor, deviation: Tensor, how: Refinement = RE
         seen = generator.render(changed(), camera, w=heads.ws).image
         error = (seen - front).abs().mean((1, 2, 3)).sum()  # a sum over heads, so that they do not depend on each other
         if not error.isfinite():
-            raise NonFiniteLoss(f"the error of a refined head is {error.item()} at step {step + 1}; take 0 steps")
+            raise NonFiniteLoss(
+                f"the error of a refined head is {error.item()} at step {step + 1}; it must be finite: "
+                "refine by 0 steps (--refine 0)"
+            )
         (change.grad,) = torch.autograd.grad(error, change)
         optimizer.step()
     return Planes(generator, changed().detach(), heads.ws)
