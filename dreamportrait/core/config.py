@@ -86,21 +86,10 @@ class Prior(Section):
     # but then seeds that differ much from the text obey only with a larger scale.
     coupling: Weight = 0.3
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
-    # captions: what the one pass learns beside the ends of the flow, from a judge of its faces (prior/one_pass.py).
-    listen: Weight = 0.0  # weight of the text. 0 = the ends of the flow alone, see docs/prior.md
-    keep: Weight = 0.08  # weight of what is seen in the face of the seed
-    own_faces: Count = 12_000  # of the one pass, that the judge learns from in each round
-    rounds: Few = 2
-
-    @property
-    def renders(self) -> int:
-        """Return how many pictures the generator draws."""
-        return self.faces + (self.listen > 0) * self.rounds * min(self.own_faces, self.answers)
-
-    @property
-    def listening_steps(self) -> int:
-        """Return the steps for which the one pass listens, in each round and at the end."""
-        return max(1, self.one_pass_steps // 3)
+    # captions: weights of what steers the flow beside guidance (prior/steering.py). listen: 0 = guidance alone.
+    listen: Weight = 0.0  # the text should be seen in the face
+    keep: Weight = 0.03  # what is seen in the face of the seed should stay
+    stay: Weight = 0.1  # w should stay
 
 
 class Fake(Section):

@@ -48,6 +48,7 @@ SECONDS = {
     "image": 0.042,  # trained adversarially
     "sample": 0.14,  # measured
 }
+STEERING = 2  # times as long takes an answer of the prior that is steered
 PACE = 1.1
 PATIENCE = 120  # seconds in which a training finishes its step and writes a checkpoint
 # Measured in 9.4 minutes with one thread of a core with AVX-512 whose other thread was busy.
@@ -249,12 +250,13 @@ def seconds_of(config: "Config", done: int) -> float:
     work = {"image": config.total_images - done, "sample": config.measure.count * (len(config.stages) + 1)}
     if (p := config.prior) is not None and not done:
         pictures = min(p.pictures or sys.maxsize, config.data.count or MINIWORLD_FACES)
-        work |= {"face": p.renders, "picture": pictures, "caption": pictures * p.captions}
+        work |= {"face": p.faces, "picture": pictures, "caption": pictures * p.captions}
         work |= {"answer": p.answers * p.steps, "step": p.flow_steps + p.one_pass_steps}
         work |= {"inverting": p.inverter_steps + p.content_steps}  # the reader has the inverter's size
-        if p.listen:  # The matcher has that size, too, and two steps of its judge take the time of one.
+        if p.listen:  # So has the matcher. Steering makes an answer longer.
             work["inverting"] += p.content_steps
-            work["step"] += (p.listening_steps + p.content_steps) * (p.rounds + 1)
+            work["step"] += 2 * 2 * p.content_steps
+            work["answer"] *= STEERING
     return sum(count * SECONDS[name] for name, count in work.items())
 
 

@@ -7,11 +7,13 @@
     x_t       (1 - t) x0 + t x1
     v         velocity dx/dt; its regression target is x1 - x0 (flow matching)
     scale     v = null + scale * (v with text - null), classifier-free guidance
+    steer     gradient of an energy of w, taken where x_t is heading: x_t + (1 - t) v. It is subtracted from v
 
 Because the flow starts at the seed's w and not at noise, what the text does not mention stays similar.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ from dreamportrait.prior.network import ConditionedNet, Standard
 
 TIMES = 16  # pairs of sine and cosine
 DROPPED = 0.12  # share of samples without text
+STEERED = 0.8  # Up to this time the flow is steered. Then it is alone, so that faces return to where it has seen some.
+Steer = Callable[[Tensor], Tensor]  # coordinates [N, w_dim] -> gradient [N, w_dim]
 
 
 class TextFlow(nn.Module):
@@ -55,7 +59,14 @@ def flow_loss(flow: TextFlow, x0: Tensor, x1: Tensor, text: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def transport(flow: TextFlow, x0: Tensor, text: Tensor, steps: int, scale: float) -> Tensor:  # [N, w_dim]
+def transport(
+    flow: TextFlow,
+    x0: Tensor,  # [N, w_dim]
+    text: Tensor,  # [N, Ct]
+    steps: int,
+    scale: float,
+    steer: Steer | None = None,
+) -> Tensor:  # [N, w_dim]
     """Follow the guided velocity from x0 in equal Euler steps. Return the end."""
     if steps < 1:
         raise ValueError(f"steps={steps}: must be at least 1")
@@ -65,5 +76,8 @@ def transport(flow: TextFlow, x0: Tensor, text: Tensor, steps: int, scale: float
     for i in range(steps):
         t = torch.full((2 * n,), i / steps, device=x.device)
         told, null = flow(x.repeat(2, 1), t, twice, both).chunk(2)
-        x = x + (null + scale * (told - null)) / steps
+        v = null + scale * (told - null)
+        if steer is not None and i < STEERED * steps:
+            v = v - steer(x + (1 - i / steps) * v)
+        x = x + v / steps
     return x

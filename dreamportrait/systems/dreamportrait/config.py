@@ -176,7 +176,7 @@ def contradictions(config: Config) -> list[Problem]:
     check(
         config.prior is not None and config.prior.listen > 0 and config.prior.pairing == "embeddings",
         "stages.0.prior.listen stages.0.prior.pairing",
-        "the mapper can only listen if pictures have captions; set listen=0 or pairing=captions",
+        "the prior can only listen if pictures have captions; set listen=0 or pairing=captions",
     )
     check(
         c.plain_mapper and c.mapper_blocks > 0,

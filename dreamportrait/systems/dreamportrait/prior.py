@@ -6,11 +6,11 @@
     4. content     what captions say of a picture, and what a w says
     5. pairs       w of the pictures, drawn around the network's guesses so that they say the same, with the captions
     6. flow        from the seed's own w to those of pictures with such a caption
-    7. answers     ends of the guided flow for random seeds and captions
-    8. matcher     which text belongs to which picture, and what of it is seen in the face of a w
-    9. mapper      learns the answers in one pass, and listens to the matcher
+    7. judges      whether the face of a w shows a text, see prior/steering.py
+    8. answers     ends of the guided flow for random seeds and captions, steered by what the judges see
+    9. mapper      learns the answers in one pass
 
-With `pairing: embeddings`, steps 2 to 4 and 8 are left out and step 5 needs no captions of pictures: a flow from CLIP's
+With `pairing: embeddings`, steps 2 to 4 and 7 are left out and step 5 needs no captions of pictures: a flow from CLIP's
 embeddings of the renders to their w draws a w for the embedding of each prompt. Prompts are moved by the mean
 difference between embeddings of pictures and of texts.
 
@@ -41,14 +41,14 @@ from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
 from dreamportrait.prior.content import Teller, draws, fit_reader, fit_teller
-from dreamportrait.prior.fitting import HELD, Pairs, fit_flow, fit_inverter
+from dreamportrait.prior.fitting import HELD, NOISE, Pairs, fit_flow, fit_inverter
 from dreamportrait.prior.flow import TextFlow, transport
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
-from dreamportrait.prior.matcher import Matcher, fit_matcher
-from dreamportrait.prior.network import ConditionedNet
-from dreamportrait.prior.one_pass import WIDTH, Answers, Listening, answers, fit_one_pass
+from dreamportrait.prior.matcher import CODE, Matcher, fit_matcher
+from dreamportrait.prior.one_pass import Answers, answers, fit_one_pass
 from dreamportrait.prior.renders import Renders, render
 from dreamportrait.prior.residuals import Guesses
+from dreamportrait.prior.steering import WIDTH, Judge, Steering
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
 from dreamportrait.text.clip_scorer import ClipScorer
@@ -263,88 +263,62 @@ class _Fitting:
 
     def _one_pass(self, known: Renders, starts: Tensor, pairs: Pairs) -> None:
         s, mapper = self.settings, self.mapper
-        answered = Answers(**stored(self.folder / "answers.safetensors", partial(self._answer, starts, pairs)))
+        answer = partial(self._answer, known, starts, pairs)
+        answered = Answers(**stored(self.folder / "answers.safetensors", answer))
         mapper.standard.fit(pairs.text.flatten(0, 1).float())
         heard = Answers(answered.start, mapper.standard(answered.text.float()), answered.end)
-        net, error = self._fit_one_pass(mapper.net, heard, "one-pass", s.one_pass_steps, "one pass")
-        if s.listen:
-            at, title = "listening/one-pass", "one pass that listens"
-            listening = self._listening(known, starts, heard)
-            net, error = self._fit_one_pass(net, heard, at, s.listening_steps, title, listening)
+        net, place = deepcopy(mapper.net).train().requires_grad_(True), self.folder / "one-pass"
+        net, error = fit_one_pass(net, heard, place, **self._training(s.one_pass_steps))
         mapper.net.load_state_dict(net.state_dict())
         _check_range(answered)
         print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
 
-    def _fit_one_pass(
-        self,
-        net: ConditionedNet,  # where it starts from
-        heard: Answers,
-        place: str,
-        steps: int,
-        title: str,
-        listening: Listening | None = None,
-    ) -> tuple[ConditionedNet, float]:
-        net, given = deepcopy(net).train().requires_grad_(True), self._training(steps)
-        return fit_one_pass(net, heard, self.folder / place, listening=listening, title=title, **given)
-
-    def _listening(self, known: Renders, starts: Tensor, heard: Answers) -> Listening:
-        """Return what judges the mapper's faces.
-
-        The network that tells what is seen in the face of a w learns from the renders at first. A one pass that listens
-        to it finds w that it is wrong about, so their faces are rendered, too, and it learns anew.
-        """
-        s, place = self.settings, self.folder / "listening"
-        matcher = self._matcher(place)
-        x, codes = starts, matcher.codes(known.features)
-        for number in range(s.rounds + 1):
-            given = self._training(2 * s.content_steps)
-            told, error = fit_teller(x, codes, place / f"teller-{number}", width=WIDTH, **given)
-            print(f"what is seen of w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
-            listening = Listening(matcher, told, s.listen, s.keep)
-            if number < s.rounds:
-                at, title = f"listening/one-pass-{number}", f"one pass of round {number}"
-                net, _ = self._fit_one_pass(self.mapper.net, heard, at, s.listening_steps, title, listening)
-                own = self._own_faces(net, heard, number)
-                x = torch.cat([x, self.mapper.space.enter(own.w)])
-                codes = torch.cat([codes, matcher.codes(own.features)])
-        return listening
-
-    def _matcher(self, place: Path) -> Matcher:
-        s, seen = self.settings, load_file(self.folder / "pictures.safetensors")
-        given = self._training(s.content_steps)
-        text = self.mapper.standard(seen["text"].float())
-        matcher, found = fit_matcher(self.see.maps(), seen["features"], text, place / "matcher", **given)
-        print(f"texts of pictures: contrast {found:.3f} on unseen pictures", flush=True)
-        return matcher
-
-    @torch.no_grad()
-    def _own_faces(self, net: ConditionedNet, heard: Answers, number: int) -> Renders:
-        """Render faces that a one pass answers with."""
-        place, cameras, s = self.folder / f"listening/own-{number}", self.pictures.cameras, self.settings
-        chosen = torch.randperm(len(heard.start), generator=torch.Generator().manual_seed(number))[: s.own_faces]
-        x = heard.start[chosen]
-        w = self.mapper.space.leave(x + net(x, heard.text[chosen].float()))
-        with self._bar("faces of the one pass", len(w)) as report:
-            given: Any = {"seed": self.seed, "w": w, "report": report}
-            return render(self.generator, self.see, self.scorer, cameras, len(w), place, **given)
-
-    @torch.no_grad()
-    def _answer(self, starts: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    def _answer(self, known: Renders, starts: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         s, null = self.settings, self.text.encode(list(SILENT)).eot.cpu().float()
+        steering = self._steering(known, starts, pairs) if s.listen else None
         with self._bar("answers of the prior", s.answers) as report:
-            texts = pairs.text.flatten(0, 1)
             found = answers(
                 self.mapper.flow,
                 starts,
-                texts,
+                pairs.text.flatten(0, 1),
                 null,
                 s.answers,
                 steps=s.steps,
                 scale=s.scale,
                 seed=self.seed,
+                steering=steering,
                 report=report,
             )
         return vars(found)
+
+    def _steering(self, known: Renders, starts: Tensor, pairs: Pairs) -> Steering:
+        s, text = self.settings, self.mapper.flow.standard(pairs.text.float())  # [P, K, Ct]
+        judges = self._judge_of_pictures(known, starts, text), self._judge_of_pairs(pairs.x, text)
+        return Steering(judges, text.flatten(0, 1), listen=s.listen, keep=s.keep, stay=s.stay, seed=self.seed)
+
+    def _judge_of_pictures(self, known: Renders, starts: Tensor, text: Tensor) -> Judge:
+        """Learn from pictures and their captions what is seen, and from the renders what is seen of a w."""
+        s, place, maps = self.settings, self.folder / "judges" / "pictures", self.see.maps()
+        features = load_file(self.folder / "pictures.safetensors")["features"]
+        torch.manual_seed(self.seed)  # for the weights that the matcher starts from
+        sees = Inverter(maps, CODE)
+        sees.standard.fit(features[len(features) // HELD :].float())
+        given = self._training(s.content_steps) | {"noise": NOISE}
+        matcher, found = fit_matcher(Matcher(sees, text.shape[2]), features[:, None], text, place / "matcher", **given)
+        print(f"texts of pictures: contrast {found:.3f} on unseen pictures", flush=True)
+        given = self._training(2 * s.content_steps)
+        tell, error = fit_teller(starts, matcher.codes(known.features), place / "teller", width=WIDTH, **given)
+        print(f"what is seen of w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
+        return Judge(tell, matcher)
+
+    def _judge_of_pairs(self, x: Tensor, text: Tensor) -> Judge:  # [P, M, w_dim], [P, K, Ct]
+        """Learn from the pairs whether a text belongs to a w."""
+        given, place = self._training(2 * self.settings.content_steps), self.folder / "judges" / "pairs"
+        torch.manual_seed(self.seed)
+        made = Matcher(Teller(x.shape[2], CODE, WIDTH), text.shape[2])
+        matcher, found = fit_matcher(made, x, text, place, **given)
+        print(f"texts of w: contrast {found:.3f} on unseen pairs", flush=True)
+        return Judge(matcher.code, matcher)
 
 
 def _check_range(known: Answers) -> None:

@@ -59,13 +59,13 @@ def test_a_new_mapper_leaves_w_as_it_is() -> None:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize(("pairing", "listen"), [("captions", 0), ("captions", 8), ("embeddings", 0)])
+@pytest.mark.parametrize(("pairing", "listen"), [("captions", 0), ("captions", 2), ("embeddings", 0)])
 def test_the_stage_fills_the_mapper_and_continues(
     pictures: WorldPictures, tmp_path: Path, pairing: str, listen: float
 ) -> None:
     w, eot = heard()
     mapper = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
-    assert (tmp_path / "listening" / "own-1").is_dir() == (listen > 0)
+    assert (tmp_path / "judges" / "pairs").is_dir() == (listen > 0)
     assert mapper.space.scale.std() > 0 and not torch.equal(mapper(w, eot), w)
     assert torch.equal(mapper.follow(w, eot, 2, 2.0), mapper.follow(w, eot, 2, 2.0))
     assert not any(p.requires_grad for p in mapper.flow.parameters())
@@ -77,7 +77,7 @@ def test_the_stage_fills_the_mapper_and_continues(
     # A stopped stage continues from what is stored: here without the end of the flow and everything after it.
     for path in (tmp_path / prior.MAPPER, tmp_path / "answers.safetensors"):
         path.unlink()
-    for name in ("flow", "one-pass", *(["listening/one-pass"] if listen else [])):
+    for name in ("flow", "one-pass", *(["judges/pairs"] if listen else [])):
         (tmp_path / name / "state.pt").unlink()
     renders = (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns
     third = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
@@ -109,7 +109,7 @@ def test_captions_are_repeated_if_a_picture_has_too_few() -> None:
         ("model.conditioning.mapper_blocks=0", "stages.0.prior"),
         ("model.conditioning.global_path=false", "stages.0.prior"),
         ("model.conditioning.plain_mapper=true", "model.conditioning.plain_mapper"),
-        ("stages=[{name: speak, prior: {pairing: embeddings, listen: 8}}]", "stages.0.prior.listen"),
+        ("stages=[{name: speak, prior: {pairing: embeddings, listen: 2}}]", "stages.0.prior.listen"),
         ("stages=[{name: adapt, images: 16}, {name: speak, prior: {}}]", "stages.1.prior"),
         ("stages=[{name: speak, prior: {}, images: 16}]", "stages.0.images"),
         ("stages=[{name: nothing}]", "stages.0.images"),

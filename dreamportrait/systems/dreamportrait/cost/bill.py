@@ -11,7 +11,7 @@ from dreamportrait.prior.content import Teller
 from dreamportrait.prior.flow import TextFlow
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
 from dreamportrait.prior.matcher import CODE, Matcher
-from dreamportrait.prior.one_pass import WIDTH
+from dreamportrait.prior.steering import COMMON, NEAR, WIDTH
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.config import Config, batch_problems
 from dreamportrait.systems.dreamportrait.cost.memory import GIB, SIZES, Memory, memory, preset
@@ -146,13 +146,13 @@ def _stage(
 
 def _prior(config: Config, made: Outline, name: str, s: Prior, gpu: str) -> StageCost:
     """Return the cost of a stage that fits a prior: pictures on one GPU, small networks on the processor."""
-    pictures = s.renders + (s.pictures or PICTURES)
+    pictures = s.faces + (s.pictures or PICTURES)
     if made.clip is None:
         return StageCost(name, pictures, None, "text.clip is unknown here")
     read, drawn = forward_flops(made)
     cpu, on_cpu = cpu_rate(), config.trainer.accelerator == "cpu"
     rate, device = (cpu, "this machine's processor") if on_cpu else (render_rate(gpu), f"one {gpu.upper()}")
-    seconds = (s.renders * (drawn + read) + (s.pictures or PICTURES) * read) / rate + _small_networks(made, s) / cpu
+    seconds = (s.faces * (drawn + read) + (s.pictures or PICTURES) * read) / rate + _small_networks(made, s) / cpu
     return StageCost(name, pictures, seconds, f"arithmetic: {device} for pictures, this processor for small networks")
 
 
@@ -168,13 +168,14 @@ def _small_networks(made: Outline, s: Prior) -> float:
             content = [(Inverter(maps, text_width), s.content_steps), (Teller(w_dim, text_width), s.content_steps)]
             fits += [(Inverter(maps, w_dim), s.inverter_steps), *content]
         if s.listen:
-            # One passes that listen, and the network that tells codes, in its own trainings and in theirs.
-            heard, told = (s.rounds + 1) * s.listening_steps, Teller(w_dim, CODE, WIDTH)
-            fits += [(Matcher(maps, text_width), s.content_steps), (mapper.net, heard)]
-            fits += [(told, 2 * s.content_steps * (s.rounds + 1) + heard)]
+            tell = Teller(w_dim, CODE, WIDTH)
+            fits += [(Matcher(Inverter(maps, CODE), text_width), s.content_steps), (tell, 2 * s.content_steps)]
+            fits += [(Matcher(tell, text_width), 2 * s.content_steps)]
     flow = fits[0][0]
     trainings = sum(6.0 * parameters(network) * s.batch * steps for network, steps in fits)
-    return trainings + 2.0 * 2 * parameters(flow) * s.steps * s.answers
+    # An answer takes two passes of the flow at each step, and for each of two judges three of a network and its rivals.
+    judged = 2 * 3 * parameters(tell) + 2 * 3 * 2 * (COMMON + NEAR) * CODE if s.listen else 0
+    return trainings + 2.0 * (2 * parameters(flow) + judged) * s.steps * s.answers
 
 
 def _disk(config: Config, made: Outline) -> dict[str, float]:
@@ -188,7 +189,7 @@ def _disk(config: Config, made: Outline) -> dict[str, float]:
     if config.prior is not None and made.clip is not None:
         with torch.device("meta"):
             features = sum(c * side**2 for c, side in PictureFeatures(made.clip).maps())
-        seen = config.prior.renders + (config.prior.pictures or PICTURES) * (config.prior.pairing == "captions")
+        seen = config.prior.faces + (config.prior.pictures or PICTURES) * (config.prior.pairing == "captions")
         found["features of the prior's renders and pictures (also in memory)"] = 2.0 * features * seen
     return found
 
