@@ -25,6 +25,7 @@ EXTRAS = {  # module: what it is for, and how it is installed
     "ai_edge_litert": ("finding faces in photographs", "pip install 'dreamportrait[landmarks]'"),
 }
 PACKAGES = {"c2pa": "c2pa-python", "ai_edge_litert": "ai-edge-litert"}  # modules whose package has another name
+_NAME = 2 + max(map(len, (*NAMES, *EXTRAS)))  # width of the column of names
 LEAST_SPACE = 2e9  # bytes; below that, caches of data sets and checkpoints fail soon
 
 
@@ -124,9 +125,9 @@ def doctor(as_json: bool) -> None:
     for each in findings():
         found.append(each)
         if not as_json:
-            click.echo(f"{each.state:7}{each.name:16}{each.detail}")
+            click.echo(f"{each.state:7}{each.name:{_NAME}}{each.detail}")
             if each.remedy:
-                click.echo(f"{'':23}-> {each.remedy}")
+                click.echo(f"{'':{7 + _NAME}}-> {each.remedy}")
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
     if any(each.state == "broken" for each in found):

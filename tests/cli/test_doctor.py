@@ -44,3 +44,11 @@ def test_a_missing_extra_is_a_note_with_its_command(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module.util, "find_spec", lambda name: None)
     found = {each.name: each for each in module.findings()}
     assert found["av"].state == "note" and "pip install 'dreamportrait[video]'" in found["av"].remedy
+
+
+def test_names_and_details_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*module.NAMES, *module.EXTRAS]
+    monkeypatch.setattr(module, "findings", lambda: (module.Finding(name, "ok", "fine") for name in names))
+    lines = CliRunner().invoke(command).output.splitlines()
+    assert [line.split() for line in lines] == [["ok", name, "fine"] for name in names]
+    assert len({line.index("fine") for line in lines}) == 1
