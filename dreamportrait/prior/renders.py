@@ -1,4 +1,4 @@
-"""A sample of what a frozen generator draws: w of random seeds, or given ones, and what a CLIP sees in their pictures.
+"""A sample of what a frozen generator draws: w of random seeds, and what a CLIP sees in their pictures.
 
 The sample is written in parts to a folder, so that it can be stopped and continued.
 """
@@ -39,10 +39,9 @@ def render(
     folder: Path,
     *,
     seed: int,
-    w: Tensor | None = None,  # [count, w_dim] to render. None = those of random seeds
     report: Callable[[int], object] = lambda done: None,  # called with the number of pictures that were added
 ) -> Renders:
-    """Render `count` pictures, or read those that are in the folder."""
+    """Render the pictures of `count` seeds, or read those that are in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for number in range(0, count, PART):
@@ -50,8 +49,7 @@ def render(
         size = min(PART, count - number)
         if not path.exists():
             unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            own = None if w is None else w[number : number + size]
-            save_file(_part(generator, see, scorer, cameras, size, seed * 1_000_003 + number, own, report), unfinished)
+            save_file(_part(generator, see, scorer, cameras, size, seed * 1_000_003 + number, report), unfinished)
             os.replace(unfinished, path)
         else:
             report(size)
@@ -66,7 +64,6 @@ def _part(
     cameras: Tensor,
     count: int,
     seed: int,
-    w: Tensor | None,  # [count, w_dim]
     report: Callable[[int], object],
 ) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(seed)
@@ -76,13 +73,11 @@ def _part(
     views = cameras[torch.randint(len(cameras), (count,), generator=draw)].to(device)
     views[::2] = front
     found: dict[str, list[Tensor]] = {"w": [], "features": [], "embeddings": []}
-    if w is None:
-        w = generator.map(z.to(device), front.expand(count, -1))[:, 0]
-    for some, view in zip(w.to(device).split(BATCH), views.split(BATCH), strict=True):
-        ws = some[:, None].expand(-1, generator.num_ws, -1)
+    for latents, view in zip(z.split(BATCH), views.split(BATCH), strict=True):
+        ws = generator.map(latents.to(device), front.expand(len(latents), -1))
         pictures = as_saved(generator.render(generator.synthesize_planes(ws), view, w=ws).image)
-        found["w"].append(some.cpu())
+        found["w"].append(ws[:, 0].cpu())
         found["features"].append(see(pictures).half().cpu())
         found["embeddings"].append(scorer.image_features(pictures).cpu())
-        report(len(some))
+        report(len(latents))
     return {name: torch.cat(values) for name, values in found.items()}
