@@ -99,7 +99,7 @@ def fit_matcher(
         said = text[chosen, torch.randint(text.shape[1], (batch,))].float()
         return contrast(matcher(matcher.see(shown, **given), said))  # not yet standardised
 
-    matcher = train(matcher, loss, folder, steps=steps, seed=seed, title="texts of pictures", signals=signals).eval()
+    matcher = train(matcher, loss, folder, steps=steps, seed=seed, title="matching of texts", signals=signals).eval()
     matcher.requires_grad_(False).standardise(seen[held:].flatten(0, 1))
     with torch.no_grad():
         code, said = matcher.codes(seen[:held, 0]), text[:held, 0].float()

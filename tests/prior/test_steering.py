@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dreamportrait.prior.flow import STEERED, TextFlow, transport
 from dreamportrait.prior.matcher import Matcher
 from dreamportrait.prior.one_pass import answers
-from dreamportrait.prior.steering import COMMON, NEAR, Judge, Steering
+from dreamportrait.prior.steering import COMMON, NEAR, SAME, Judge, Steering
 
 
 class Still(TextFlow):
@@ -91,7 +91,7 @@ def test_rivals_do_not_say_the_same() -> None:
     rivals = steer.pool[0][steer._near(text)][..., :-1]  # [N, NEAR, 1]
     apart = (rivals - own[:, None]).abs()
     every = (steer.pool[0][None, :, :-1] - own[:, None]).abs()
-    assert float(apart.min()) >= 0.02 * float(every.mean())
+    assert float(apart.min()) >= SAME * float(every.mean())
     assert float(apart.max()) < float(every.mean())
 
 

@@ -196,9 +196,7 @@ def start(sources: Path, runs: Path, *changes: str, before: str = "", **variable
     """Run train.py in a new process, after the code `before`, which may make it fail."""
     code = textwrap.dedent(before) + f"\nimport sys; sys.argv = {['train.py', *arguments(sources, runs, *changes)]!r}"
     code += "\nimport train; train.main()"
-    threads = str(
-        torch.get_num_threads()
-    )  # those of runs in this process, because sums of other parts round differently
+    threads = str(torch.get_num_threads())  # as in this process: sums of other parts round differently
     environment = {**os.environ, "OMP_NUM_THREADS": threads, **variables}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300

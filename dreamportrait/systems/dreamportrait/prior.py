@@ -6,7 +6,7 @@
     4. content     what captions say of a picture, and what a w says
     5. pairs       w of the pictures, drawn around the network's guesses so that they say the same, with the captions
     6. flow        from the seed's own w to those of pictures with such a caption
-    7. judges      whether the face of a w shows a text, see prior/steering.py
+    7. judges      if asked to listen: whether the face of a w shows a text, see prior/steering.py
     8. answers     ends of the guided flow for random seeds and captions, steered by what the judges see
     9. mapper      learns the answers in one pass
 

@@ -167,14 +167,15 @@ def _small_networks(made: Outline, s: Prior) -> float:
         if s.pairing == "captions":
             content = [(Inverter(maps, text_width), s.content_steps), (Teller(w_dim, text_width), s.content_steps)]
             fits += [(Inverter(maps, w_dim), s.inverter_steps), *content]
+        judged = 0.0
         if s.listen:
             tell = Teller(w_dim, CODE, WIDTH)
             fits += [(Matcher(Inverter(maps, CODE), text_width), s.content_steps), (tell, 2 * s.content_steps)]
             fits += [(Matcher(tell, text_width), 2 * s.content_steps)]
+            # At each step of an answer, for each of two judges: three passes of a network, and the scores of rivals.
+            judged = 2 * 3 * (parameters(tell) + (COMMON + NEAR) * CODE)
     flow = fits[0][0]
     trainings = sum(6.0 * parameters(network) * s.batch * steps for network, steps in fits)
-    # An answer takes two passes of the flow at each step, and for each of two judges three of a network and its rivals.
-    judged = 2 * 3 * parameters(tell) + 2 * 3 * 2 * (COMMON + NEAR) * CODE if s.listen else 0
     return trainings + 2.0 * (2 * parameters(flow) + judged) * s.steps * s.answers
 
 
