@@ -50,6 +50,7 @@ CONFIG = "configs/dreamportrait/mini.yaml"
 @click.option("--pair-weight", type=click.FloatRange(min=0, min_open=True), default=14.0, show_default=True)
 @click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="Samples per measurement.")
 @click.option("--dataset", default="miniworld:validation", show_default=True, help="The data set to measure on.")
+@click.option("--also", metavar="DATA", help="A second data set to measure on, such as miniworld:combinations.")
 @click.option("--pictures", type=click.IntRange(min=1), default=512, show_default=True, help="To match weights with.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/guidance"), show_default=True
@@ -70,6 +71,7 @@ def main(
     pair_weight: float,
     samples: int,
     dataset: str,
+    also: str | None,
     pictures: int,
     out: Path,
     costs: bool,
@@ -93,7 +95,7 @@ def main(
         chosen = guidance.with_fake(choose(rows or ",".join(guidance.USUAL), guidance.ALL), fake)
         chosen = guidance.with_encoder(chosen, encoder)
         chosen = guidance.with_pairs(chosen, pairs and pairs.resolve(), pair_weight)
-        study = Study(ROOT, out, named, path, "mini", chosen, seeds, None, samples, dataset, start.resolve())
+        study = Study(ROOT, out, named, path, "mini", chosen, seeds, None, samples, dataset, start.resolve(), also=also)
         if costs:
             say_costs(study)
             return

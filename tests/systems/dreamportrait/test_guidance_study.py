@@ -143,6 +143,28 @@ def test_trainings_begin_from_the_start_and_then_from_themselves(tmp_path):
     assert placed(given, job)[-1] == "run.name=sds-seed0"
 
 
+def test_a_second_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "plan", lambda *given, **options: SimpleNamespace(problems=[]))
+    given, measured = replace(study(tmp_path, "start"), also="miniworld:combinations"), []
+
+    def measure(at: Study, job: Job, portrait: Path) -> dict[str, Any]:
+        measured.append((at.dataset, at.out.name))
+        scores = {"fid": 0.05, "msc": 3.0, "r_precision": {"value": len(measured) / 4, "low": 0.0, "high": 1.0}}
+        scores |= {"prompt_diversity": {"features": 0.25}, "oracle": {"share": len(measured) / 8, "complete": 0.5}}
+        return {"scores": scores, "extractor": {"distance": "FID(mini-clip)"}}
+
+    assert not runs.run(given, lambda _: None, measure=measure)
+    assert measured == [("miniworld:test", "out"), ("miniworld:combinations", "also")]
+    SCRIPT.write_table(given.out)
+    lines = (given.out / "guidance.md").read_text().splitlines()
+    assert "| miniworld:combinations: R-P, % | miniworld:combinations: said and shown, % |" in lines[0]
+    assert "| 25.0 (0.0 to 100.0) |" in lines[2] and "| 50.0 | 25.0 |" in lines[2]
+    with pytest.raises(ValueError, match=r"was made with also 'miniworld:combinations', now it is None"):
+        studies.check(replace(given, also=None))
+    with pytest.raises(ValueError, match="no split 'nothing'"):
+        studies.check(replace(given, also="miniworld:nothing"))
+
+
 def test_the_table(tmp_path):
     out = tmp_path / "out"
     for name, images, kind in (("start", None, None), ("nothing", 3840, "none"), ("dmd", 1920, "dmd")):

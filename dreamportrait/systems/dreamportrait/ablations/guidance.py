@@ -218,8 +218,8 @@ def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def render(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of the results as Markdown."""
-    values = measured(results)
-    lines = []
+    values, lines = measured(results), []
+    also = next((result["settings"]["also"] for result in results if "also" in result["settings"]), None)
     for row in ALL:
         mine = [result for result in results if result["row"] == row.name]
         if not mine:
@@ -228,11 +228,13 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
         weight = f"{chosen['loss.guidance_weight']:g}" if chosen.get("guidance.kind", "none") != "none" else "-"
         minutes = sum(result["seconds"]["training"] for result in mine) / len(mine) / 60
         spent = [weight, _images_of(chosen), f"{minutes:.1f}" if row.trained else "-"]
-        lines.append([row.what, *cells(row.name, values), *_looks([each["report"]["scores"] for each in mine]), *spent])
+        looks = _looks([each["report"]["scores"] for each in mine])
+        lines.append([row.what, *cells(row.name, values), *looks, *(_also(mine) if also else []), *spent])
     distance = results[0]["report"]["extractor"]["distance"] if results else "FID"
-    looks = "all said is shown, %", "unsaid kept, %", "sharpness distance", "nearest patch"
+    scores = "all said is shown, %", "unsaid kept, %", "sharpness distance", "nearest patch"
+    second = [f"{also}: R-P, %", f"{also}: said and shown, %"] if also else []
     spent = ["guidance weight", "images at the end", "minutes of training"]
-    return table(["", *head(distance), *looks, *spent], lines) + "\n"
+    return table(["", *head(distance), *scores, *second, *spent], lines) + "\n"
 
 
 def _looks(scores: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -243,6 +245,16 @@ def _looks(scores: Sequence[Mapping[str, Any]]) -> list[str]:
         [100 * each["unsaid"]["share"] for each in scores if each.get("unsaid")],
         [each["distance"] for each in sharpness],
         [each["nearest"] for each in sharpness],
+    ]
+    return [_spread(values) for values in found]
+
+
+def _also(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return R-Precision and what is said and shown, on the second data set."""
+    scores = [each["also"]["scores"] for each in results]
+    found = [
+        [100 * each["r_precision"]["value"] for each in scores],
+        [100 * each["oracle"]["share"] for each in scores if each.get("oracle")],
     ]
     return [_spread(values) for values in found]
 

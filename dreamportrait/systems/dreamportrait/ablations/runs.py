@@ -4,6 +4,7 @@ OUT/base.yaml             the whole method, copied at the last start
 OUT/trainings/ROW-seedN/  runs of train.py, which resumes interrupted ones
 OUT/logs/ROW-seedN.txt    their output
 OUT/scores/ROW-seedN/     reports of dreamportrait evaluate
+OUT/also/scores/ROW-seedN/    the same of a second data set, if there is one
 OUT/results/ROW-seedN.json    the results
 """
 
@@ -98,6 +99,8 @@ def _do(
         "sites": list(study.sites),
         "machine": machine("cuda" if on_gpu(study) else "cpu"),
     }
+    if study.also is not None:
+        found["also"] = measure(replace(study, dataset=study.also, out=study.out / "also"), job, portrait)
     write_text(result_path(study.out, job), json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dreamportrait.data.names import is_world
+from dreamportrait.data.names import check_source, is_world
 from dreamportrait.data.sources import open_pictures
 from dreamportrait.metrics.extractors import check_extractor, default_extractor, default_judge
 from dreamportrait.metrics.scores import fitted
@@ -47,6 +47,7 @@ class Study:
     judge: str | None = None  # the CLIP that judges. None = the default for the data set
     extractor: str | None = None  # of the distance. None = the default for the data set
     sites: tuple[int, ...] = MINI_SITES  # resolutions of the blocks that an adapter may follow
+    also: str | None = None  # a second data set to measure on
 
     def jobs(self) -> list["Job"]:
         """Return all rows of the first seed, then all of the next, so that early results already compare all rows."""
@@ -119,7 +120,7 @@ def settings(study: Study, job: Job) -> dict[str, Any]:
     if not job.row.trained:
         chosen = {name: chosen[name] for name in ("model.pretrained", "text.clip")}
     measured = {"samples": study.samples, "dataset": study.dataset}
-    given = {"start": study.start, "judge": study.judge, "extractor": study.extractor}
+    given = {"start": study.start, "judge": study.judge, "extractor": study.extractor, "also": study.also}
     measured |= {name: str(value) for name, value in given.items() if value is not None}
     found: dict[str, Any] = json.loads(json.dumps(chosen | measured))
     return found
@@ -129,8 +130,10 @@ def check(study: Study) -> None:
     """Raise ValueError if the study is inconsistent, cannot be trained, or would mix with results of another one."""
     fitted(study.samples)
     check_extractor(study.extractor or default_extractor(study.dataset))
-    if not is_world(study.dataset) and study.samples > (there := len(open_pictures(study.dataset))):
-        raise ValueError(f"--samples {study.samples}: {study.dataset} has {there} pictures; measure at most as many")
+    for name in filter(None, (study.dataset, study.also)):
+        check_source(name)
+        if not is_world(name) and study.samples > (there := len(open_pictures(name))):
+            raise ValueError(f"--samples {study.samples}: {name} has {there} pictures; measure at most as many")
     base = base_config(study)
     flat = computed(base)
     # Rows that begin from a checkpoint compare what follows it, also where its generator is frozen.
