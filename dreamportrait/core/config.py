@@ -88,8 +88,8 @@ class Prior(Section):
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
     # captions: weights of what steers the flow beside guidance (prior/steering.py). listen: 0 = guidance alone.
     listen: Weight = 0.0  # the text should be seen in the face
-    keep: Weight = 0.03  # what is seen in the face of the seed should stay
-    stay: Weight = 0.1  # w should stay
+    keep: Weight = 0.015  # what is seen in the face of the seed should stay
+    stay: Weight = 0.7  # w should stay where texts say nothing of it
 
 
 class Fake(Section):

@@ -1,6 +1,6 @@
 """Faces that show exactly what captions state, and their scores: the yardstick of ideal.py and ceilings.py."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dreamportrait.data.names import FACES
 from dreamportrait.geometry.images import from_bytes
+from dreamportrait.metrics import diversity
 from dreamportrait.metrics.frechet import Moments, frechet_distance
 from dreamportrait.metrics.oracle import KeptScore
 from dreamportrait.metrics.r_precision import r_precision
@@ -17,20 +18,29 @@ from dreamportrait.mini.models import from_pretrained
 from dreamportrait.miniworld.attributes import ATTRIBUTES, Attributes, read_code, sample_codes, settle
 from dreamportrait.miniworld.captions import agrees
 from dreamportrait.miniworld.faces import render
-from dreamportrait.miniworld.world import RESOLUTION, load
+from dreamportrait.miniworld.world import RESOLUTION, World, load
 from dreamportrait.text.clip_scorer import ClipScorer
 
 SEED = 5  # for the random faces; no split of the world uses it
 _POOL = 4096  # number of random faces; they are used again after the last
+WORN = ("hat", "eyewear", "facial_hair")  # Retrieval captions name these where they are, so silence means absence.
+SHARES = (0.0, 0.5, 0.8, 1.0)  # of those that are not named and are taken off
+PROMPTS, PER_PROMPT = 50, 4  # for the diversity, as in `dreamportrait evaluate`
 
 Facts = Callable[[int], Attributes]  # number of a caption -> the attributes it states
 Face = tuple[Attributes, np.ndarray]  # attributes and traits
 
 
-def obeying(facts: Facts, cameras: Tensor) -> Tensor:  # [N, 25] -> images [N, 3, R, R] in -1 .. 1
-    """Render one face per camera; face i shows the facts of caption i."""
-    faces = _faces()
-    drawn = [render(*_changed(faces, facts(i)), camera.numpy(), RESOLUTION) for i, camera in enumerate(cameras)]
+def obeying(facts: Facts, cameras: Tensor, bare: float = 0.0) -> Tensor:  # [N, 25] -> [N, 3, R, R] in -1 .. 1
+    """Render one face per camera; face i shows the facts of caption i.
+
+    bare: share of the unnamed hats, glasses and beards that are taken off.
+    """
+    faces, taken = _faces(), _taken_off(bare)
+    drawn = [
+        render(*_changed(faces, said := facts(i), taken(said)), camera.numpy(), RESOLUTION)
+        for i, camera in enumerate(cameras)
+    ]
     return from_bytes(torch.stack([torch.from_numpy(picture.image) for picture in drawn])).permute(0, 3, 1, 2)
 
 
@@ -40,13 +50,19 @@ def _faces() -> Iterator[Face]:
         yield from map(read_code, sample_codes(_POOL, SEED))
 
 
-def _changed(faces: Iterator[Face], said: Attributes) -> Face:
-    """Return the next face that can show the stated attributes, changed to show them.
+def _taken_off(bare: float) -> Callable[[Attributes], Attributes]:
+    """Return the function that gives what a face is to lack, given what is said."""
+    draw = np.random.Generator(np.random.PCG64(SEED))
+    return lambda said: {name: "none" for name in WORN if name not in said and draw.random() < bare}
+
+
+def _changed(faces: Iterator[Face], said: Attributes, lacks: Attributes | None = None) -> Face:
+    """Return the next face that can show the stated attributes, changed to show them, and to lack others.
 
     Faces that cannot show them are skipped: a woman cannot have a beard.
     """
     face, traits = _able(faces, said)
-    return settle(face | said), traits
+    return settle(face | (lacks or {}) | said), traits
 
 
 def _able(faces: Iterator[Face], said: Attributes) -> Face:
@@ -54,38 +70,50 @@ def _able(faces: Iterator[Face], said: Attributes) -> Face:
     return next(face for face in faces if agrees(settle(face[0] | said), said))
 
 
-def kept(facts: Facts, count: int) -> KeptScore | None:
+def kept(facts: Facts, count: int, bare: float = 0.0) -> KeptScore | None:
     """Measure what the change leaves as it was: the highest share of unsaid attributes that a generator can keep.
 
     It is below 1, because some values exclude others: a man who becomes a woman loses his beard.
     """
-    faces = _faces()
+    faces, taken = _faces(), _taken_off(bare)
     rows = []
     for i in range(count):
         face, said = _able(faces, facts(i))[0], facts(i)
-        rows.append(unchanged(settle(face | said), face, said))
+        rows.append(unchanged(settle(face | taken(said) | said), face, said))
     return KeptScore.of(torch.tensor(rows), tuple(ATTRIBUTES))
 
 
 @torch.no_grad()
-def scores(count: int, split: str) -> list[list[str]]:
-    """Return the rows of the table: name and value of each score."""
+def scores(count: int, split: str, shares: Sequence[float] = SHARES) -> list[list[str]]:
+    """Return the rows of the table: the name of each score, and its value for each share that is taken off."""
     world = load(split, max(count, FACES[split]))
     judge = ClipScorer(*from_pretrained("mini/clip-b"))
     cameras = torch.tensor(world.cameras[:count])
     real = Moments.of(judge.image_features(from_bytes(torch.tensor(world.images[:count]))))
-
-    def distance(facts: Facts) -> float:
-        return frechet_distance(real, Moments.of(judge.image_features(obeying(facts, cameras))))
-
     words = judge.text_features([world.evaluation_caption(i) for i in range(count)])
-    seen = judge.image_features(obeying(world.evaluation_facts, front(count)))
-    found = r_precision(seen, words, min(100, count))
-    same = kept(world.evaluation_facts, count)
-    return [
-        [f"R-Precision, 1 of {found.candidates}", f"{100 * found.value:.1f} %"],
-        ["CLIP score, front", f"{100 * float((seen * words).sum(1).mean()):.1f}"],
-        ["FID(mini-clip), training captions", f"{distance(world.first_facts):.4f}"],
-        ["FID(mini-clip), retrieval captions", f"{distance(world.evaluation_facts):.4f}"],
-        ["unsaid kept", "-" if same is None else f"{100 * same.share:.1f} %"],
-    ]
+
+    def distance(facts: Facts, bare: float) -> str:
+        return f"{frechet_distance(real, Moments.of(judge.image_features(obeying(facts, cameras, bare)))):.4f}"
+
+    columns, candidates = [], min(100, count)
+    for bare in shares:
+        seen = judge.image_features(obeying(world.evaluation_facts, front(count), bare))
+        same = kept(world.evaluation_facts, count, bare)
+        columns.append(
+            {
+                f"R-Precision, 1 of {candidates}": f"{100 * r_precision(seen, words, candidates).value:.1f} %",
+                "CLIP score, front": f"{100 * float((seen * words).sum(1).mean()):.1f}",
+                "FID(mini-clip), training captions": distance(world.first_facts, bare),
+                "FID(mini-clip), retrieval captions": distance(world.evaluation_facts, bare),
+                "unsaid kept": "-" if same is None else f"{100 * same.share:.1f} %",
+                "prompt diversity": f"{_diversity(judge, world, bare):.3f}",
+            }
+        )
+    return [[name, *(column[name] for column in columns)] for name in columns[0]]
+
+
+def _diversity(judge: ClipScorer, world: World, bare: float) -> float:
+    """Return how much faces of a prompt differ, as `dreamportrait evaluate` does."""
+    images = obeying(lambda i: world.evaluation_facts(i // PER_PROMPT), front(PROMPTS * PER_PROMPT), bare)
+    grids = [each.unflatten(0, (PROMPTS, PER_PROMPT)) for each in (judge.image_features(images), images)]
+    return diversity.within(*grids).features

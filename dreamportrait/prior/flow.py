@@ -7,7 +7,7 @@
     x_t       (1 - t) x0 + t x1
     v         velocity dx/dt; its regression target is x1 - x0 (flow matching)
     scale     v = null + scale * (v with text - null), classifier-free guidance
-    steer     gradient of an energy of w, taken where x_t is heading: x_t + (1 - t) v. It is subtracted from v
+    steer     taken where x_t is heading, x_t + (1 - t) v, and subtracted from v (steering.py)
 
 Because the flow starts at the seed's w and not at noise, what the text does not mention stays similar.
 """
@@ -23,7 +23,7 @@ from dreamportrait.prior.network import ConditionedNet, Standard
 TIMES = 16  # pairs of sine and cosine
 DROPPED = 0.12  # share of samples without text
 STEERED = 0.8  # Up to this time the flow is steered. Then it is alone, so that faces return to where it has seen some.
-Steer = Callable[[Tensor], Tensor]  # coordinates [N, w_dim] -> gradient [N, w_dim]
+Steer = Callable[[Tensor], Tensor]  # coordinates [N, w_dim] -> [N, w_dim]
 
 
 class TextFlow(nn.Module):

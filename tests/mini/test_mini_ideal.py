@@ -39,11 +39,25 @@ def test_pictures_are_those_of_the_renderer():
 def test_the_table(monkeypatch, tmp_path):
     monkeypatch.setenv("DREAMPORTRAIT_CACHE", str(tmp_path))
     monkeypatch.setitem(stated_faces.FACES, "validation", 30)  # renders fewer faces
-    rows = dict(stated_faces.scores(30, "validation"))
-    share, front_view, usual, retrieval, same = (float(text.split()[0]) for text in rows.values())
+    monkeypatch.setattr(stated_faces, "PROMPTS", 5)
+    rows = {name: values for name, *values in stated_faces.scores(30, "validation", (0.0, 1.0))}
+    (share, _), (front_view, _), (usual, _), (retrieval, _), same, varied = (
+        [float(text.split()[0]) for text in values] for values in rows.values()
+    )
     assert 50 < share <= 100 and 40 < front_view < 80  # chance is 3 % with 30 captions
     assert 0 < usual < 0.3 and 0 < retrieval < 0.3
-    assert 90 < same < 100  # only values that exclude what is said are lost
+    assert 90 < same[0] < 100  # only values that exclude what is said are lost
+    assert same[1] < same[0] and varied[1] < varied[0]
+
+
+def test_what_is_worn_unsaid_is_taken_off():
+    face = make_attributes(gender="man", hat="beanie", eyewear="glasses", facial_hair="beard")
+    taken = stated_faces._taken_off(1.0)
+    changed, _ = stated_faces._changed(iter([(face, 1)]), said := {"hat": "beanie"}, taken(said))
+    assert [changed[name] for name in stated_faces.WORN] == ["beanie", "none", "none"]
+    assert stated_faces._taken_off(0.0)({}) == {}
+    half = stated_faces._taken_off(0.5)
+    assert 120 < sum("hat" in half({}) for _ in range(300)) < 180
 
 
 def test_what_a_literal_change_keeps_by_hand(monkeypatch):

@@ -12,6 +12,8 @@ from dreamportrait.prior.matcher import Matcher
 from dreamportrait.prior.one_pass import answers
 from dreamportrait.prior.steering import COMMON, NEAR, SAME, Judge, Steering
 
+UNSAID = torch.tensor([[0.2, 0.1], [0.0, 1.0]])  # of the first number, texts say much
+
 
 class Still(TextFlow):
     """A flow that does not move."""
@@ -39,7 +41,8 @@ def judge() -> Judge:
 def steering(listen: float = 0.0, keep: float = 0.0, stay: float = 0.0, judges: int = 1) -> Steering:
     torch.manual_seed(0)
     texts = torch.randn(2000, 1)
-    return Steering([judge() for _ in range(judges)], texts, listen=listen, keep=keep, stay=stay, seed=0)
+    judged = [judge() for _ in range(judges)]
+    return Steering(judged, texts, UNSAID, listen=listen, keep=keep, stay=stay, seed=0)
 
 
 def points(count: int = 6) -> tuple[Tensor, Tensor, Tensor]:  # x [N, 2], start [N, 2], text [N, 1]
@@ -52,7 +55,8 @@ def test_keeping_and_staying_pull_back() -> None:
     kept = steering(keep=0.5).towards(start, text)(x)
     apart = x - start
     torch.testing.assert_close(kept, 0.5 * apart * torch.tensor([1.0, 0.0]))  # only what is seen
-    torch.testing.assert_close(steering(stay=0.5).towards(start, text)(x), 0.5 * apart)
+    expected = 0.5 * torch.stack([0.2 * apart[:, 0] + 0.1 * apart[:, 1], apart[:, 1]], 1)
+    torch.testing.assert_close(steering(stay=0.5).towards(start, text)(x), expected)
 
 
 def test_listening_descends_to_the_text() -> None:

@@ -49,6 +49,7 @@ from dreamportrait.prior.one_pass import Answers, answers, fit_one_pass
 from dreamportrait.prior.renders import Renders, render
 from dreamportrait.prior.residuals import Guesses
 from dreamportrait.prior.steering import WIDTH, Judge, Steering
+from dreamportrait.prior.unsaid import unsaid
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
 from dreamportrait.text.clip_scorer import ClipScorer
@@ -294,7 +295,8 @@ class _Fitting:
     def _steering(self, known: Renders, starts: Tensor, pairs: Pairs) -> Steering:
         s, text = self.settings, self.mapper.flow.standard(pairs.text.float())  # [P, K, Ct]
         judges = self._judge_of_pictures(known, starts, text), self._judge_of_pairs(pairs.x, text)
-        return Steering(judges, text.flatten(0, 1), listen=s.listen, keep=s.keep, stay=s.stay, seed=self.seed)
+        silent = unsaid(pairs.x[:, 0].float(), text[:, 0])
+        return Steering(judges, text.flatten(0, 1), silent, listen=s.listen, keep=s.keep, stay=s.stay, seed=self.seed)
 
     def _judge_of_pictures(self, known: Renders, starts: Tensor, text: Tensor) -> Judge:
         """Learn from pictures and their captions what is seen, and from the renders what is seen of a w."""
