@@ -80,16 +80,14 @@ class Prior(Section):
     answers: Count = 150_000  # of the flow, for its one-pass form
     one_pass_steps: Count = 4000
     batch: Count = 512
-    scale: Weight = 2.0  # classifier-free guidance of the flow
+    scale: Weight = 2.5  # classifier-free guidance of the flow
     steps: Few = 16  # Euler steps of the flow
     # Weight of texts where seeds are assigned to pictures (prior/coupling.py). Small values keep more of the person,
     # but then seeds that differ much from the text obey only with a larger scale.
     coupling: Weight = 0.3
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
-    # captions: weights of what steers the flow beside guidance (prior/steering.py). listen: 0 = guidance alone.
-    listen: Weight = 0.0  # the text should be seen in the face
-    keep: Weight = 0.015  # what is seen in the face of the seed should stay
-    stay: Weight = 0.7  # w should stay where texts say nothing of it
+    # How strongly the flow is drawn to where it leaves what the text does not mention (prior/gaussian.py).
+    stay: Weight = 0.5
 
 
 class Fake(Section):

@@ -48,7 +48,6 @@ SECONDS = {
     "image": 0.042,  # trained adversarially
     "sample": 0.14,  # measured
 }
-STEERING = 3.6  # times as long takes a steered step of an answer: 350 answers of 8 steps a second were measured
 PACE = 1.1
 PATIENCE = 120  # seconds in which a training finishes its step and writes a checkpoint
 # Measured in 9.4 minutes with one thread of a core with AVX-512 whose other thread was busy.
@@ -256,10 +255,7 @@ def seconds_of(config: "Config", done: int) -> float:
         work |= {"face": p.faces, "picture": pictures, "caption": pictures * p.captions}
         work |= {"answer": p.answers * p.steps, "step": p.flow_steps + p.one_pass_steps}
         work |= {"inverting": p.inverter_steps + p.content_steps}  # the reader has the inverter's size
-        if p.listen:  # So has the matcher. Steering makes an answer longer.
-            work["inverting"] += p.content_steps
-            work["step"] += 2 * 2 * p.content_steps
-            work["answer"] *= STEERING
+        work["step"] += 2 * p.content_steps * (p.stay > 0)
     return sum(count * SECONDS[name] for name, count in work.items())
 
 

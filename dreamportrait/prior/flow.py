@@ -7,13 +7,13 @@
     x_t       (1 - t) x0 + t x1
     v         velocity dx/dt; its regression target is x1 - x0 (flow matching)
     scale     v = null + scale * (v with text - null), classifier-free guidance
-    steer     taken where x_t is heading, x_t + (1 - t) v, and subtracted from v (steering.py)
+    anchor    where the seed would be carried if the w of each text were Gaussian (gaussian.py)
+    stay      v - stay (x_t + (1 - t) v - anchor): what the flow is heading for is drawn to the anchor
 
 Because the flow starts at the seed's w and not at noise, what the text does not mention stays similar.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,7 @@ from dreamportrait.prior.network import ConditionedNet, Standard
 
 TIMES = 16  # pairs of sine and cosine
 DROPPED = 0.12  # share of samples without text
-STEERED = 0.8  # Up to this time the flow is steered. Then it is alone, so that faces return to where it has seen some.
-Steer = Callable[[Tensor], Tensor]  # coordinates [N, w_dim] -> [N, w_dim]
+DRAWN = 0.8  # Up to this time the flow is drawn. Then it is alone, so that faces return to where it has seen some.
 
 
 class TextFlow(nn.Module):
@@ -65,7 +64,8 @@ def transport(
     text: Tensor,  # [N, Ct]
     steps: int,
     scale: float,
-    steer: Steer | None = None,
+    anchor: Tensor | None = None,  # [N, w_dim]
+    stay: float = 0.0,
 ) -> Tensor:  # [N, w_dim]
     """Follow the guided velocity from x0 in equal Euler steps. Return the end."""
     if steps < 1:
@@ -77,7 +77,7 @@ def transport(
         t = torch.full((2 * n,), i / steps, device=x.device)
         told, null = flow(x.repeat(2, 1), t, twice, both).chunk(2)
         v = null + scale * (told - null)
-        if steer is not None and i < STEERED * steps:
-            v = v - steer(x + (1 - i / steps) * v)
+        if anchor is not None and i < DRAWN * steps:
+            v = v - stay * (x + (1 - i / steps) * v - anchor)
         x = x + v / steps
     return x

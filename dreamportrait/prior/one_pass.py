@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dreamportrait.core.signals import Signals
 from dreamportrait.prior.fitting import HELD, train
 from dreamportrait.prior.flow import TextFlow, transport
-from dreamportrait.prior.steering import Steering
+from dreamportrait.prior.gaussian import TextGaussian
 
 Net = TypeVar("Net", bound=nn.Module)
 _ROWS = 1024  # answers at once
@@ -38,7 +38,8 @@ def answers(
     scale: float,
     seed: int,
     silent: float = 0.06,  # share of answers to prompts that say nothing: they leave the start as it is
-    steering: Steering | None = None,  # None = guidance alone
+    gaussian: TextGaussian | None = None,  # None = guidance alone
+    stay: float = 0.0,  # weight of the Gaussian
     report: Callable[[int], object] = lambda done: None,
 ) -> Answers:
     """Let the flow answer `count` random starts and texts."""
@@ -47,8 +48,8 @@ def answers(
     text = texts[torch.randint(len(texts), (count,), generator=draw)]
     ends = []
     for x, said in zip(start.split(_ROWS), text.float().split(_ROWS), strict=True):
-        steer = None if steering is None else steering.towards(x, flow.standard(said))
-        ends.append(transport(flow, x, said, steps, scale, steer))
+        anchor = None if gaussian is None else gaussian.carried(x, flow.standard(said))
+        ends.append(transport(flow, x, said, steps, scale, anchor, stay))
         report(len(x))
     end, quiet = torch.cat(ends), torch.rand(count, generator=draw) < silent
     nothing = null[torch.randint(len(null), (count,), generator=draw)]

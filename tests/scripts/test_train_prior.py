@@ -21,7 +21,7 @@ from dreamportrait.training.states import load_state
 pytestmark = pytest.mark.lengthy
 
 QUIET = "samples.prompts=[]"
-STEPS = "inverter_steps: 2, content_steps: 2, flow_steps: 2, one_pass_steps: 2, steps: 2, listen: 2"
+STEPS = "inverter_steps: 2, content_steps: 2, flow_steps: 2, one_pass_steps: 2, steps: 2"
 PRIOR = f"{{faces: 40, captions: 2, answers: 20, batch: 8, {STEPS}}}"
 SPEAK = (
     "text.clip=mini/clip-a",  # the toy CLIP's picture tower has one stage only

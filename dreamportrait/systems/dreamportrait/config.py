@@ -174,11 +174,6 @@ def contradictions(config: Config) -> list[Problem]:
         "no mapper can hold the prior; set model.conditioning.mapper_blocks=3 and global_path=true",
     )
     check(
-        config.prior is not None and config.prior.listen > 0 and config.prior.pairing == "embeddings",
-        "stages.0.prior.listen stages.0.prior.pairing",
-        "the prior can only listen if pictures have captions; set listen=0 or pairing=captions",
-    )
-    check(
         c.plain_mapper and c.mapper_blocks > 0,
         "model.conditioning.plain_mapper model.conditioning.mapper_blocks",
         "the paper's plain mapper has no residual blocks; set one of the two back",

@@ -6,11 +6,11 @@
     4. content     what captions say of a picture, and what a w says
     5. pairs       w of the pictures, drawn around the network's guesses so that they say the same, with the captions
     6. flow        from the seed's own w to those of pictures with such a caption
-    7. judges      if asked to listen: whether the face of a w shows a text, see prior/steering.py
-    8. answers     ends of the guided flow for random seeds and captions, steered by what the judges see
+    7. gaussian    what a text says of w, and what it leaves open
+    8. answers     ends of the guided flow for random seeds and captions, drawn to what the Gaussian leaves as it was
     9. mapper      learns the answers in one pass
 
-With `pairing: embeddings`, steps 2 to 4 and 7 are left out and step 5 needs no captions of pictures: a flow from CLIP's
+With `pairing: embeddings`, steps 2 to 4 are left out and step 5 needs no captions of pictures: a flow from CLIP's
 embeddings of the renders to their w draws a w for the embedding of each prompt. Prompts are moved by the mean
 difference between embeddings of pictures and of texts.
 
@@ -41,15 +41,13 @@ from dreamportrait.core.signals import Signals
 from dreamportrait.data.dataset import Pictures
 from dreamportrait.geometry.images import from_bytes
 from dreamportrait.prior.content import Teller, draws, fit_reader, fit_teller
-from dreamportrait.prior.fitting import HELD, NOISE, Pairs, fit_flow, fit_inverter
+from dreamportrait.prior.fitting import HELD, Pairs, fit_flow, fit_inverter
 from dreamportrait.prior.flow import TextFlow, transport
+from dreamportrait.prior.gaussian import TextGaussian, fit_gaussian
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
-from dreamportrait.prior.matcher import CODE, Matcher, fit_matcher
 from dreamportrait.prior.one_pass import Answers, answers, fit_one_pass
 from dreamportrait.prior.renders import Renders, render
 from dreamportrait.prior.residuals import Guesses
-from dreamportrait.prior.steering import WIDTH, Judge, Steering
-from dreamportrait.prior.unsaid import unsaid
 from dreamportrait.systems.dreamportrait.generator import PortraitGenerator
 from dreamportrait.systems.dreamportrait.mapper import PriorMapper
 from dreamportrait.text.clip_scorer import ClipScorer
@@ -138,7 +136,7 @@ class _Fitting:
         pairs = self._from_captions(known, starts) if s.pairing == "captions" else self._from_embeddings(known, starts)
         flow = self._flow(self.mapper.flow, starts, pairs, "flow", self._teller())
         self.mapper.flow.load_state_dict(flow.state_dict())
-        self._one_pass(known, starts, pairs)
+        self._one_pass(starts, pairs)
 
     @contextmanager
     def _bar(self, title: str, total: int) -> Iterator[Callable[[int], object]]:
@@ -262,9 +260,9 @@ class _Fitting:
 
     # One pass.
 
-    def _one_pass(self, known: Renders, starts: Tensor, pairs: Pairs) -> None:
+    def _one_pass(self, starts: Tensor, pairs: Pairs) -> None:
         s, mapper = self.settings, self.mapper
-        answer = partial(self._answer, known, starts, pairs)
+        answer = partial(self._answer, starts, pairs)
         answered = Answers(**stored(self.folder / "answers.safetensors", answer))
         mapper.standard.fit(pairs.text.flatten(0, 1).float())
         heard = Answers(answered.start, mapper.standard(answered.text.float()), answered.end)
@@ -274,9 +272,9 @@ class _Fitting:
         _check_range(answered)
         print(f"one pass: mean squared error {error:.4f} on unseen seeds and captions", flush=True)
 
-    def _answer(self, known: Renders, starts: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    def _answer(self, starts: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         s, null = self.settings, self.text.encode(list(SILENT)).eot.cpu().float()
-        steering = self._steering(known, starts, pairs) if s.listen else None
+        gaussian = self._gaussian(pairs) if s.stay else None
         with self._bar("answers of the prior", s.answers) as report:
             found = answers(
                 self.mapper.flow,
@@ -287,40 +285,19 @@ class _Fitting:
                 steps=s.steps,
                 scale=s.scale,
                 seed=self.seed,
-                steering=steering,
+                gaussian=gaussian,
+                stay=s.stay,
                 report=report,
             )
         return vars(found)
 
-    def _steering(self, known: Renders, starts: Tensor, pairs: Pairs) -> Steering:
-        s, text = self.settings, self.mapper.flow.standard(pairs.text.float())  # [P, K, Ct]
-        judges = self._judge_of_pictures(known, starts, text), self._judge_of_pairs(pairs.x, text)
-        silent = unsaid(pairs.x[:, 0].float(), text[:, 0])
-        return Steering(judges, text.flatten(0, 1), silent, listen=s.listen, keep=s.keep, stay=s.stay, seed=self.seed)
-
-    def _judge_of_pictures(self, known: Renders, starts: Tensor, text: Tensor) -> Judge:
-        """Learn from pictures and their captions what is seen, and from the renders what is seen of a w."""
-        s, place, maps = self.settings, self.folder / "judges" / "pictures", self.see.maps()
-        features = load_file(self.folder / "pictures.safetensors")["features"]
-        torch.manual_seed(self.seed)  # for the weights that the matcher starts from
-        sees = Inverter(maps, CODE)
-        sees.standard.fit(features[len(features) // HELD :].float())
-        given = self._training(s.content_steps) | {"noise": NOISE}
-        matcher, found = fit_matcher(Matcher(sees, text.shape[2]), features[:, None], text, place / "matcher", **given)
-        print(f"texts of pictures: contrast {found:.3f} on unseen pictures", flush=True)
-        given = self._training(2 * s.content_steps)
-        tell, error = fit_teller(starts, matcher.codes(known.features), place / "teller", width=WIDTH, **given)
-        print(f"what is seen of w: {100 * error:.1f} % of the variance unexplained, on unseen renders", flush=True)
-        return Judge(tell, matcher)
-
-    def _judge_of_pairs(self, x: Tensor, text: Tensor) -> Judge:  # [P, M, w_dim], [P, K, Ct]
-        """Learn from the pairs whether a text belongs to a w."""
-        given, place = self._training(2 * self.settings.content_steps), self.folder / "judges" / "pairs"
-        torch.manual_seed(self.seed)
-        made = Matcher(Teller(x.shape[2], CODE, WIDTH), text.shape[2])
-        matcher, found = fit_matcher(made, x, text, place, **given)
-        print(f"texts of w: contrast {found:.3f} on unseen pairs", flush=True)
-        return Judge(matcher.code, matcher)
+    def _gaussian(self, pairs: Pairs) -> TextGaussian:
+        """Learn what a text says of w, and what it leaves open."""
+        text = self.mapper.flow.standard(pairs.text.float())  # [P, K, Ct]
+        given = self._training(2 * self.settings.content_steps)
+        found, surprise = fit_gaussian(pairs.x, text, self.folder / "gaussian", **given)
+        print(f"what texts leave open: surprise {surprise:.3f} at unseen pairs, 0.5 without texts", flush=True)
+        return found
 
 
 def _check_range(known: Answers) -> None:

@@ -63,14 +63,14 @@ def test_the_outline_has_the_sizes_of_the_networks(mini: Config) -> None:
     assert found.assumed == []
 
 
-def test_listening_is_counted() -> None:
+def test_the_gaussian_of_texts_is_counted() -> None:
     costs = []
-    for listen in (0, 2):
-        config = load_config(MINI.with_name("mini_speak.yaml"), [f"stages.0.prior.listen={listen}"])
+    for stay in (0, 0.5):
+        config = load_config(MINI.with_name("mini_speak.yaml"), [f"stages.0.prior.stay={stay}"])
         assert config.prior is not None
         costs.append(bills._small_networks(outline(config), config.prior))
-    # Each of 40 000 answers takes, at each of 16 steps and for two judges, three passes of 1.3 million weights.
-    assert costs[1] - costs[0] > 40_000 * 16 * 2 * 3 * 2 * 1.3e6
+    # 1000 steps of 256 samples: forward and backward through 300 000 weights.
+    assert 1000 * 256 * 6 * 2.5e5 < costs[1] - costs[0] < 1000 * 256 * 6 * 3.5e5
 
 
 def test_what_is_missing_is_assumed_and_said() -> None:

@@ -59,28 +59,28 @@ def test_a_new_mapper_leaves_w_as_it_is() -> None:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize(("pairing", "listen"), [("captions", 0), ("captions", 2), ("embeddings", 0)])
+@pytest.mark.parametrize(("pairing", "stay"), [("captions", 0), ("captions", 0.5), ("embeddings", 0.5)])
 def test_the_stage_fills_the_mapper_and_continues(
-    pictures: WorldPictures, tmp_path: Path, pairing: str, listen: float
+    pictures: WorldPictures, tmp_path: Path, pairing: str, stay: float
 ) -> None:
     w, eot = heard()
-    mapper = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
-    assert (tmp_path / "judges" / "pairs").is_dir() == (listen > 0)
+    mapper = fitted(portrait(), pictures, tmp_path, pairing=pairing, stay=stay)
+    assert (tmp_path / "gaussian").is_dir() == (stay > 0)
     assert mapper.space.scale.std() > 0 and not torch.equal(mapper(w, eot), w)
     assert torch.equal(mapper.follow(w, eot, 2, 2.0), mapper.follow(w, eot, 2, 2.0))
     assert not any(p.requires_grad for p in mapper.flow.parameters())
 
     # Another process, or the same command given again, reads the result.
-    again = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
+    again = fitted(portrait(), pictures, tmp_path, pairing=pairing, stay=stay)
     assert torch.equal(again(w, eot), mapper(w, eot))
 
     # A stopped stage continues from what is stored: here without the end of the flow and everything after it.
     for path in (tmp_path / prior.MAPPER, tmp_path / "answers.safetensors"):
         path.unlink()
-    for name in ("flow", "one-pass", *(["judges/pairs"] if listen else [])):
+    for name in ("flow", "one-pass", *(["gaussian"] if stay else [])):
         (tmp_path / name / "state.pt").unlink()
     renders = (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns
-    third = fitted(portrait(), pictures, tmp_path, pairing=pairing, listen=listen)
+    third = fitted(portrait(), pictures, tmp_path, pairing=pairing, stay=stay)
     assert torch.equal(third(w, eot), mapper(w, eot))
     assert (tmp_path / "renders" / "0000000.safetensors").stat().st_mtime_ns == renders
 
@@ -109,7 +109,6 @@ def test_captions_are_repeated_if_a_picture_has_too_few() -> None:
         ("model.conditioning.mapper_blocks=0", "stages.0.prior"),
         ("model.conditioning.global_path=false", "stages.0.prior"),
         ("model.conditioning.plain_mapper=true", "model.conditioning.plain_mapper"),
-        ("stages=[{name: speak, prior: {pairing: embeddings, listen: 2}}]", "stages.0.prior.listen"),
         ("stages=[{name: adapt, images: 16}, {name: speak, prior: {}}]", "stages.1.prior"),
         ("stages=[{name: speak, prior: {}, images: 16}]", "stages.0.images"),
         ("stages=[{name: nothing}]", "stages.0.images"),

@@ -9,9 +9,8 @@ from torch import nn
 from dreamportrait.core.config import Prior, Stage
 from dreamportrait.prior.content import Teller
 from dreamportrait.prior.flow import TextFlow
+from dreamportrait.prior.gaussian import TextGaussian
 from dreamportrait.prior.inversion import Inverter, PictureFeatures
-from dreamportrait.prior.matcher import CODE, Matcher
-from dreamportrait.prior.steering import COMMON, NEAR, WIDTH
 from dreamportrait.systems.dreamportrait import build
 from dreamportrait.systems.dreamportrait.config import Config, batch_problems
 from dreamportrait.systems.dreamportrait.cost.memory import GIB, SIZES, Memory, memory, preset
@@ -167,16 +166,11 @@ def _small_networks(made: Outline, s: Prior) -> float:
         if s.pairing == "captions":
             content = [(Inverter(maps, text_width), s.content_steps), (Teller(w_dim, text_width), s.content_steps)]
             fits += [(Inverter(maps, w_dim), s.inverter_steps), *content]
-        judged = 0.0
-        if s.listen:
-            tell = Teller(w_dim, CODE, WIDTH)
-            fits += [(Matcher(Inverter(maps, CODE), text_width), s.content_steps), (tell, 2 * s.content_steps)]
-            fits += [(Matcher(tell, text_width), 2 * s.content_steps)]
-            # At each step of an answer, for each of two judges: three passes of a network, and the scores of rivals.
-            judged = 2 * 3 * (parameters(tell) + (COMMON + NEAR) * CODE)
+        if s.stay:
+            fits += [(TextGaussian(w_dim, text_width), 2 * s.content_steps)]
     flow = fits[0][0]
     trainings = sum(6.0 * parameters(network) * s.batch * steps for network, steps in fits)
-    return trainings + 2.0 * (2 * parameters(flow) + judged) * s.steps * s.answers
+    return trainings + 2.0 * 2 * parameters(flow) * s.steps * s.answers
 
 
 def _disk(config: Config, made: Outline) -> dict[str, float]:
