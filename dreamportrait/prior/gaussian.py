@@ -66,7 +66,8 @@ class TextGaussian(nn.Module):
         m, narrowing = self.net(text).chunk(2, 1)
         return m, -F.softplus(narrowing - 3).clamp(max=NARROWEST)  # A text only narrows what there is.
 
-    def turn(self) -> Tensor:  # [w_dim, w_dim], orthogonal
+    def turn(self) -> Tensor:  # [w_dim, w_dim]
+        """Return the orthogonal matrix from whitened numbers to those of y."""
         upper = self.angles.triu(1)
         turned: Tensor = torch.matrix_exp(upper - upper.T)
         return turned
