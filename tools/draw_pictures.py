@@ -28,7 +28,7 @@ from dreamportrait.systems.freestyle.names import shipped_styles
 README = {
     "a woman with red hair and sunglasses": 2,
     "a young man with a goatee and a purple shirt": 1,
-    "a smiling man wearing a wide yellow hat": 3,
+    "a smiling man wearing a wide yellow hat": 13,
     "a tanned lady with a purple beanie and earrings": 4,
 }  # prompts and seeds
 RED, BLUE = "a woman with long red hair", "an old man with a blue hat"
