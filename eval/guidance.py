@@ -45,7 +45,7 @@ CONFIG = "configs/dreamportrait/mini.yaml"
 @click.option(
     "--pairs",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Pairs of w and text for rows pairs and sds-pairs: RUN/prior/pairs.safetensors.",
+    help="Pairs of w and text for rows pairs, pairs-alone and sds-pairs: RUN/prior/pairs.safetensors.",
 )
 @click.option("--pair-weight", type=click.FloatRange(min=0, min_open=True), default=14.0, show_default=True)
 @click.option("--samples", type=click.IntRange(min=2), default=1000, show_default=True, help="Samples per measurement.")

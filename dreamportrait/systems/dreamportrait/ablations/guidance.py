@@ -36,10 +36,13 @@ ALL = (
     Row("dmd", "DMD", ("guidance.kind=dmd",)),
     Row("dmd-js", "DMD with the Jensen-Shannon weight", ("guidance.kind=dmd", "guidance.divergence=js")),
     Row("pairs", "no guidance: the GAN loss and the critic of pairs (`--pairs`)", ("guidance.kind=none",)),
+    Row(
+        "pairs-alone", "the critic of pairs alone, no GAN loss (`--pairs`)", ("guidance.kind=none", "loss.gan_weight=0")
+    ),
     Row("sds-pairs", "D-SDS and the critic of pairs (`--pairs`)", ("guidance.kind=sds",)),
     Row("sds-js", "D-SDS with the Jensen-Shannon weight", ("guidance.kind=sds", "guidance.divergence=js")),
 )
-SMALL, WITH_PAIRS = "sds-small", ("pairs", "sds-pairs")
+SMALL, WITH_PAIRS = "sds-small", ("pairs", "pairs-alone", "sds-pairs")
 USUAL = tuple(row.name for row in ALL if row.name not in ("sds-js", SMALL, *WITH_PAIRS))
 # Settings that differ between rows. Lengths do with --minutes, and the average's half-life follows them.
 OWN = (
@@ -89,7 +92,7 @@ def with_encoder(rows: Sequence[Row], encoder: Path | None) -> tuple[Row, ...]:
 def with_pairs(rows: Sequence[Row], pairs: Path | None, weight: float) -> tuple[Row, ...]:
     """Return the rows, those with a critic of pairs with the pairs of a text prior and the weight of its loss."""
     if (pairs is None) == any(row.name in WITH_PAIRS for row in rows):
-        named = " and ".join(WITH_PAIRS)
+        named = ", ".join(WITH_PAIRS)
         raise ValueError(f"--pairs {pairs}: give the pairs of a text prior with rows {named}, and only with them")
     added = f"loss.pairs={pairs}", f"loss.pair_weight={weight:g}"
     return tuple(row._replace(changes=(*row.changes, *added)) if row.name in WITH_PAIRS else row for row in rows)
