@@ -246,10 +246,7 @@ def seconds_of(config: "Config", done: int) -> float:
     """Estimate the seconds that the rest of the demo takes on the machine where it was timed."""
     from dreamportrait.data.dataset import MINIWORLD_FACES
 
-    work: dict[str, float] = {
-        "image": config.total_images - done,
-        "sample": config.measure.count * (len(config.stages) + 1),
-    }
+    work = {"image": config.total_images - done, "sample": config.measure.count * (len(config.stages) + 1)}
     if (p := config.prior) is not None and not done:
         pictures = min(p.pictures or sys.maxsize, config.data.count or MINIWORLD_FACES)
         work |= {"face": p.faces, "picture": pictures, "caption": pictures * p.captions}

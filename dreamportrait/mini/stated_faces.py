@@ -12,6 +12,7 @@ from dreamportrait.metrics import diversity
 from dreamportrait.metrics.frechet import Moments, frechet_distance
 from dreamportrait.metrics.oracle import KeptScore
 from dreamportrait.metrics.r_precision import r_precision
+from dreamportrait.metrics.scores import Protocol
 from dreamportrait.metrics.world_oracle import unchanged
 from dreamportrait.mini.eg3d.evaluation import front
 from dreamportrait.mini.models import from_pretrained
@@ -25,7 +26,7 @@ SEED = 5  # for the random faces; no split of the world uses it
 _POOL = 4096  # number of random faces; they are used again after the last
 WORN = ("hat", "eyewear", "facial_hair")  # Retrieval captions name these where they are, so silence means absence.
 SHARES = (0.0, 0.5, 0.8, 1.0)  # of those that are not named and are taken off
-PROMPTS, PER_PROMPT = 50, 4  # for the diversity, as in `dreamportrait evaluate`
+PROMPTS, PER_PROMPT = Protocol.prompts_for_diversity, Protocol.per_prompt  # as in `dreamportrait evaluate`
 
 Facts = Callable[[int], Attributes]  # number of a caption -> the attributes it states
 Face = tuple[Attributes, np.ndarray]  # attributes and traits
@@ -71,7 +72,7 @@ def _able(faces: Iterator[Face], said: Attributes) -> Face:
 
 
 def kept(facts: Facts, count: int, bare: float = 0.0) -> KeptScore | None:
-    """Measure what the change leaves as it was: the highest share of unsaid attributes that a generator can keep.
+    """Measure what the change leaves as it was: without `bare`, the most that a generator can keep of the unsaid.
 
     It is below 1, because some values exclude others: a man who becomes a woman loses his beard.
     """

@@ -110,13 +110,12 @@ def fit_teller(
     steps: int,
     batch: int,
     seed: int,
-    width: int = 512,
     signals: Signals | None = None,
 ) -> tuple[Teller, float]:
     """Train the teller. Return it with the share of variance that it leaves unexplained on unseen renders."""
     torch.manual_seed(seed)
     held = max(2, len(x) // HELD)
-    teller = Teller(x.shape[1], content.shape[1], width)
+    teller = Teller(x.shape[1], content.shape[1])
 
     def loss() -> Tensor:
         chosen = torch.randint(held, len(x), (batch,))
