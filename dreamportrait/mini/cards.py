@@ -31,8 +31,9 @@ Pictures are shifted and mirrored, get noise, and some are blurred. The features
 condition the generators, are trained with the same loss. Words that captions never use are zero vectors."""
 
 _FURTHER = """Then it was trained with captions that are false in one attribute, and with captions that say what is
-absent ("without glasses"). At last the text tower alone learnt that a linear layer can read everything that is said,
-and what is denied, from its features at the end of text."""
+absent ("without glasses"). Then the text tower alone learnt that a linear layer can read everything that is said, and
+what is denied, from its features at the end of text. At last it was trained on what captions rarely name: eye colours
+and denials. Features of other texts were held where they were, so that networks that know them need no training."""
 
 _STYLED_CLIP = """Trained from scratch with CLIP's contrastive loss, on rendered heads from all sides with new texts at
 every step; half of the heads are styled. A quarter of the texts are instructions whose result is the picture. The

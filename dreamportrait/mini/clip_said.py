@@ -6,12 +6,15 @@ generators, what a caption states of every attribute, what it denies and what it
 it is, so its embeddings are computed once. The losses of clip_hard.py keep the texts close to their pictures.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy import ndarray as Array
 from torch import Tensor, nn
 
 from dreamportrait.core.files import check_new
@@ -42,13 +45,15 @@ def train(
 ) -> None:
     """Continue the training of the text tower and write config.json and model.safetensors to `out`."""
     check_new(out)
-    training = SaidTraining(start, world_train, steps, batch)
+    run(SaidTraining(start, world_train, steps, batch), out, work, world_test, seed=SEED, title="clip-a-said")
+
+
+def run(training: "SaidTraining", out: Path, work: Path, world_test: World, *, seed: int, title: str) -> None:
+    """Run a training, and write the model with its scores on unseen faces."""
     state = {"model": training.model, "head": training.head, "optimizer": training.optimizer}
-    fit(training.step, state, steps, work, seed=SEED, title="clip-a-said")
-    notes: dict[str, Any] = {
-        "name": "clip-a",
-        "training": {"faces": len(world_train), "said_steps": steps, "batch": batch, "seed": SEED},
-    }
+    fit(training.step, state, training.steps, work, seed=seed, title=title)
+    about = {"faces": len(training.world), "steps": training.steps, "batch": training.batch, "seed": seed}
+    notes: dict[str, Any] = {"name": "clip-a", "training": about}
     tensors = training.model.state_dict()
     save(tensors, token_ids(), training.config, work / "unscored", notes)
     notes["scores"] = evaluate(work / "unscored", world_test)
@@ -60,6 +65,7 @@ class SaidTraining:
 
     def __init__(self, start: Path, world: World, steps: int, batch: int) -> None:
         self.world, self.steps, self.batch = world, steps, batch
+        self.contradicted: Callable[[Told, np.random.Generator], Told] = contradicted
         self.config, self.compact = CONFIGS["a"], Compact()
         torch.manual_seed(SEED)
         self.model = build(self.config, self.compact.unknown + 1)
@@ -77,26 +83,52 @@ class SaidTraining:
         set_lr(self.optimizer, cosine(index, self.steps, LEARNING_RATE))
         rng = np.random.Generator(np.random.PCG64(int(torch.randint(2**62, ()))))
         chosen = rng.choice(len(self.world), self.batch, replace=False)
-        true = [told(self.world.attributes[i], rng, DENIED, bool(k % 2)) for k, i in enumerate(chosen)]
-        false = [contradicted(caption, rng) for caption in true]
-        differ = torch.tensor([a != b for a, b in zip(true, false, strict=True)])
-        heard, last, early = self._read([caption.text() for caption in [*true, *false]], rng)
-        seen, scale = self.seen[torch.from_numpy(chosen)], self.model.logit_scale.exp().detach()
-        pairs = ((features[: self.batch], features[self.batch :]) for features in (last, early))
-        contrast = [hard_contrastive(seen, *pair, differ, scale)[0] for pair in pairs]
-        said = said_loss(self.head(heard), [*true, *false])
+        true = self._captions(chosen, rng)
+        false = [self.contradicted(caption, rng) for caption in true]
+        losses = self._losses(chosen, true, false, self._read([caption.text() for caption in [*true, *false]], rng))
         self.optimizer.zero_grad(set_to_none=True)
-        (contrast[0] + contrast[1] + said).backward()
+        torch.stack([*losses.values()]).sum().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        return {"loss": contrast[0], "early": contrast[1], "said": said}
+        return losses
 
-    def _read(self, texts: list[str], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return end-of-text features [B, C] that condition generators, and the final and early embeddings [B, E]."""
+    def _captions(self, chosen: Array, rng: np.random.Generator) -> list[Told]:
+        """Return a caption of each picture: half of them varied like prompts, half of them evaluation captions."""
+        return [told(self.world.attributes[i], rng, DENIED, bool(k % 2)) for k, i in enumerate(chosen)]
+
+    def _losses(self, chosen: Array, true: list[Told], false: list[Told], read: "Read") -> dict[str, Tensor]:
+        seen, scale = self.seen[torch.from_numpy(chosen)], self.model.logit_scale.exp().detach()
+        differ = torch.tensor([self._visibly_differ(*pair) for pair in zip(true, false, strict=True)])
+        embedded = (self.tower.project(at(layer, read.end)) for layer in (read.last, read.early))  # each [2 B, E]
+        halves = (each.split(len(true)) for each in embedded)
+        contrast = [hard_contrastive(seen, right, wrong, differ, scale)[0] for right, wrong in halves]
+        heard = self.tower.normalise(at(read.early, read.end))  # [2 B, C] what conditions generators
+        said = said_loss(self.head(heard), [*true, *false])
+        return {"loss": contrast[0], "early": contrast[1], "said": said, **self._more_losses(read, [*true, *false])}
+
+    def _visibly_differ(self, true: Told, false: Told) -> bool:
+        """Return whether the picture tower can tell which of two captions is right."""
+        return true != false
+
+    def _more_losses(self, read: "Read", given: list[Told]) -> dict[str, Tensor]:
+        """Return losses that a further training adds."""
+        return {}
+
+    def _read(self, texts: list[str], rng: np.random.Generator) -> "Read":
         places, end = self.compact.tokenise(texts, rng)
-        layers = self.tower.layers(places[:, : int(end.max()) + 1])
-        last, early = at(layers[-1], end), at(layers[-2], end)
-        return self.tower.normalise(early), self.tower.project(last), self.tower.project(early)
+        places = places[:, : int(end.max()) + 1]
+        layers = self.tower.layers(places)
+        return Read(places, end, layers[-2], layers[-1])
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the text tower makes of texts."""
+
+    places: Tensor  # [B, L] token indices
+    end: Tensor  # [B] positions of the end of text
+    early: Tensor  # [B, L, C] features before the last block
+    last: Tensor  # [B, L, C] features after it
 
 
 def said_loss(logits: Tensor, captions: list[Told]) -> Tensor:  # [B, sum of _SIZES] -> []

@@ -71,6 +71,13 @@ def _clip_said(places: Places, result: Path) -> None:
     clip_said.train(places.result("clip-a-hard"), result, state, *worlds)
 
 
+def _clip_rare(places: Places, result: Path) -> None:
+    from dreamportrait.mini import clip_rare
+
+    worlds, state = (places.world("train"), places.world("test")), places.state("clip-a-rare")
+    clip_rare.train(places.result("clip-a-said"), result, state, *worlds)
+
+
 def _oracle(places: Places, result: Path) -> None:
     from dreamportrait.mini import oracle
 
@@ -141,7 +148,8 @@ STAGES = {
     "eg3d-details": Stage(_eg3d_details, 45, 5, ("eg3d-warm",), "eg3d"),
     "eg3d-map": Stage(_eg3d_map, 8, 5, ("eg3d-details",), "eg3d"),
     "clip-a-hard": Stage(_clip_hard, 25, 3, ("clip-a",), "clip-a"),
-    "clip-a-said": Stage(_clip_said, 10, 3, ("clip-a-hard",), "clip-a", True),
+    "clip-a-said": Stage(_clip_said, 10, 3, ("clip-a-hard",), "clip-a"),
+    "clip-a-rare": Stage(_clip_rare, 10, 3, ("clip-a-said",), "clip-a", True),
     "unet": Stage(_unet, 29, 4, ("vae", "clip-a-said"), "diffusion", True),
     "clip-b": Stage(_clip("b"), 9, 2, (), "clip-b", True),
     "eg3d-gan": Stage(_eg3d_gan, 11, 1, ("eg3d-map",), "eg3d", True),

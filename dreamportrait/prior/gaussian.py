@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dreamportrait.core.signals import Signals
 from dreamportrait.prior.fitting import HELD, train
+from dreamportrait.prior.network import perceptron
 
 FLOOR = 1e-3  # added to the variances of x, in which common differences between faces have length 1
 NARROWEST = 5.0  # minus the logarithm of the smallest variance given a text
@@ -38,18 +39,9 @@ class TextGaussian(nn.Module):
         for name, value in (("mean", torch.zeros(w_dim)), ("whiten", torch.eye(w_dim)), ("colour", torch.eye(w_dim))):
             self.register_buffer(name, value)
         self.angles = nn.Parameter(torch.zeros(w_dim, w_dim))
-        last = nn.Linear(width, 2 * w_dim)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.net = nn.Sequential(
-            nn.Linear(text_width, width),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            last,
-        )
+        self.net = perceptron(text_width, 2 * w_dim, width, dropout)
+        for last in self.net[-1].parameters():
+            nn.init.zeros_(last)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> "TextGaussian":  # [N, w_dim]

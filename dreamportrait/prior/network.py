@@ -1,10 +1,26 @@
-"""A residual network on vectors that is conditioned by another vector: the velocity of the prior, and the mapper."""
+"""Networks on vectors: a plain one, and a residual one that is conditioned by another vector.
+
+The latter is the velocity of the prior, and the mapper.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 LIMIT = 5.0  # standard deviations
+
+
+def perceptron(size: int, out: int, width: int, dropout: float) -> nn.Sequential:
+    """Return a network of two hidden layers on vectors of `size`."""
+    return nn.Sequential(
+        nn.Linear(size, width),
+        nn.SiLU(),
+        nn.Dropout(dropout),
+        nn.Linear(width, width),
+        nn.SiLU(),
+        nn.Dropout(dropout),
+        nn.Linear(width, out),
+    )
 
 
 class ConditionedNet(nn.Module):

@@ -4,11 +4,12 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from random_world import random_world
 
-from dreamportrait.mini import clip_hard, clip_said, clip_training, probe
+from dreamportrait.mini import clip_hard, clip_rare, clip_said, clip_training, probe
 from dreamportrait.mini.clip_hard import HardTraining, hard_contrastive
 from dreamportrait.mini.clip_training import CONFIGS, ClipTraining, token_ids
 from dreamportrait.mini.oracle import HIDDEN
@@ -58,9 +59,14 @@ def test_it_starts_from_the_other_training_and_learns(tmp_path: Path) -> None:
     assert not run.model.token_embedding.weight[run.compact.unknown].any()
 
 
-def test_a_whole_run_writes_a_clip(tmp_path: Path) -> None:
+def save_clip(folder: Path) -> None:
+    """Write a CLIP with random weights."""
     before = ClipTraining("a", random_world(8), 4, 4, torch.device("cpu"))
-    compact_clip.save(before.model.state_dict(), token_ids(), before.config, tmp_path / "clip", {})
+    compact_clip.save(before.model.state_dict(), token_ids(), before.config, folder, {})
+
+
+def test_a_whole_run_writes_a_clip(tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip")
     worlds = random_world(8), random_world(4)
     clip_hard.train(tmp_path / "clip", tmp_path / "out", tmp_path / "work", *worlds, steps=2, batch=4)
     assert compact_clip.load(tmp_path / "out").token_embedding.weight.any()
@@ -84,13 +90,56 @@ def test_what_is_said_by_hand() -> None:
 
 
 def test_the_text_tower_alone_is_trained(tmp_path: Path) -> None:
-    before = ClipTraining("a", random_world(8), 4, 4, torch.device("cpu"))
-    compact_clip.save(before.model.state_dict(), token_ids(), before.config, tmp_path / "clip", {})
+    save_clip(tmp_path / "clip")
     worlds = random_world(8), random_world(4)
     clip_said.train(tmp_path / "clip", tmp_path / "out", tmp_path / "work", *worlds, steps=2, batch=4)
     old, new = (compact_clip.load(tmp_path / name).state_dict() for name in ("clip", "out"))
     assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("visual."))
     assert not torch.equal(old["text_projection"], new["text_projection"])
+
+
+def test_rare_things_are_named_often_and_contradicted() -> None:
+    rng = np.random.Generator(np.random.PCG64(0))
+    face = make_attributes(gender="woman", expression="smile", eye_color="blue")
+    smiling = Told(face, frozenset({"expression"}), (), 0)
+    named = clip_rare.naming(smiling)
+    assert named.stated == {"expression", "eye_color"}
+    assert "blue" in named.text()
+    hidden = Told(make_attributes(gender="woman", eyewear="sunglasses"), frozenset({"gender"}), (), 0)
+    assert clip_rare.naming(hidden) == hidden  # nobody sees these eyes
+    false = [clip_rare.contradicted(named, rng) for _ in range(40)]
+    assert sum(each.face["eye_color"] != "blue" for each in false) >= 20
+    assert named not in false
+
+
+def test_features_of_texts_that_name_nothing_rare_are_held(tmp_path: Path) -> None:
+    """At the start nothing has moved. A moved tower is charged for usual texts, and for those alone."""
+    save_clip(tmp_path / "clip")
+    training = clip_rare.RareTraining(tmp_path / "clip", random_world(8), 2, 4)
+    rng = np.random.Generator(np.random.PCG64(0))
+    face = make_attributes(gender="woman", eye_color="green")
+    usual, rare = Told(face, frozenset({"gender"}), (), 0), Told(face, frozenset({"gender", "eye_color"}), (), 0)
+    denying = Told(face, frozenset({"gender"}), ("hat",), 0)
+
+    def held(*captions: Told) -> float:
+        read = training._read([caption.text() for caption in captions], rng)
+        return training._more_losses(read, list(captions))["held"].item()
+
+    assert held(usual, rare, denying) < 1e-9  # both towers round differently
+    with torch.no_grad():
+        training.model.positional_embedding.mul_(1.5)
+    assert held(usual) > 1e-4
+    assert held(rare, denying) == 0
+    assert held(usual, rare) == pytest.approx(held(usual), rel=1e-4)
+
+
+def test_a_training_on_rare_things_leaves_the_picture_tower(tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip")
+    worlds = random_world(8), random_world(4)
+    clip_rare.train(tmp_path / "clip", tmp_path / "out", tmp_path / "work", *worlds, steps=2, batch=4)
+    old, new = (compact_clip.load(tmp_path / name).state_dict() for name in ("clip", "out"))
+    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("visual."))
+    assert not torch.equal(old["positional_embedding"], new["positional_embedding"])
 
 
 def test_the_probe_finds_what_is_there_and_nothing_else() -> None:

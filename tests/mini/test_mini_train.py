@@ -52,6 +52,7 @@ def test_stages_call_what_there_is(places, monkeypatch):
     """Run the real stages. Stand-ins replace the trainings and check the real signatures."""
     from dreamportrait.mini import (
         clip_hard,
+        clip_rare,
         clip_said,
         clip_training,
         i2t,
@@ -68,7 +69,7 @@ def test_stages_call_what_there_is(places, monkeypatch):
 
     given = {}
     targets = [(clip_training, "train"), (oracle, "train"), (vae, "train_vae"), (unet, "train_unet")]
-    targets += [(module, "train") for module in (clip_hard, clip_said, i2t, ip2p, style_oracle, styled_clip)]
+    targets += [(module, "train") for module in (clip_hard, clip_rare, clip_said, i2t, ip2p, style_oracle, styled_clip)]
     targets += [(styled, "tune_vae"), (styled, "tune_unet"), (i2t_any, "train_any")]
     targets += [(learnt_styles, "learn_all")]
     targets += [(stages, f"train_{name}") for name in ("warm", "details", "mapping", "gan")]
@@ -193,7 +194,7 @@ def test_estimates(monkeypatch):
         monkeypatch.setitem(STAGES, name, replace(stage, cpu=20, gpu=3))
     lines = train.estimates().splitlines()
     assert lines[1] == "world            20 min      3 min"
-    assert lines[-2:] == ["all             240 min     36 min", "styles          200 min     30 min"]
+    assert lines[-2:] == ["all             260 min     39 min", "styles          200 min     30 min"]
 
 
 # Cards.
