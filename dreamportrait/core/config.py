@@ -84,7 +84,7 @@ class Prior(Section):
     steps: Few = 16  # Euler steps of the flow
     # Weight of texts where seeds are assigned to pictures (prior/coupling.py). Small values keep more of the person,
     # but then seeds that differ much from the text obey only with a larger scale.
-    coupling: Weight = 0.3
+    coupling: Weight = 0.5
     noise: Weight = 0.5  # embeddings: of the picture embeddings, in their standard deviations
     # How strongly the flow is drawn to where it leaves what the text does not mention (prior/gaussian.py).
     stay: Weight = 0.5
