@@ -6,6 +6,7 @@ are, so that networks that were trained with them (the UNet) still understand th
 """
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ from numpy import ndarray as Array
 from torch import Tensor, nn
 
 from dreamportrait.core.files import check_new
-from dreamportrait.mini.clip_said import Read, SaidTraining, run
+from dreamportrait.mini.clip_said import BATCH, Read, SaidTraining, run
 from dreamportrait.miniworld import captions
 from dreamportrait.miniworld.attributes import ATTRIBUTES
 from dreamportrait.miniworld.captions import Told, sayable, told
 from dreamportrait.miniworld.world import World
 from dreamportrait.text.tower import TextTower
 
-STEPS, BATCH, SEED = 1200, 128, 9
+STEPS, SEED = 1200, 9
 RARE = "eye_color"
 DENIED = 0.4  # share of captions that say what is absent
 HELD_WEIGHT = 20.0
@@ -48,13 +49,15 @@ class RareTraining(SaidTraining):
     def __init__(self, start: Path, world: World, steps: int, batch: int) -> None:
         super().__init__(start, world, steps, batch)
         nn.init.zeros_(self.head.weight)  # a random layer would pull the tower away before it reads anything
-        self.contradicted = contradicted
         self.before = TextTower(deepcopy(self.model).requires_grad_(False))
 
     def _captions(self, chosen: Array, rng: np.random.Generator) -> list[Told]:
         faces = [self.world.attributes[i] for i in chosen]
         usual = [told(face, rng, DENIED, telling=bool(k % 2)) for k, face in enumerate(faces)]
         return [naming(caption) if k % 4 >= 2 else caption for k, caption in enumerate(usual)]
+
+    def _contradicted(self, caption: Told, rng: np.random.Generator) -> Told:
+        return contradicted(caption, rng)
 
     def _visibly_differ(self, true: Told, false: Told) -> bool:
         return true != false and true.face[RARE] == false.face[RARE]
@@ -73,7 +76,7 @@ def naming(caption: Told) -> Told:
     """Return the caption with the eye colour added, if it can be seen."""
     if RARE not in sayable(caption.face):
         return caption
-    return Told(caption.face, caption.stated | {RARE}, caption.absent, caption.wording)
+    return replace(caption, stated=caption.stated | {RARE})
 
 
 def contradicted(caption: Told, rng: np.random.Generator) -> Told:
@@ -82,4 +85,4 @@ def contradicted(caption: Told, rng: np.random.Generator) -> Told:
         return captions.contradicted(caption, rng)
     others = [value for value in ATTRIBUTES[RARE] if value != caption.face[RARE]]
     face = caption.face | {RARE: others[int(rng.integers(len(others)))]}
-    return Told(face, caption.stated, caption.absent, caption.wording)
+    return replace(caption, face=face)

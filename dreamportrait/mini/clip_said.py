@@ -6,7 +6,6 @@ generators, what a caption states of every attribute, what it denies and what it
 it is, so its embeddings are computed once. The losses of clip_hard.py keep the texts close to their pictures.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,6 @@ class SaidTraining:
 
     def __init__(self, start: Path, world: World, steps: int, batch: int) -> None:
         self.world, self.steps, self.batch = world, steps, batch
-        self.contradicted: Callable[[Told, np.random.Generator], Told] = contradicted
         self.config, self.compact = CONFIGS["a"], Compact()
         torch.manual_seed(SEED)
         self.model = build(self.config, self.compact.unknown + 1)
@@ -84,7 +82,7 @@ class SaidTraining:
         rng = np.random.Generator(np.random.PCG64(int(torch.randint(2**62, ()))))
         chosen = rng.choice(len(self.world), self.batch, replace=False)
         true = self._captions(chosen, rng)
-        false = [self.contradicted(caption, rng) for caption in true]
+        false = [self._contradicted(caption, rng) for caption in true]
         losses = self._losses(chosen, true, false, self._read([caption.text() for caption in [*true, *false]], rng))
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack([*losses.values()]).sum().backward()
@@ -95,6 +93,9 @@ class SaidTraining:
     def _captions(self, chosen: Array, rng: np.random.Generator) -> list[Told]:
         """Return a caption of each picture: half of them varied like prompts, half of them evaluation captions."""
         return [told(self.world.attributes[i], rng, DENIED, bool(k % 2)) for k, i in enumerate(chosen)]
+
+    def _contradicted(self, caption: Told, rng: np.random.Generator) -> Told:
+        return contradicted(caption, rng)
 
     def _losses(self, chosen: Array, true: list[Told], false: list[Told], read: "Read") -> dict[str, Tensor]:
         seen, scale = self.seen[torch.from_numpy(chosen)], self.model.logit_scale.exp().detach()

@@ -338,3 +338,10 @@ def test_another_system_is_refused(tmp_path):
     write(tmp_path, other="system: freestyle\nrun: {name: a}\ndata: {kind: miniworld}\nstages: []\n")
     with pytest.raises(ConfigError, match="system: 'freestyle': input should be 'dreamportrait'"):
         load_config(tmp_path / "other.yaml")
+
+
+def test_guidance_on_top_begins_with_the_prior_of_the_shipped_model() -> None:
+    """Lists of stages replace those of the base file, so both files spell the prior out."""
+    folder = ROOT / "configs" / "dreamportrait"
+    shipped, guided = (load_config(folder / f"{name}.yaml") for name in ("mini_long", "mini_guided"))
+    assert guided.stages[0] == shipped.stages[0]
