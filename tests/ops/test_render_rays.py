@@ -177,6 +177,25 @@ def test_half_precision_planes(compiled_cpu):
         assert torch.equal(found["d_planes"], full["d_planes"].to(dtype))
 
 
+def test_subnormal_numbers_count_as_zero(isa):
+    """Kernels treat subnormal floats as zero, and the threads that they run on do not keep this mode."""
+    s = scene(rays=700)
+    planes = s["planes"].requires_grad_()
+    features = render_rays(**s, impl="compiled").features
+    (gradient,) = torch.autograd.grad(features, planes, torch.full_like(features, 1e-39))
+    assert not gradient.any()
+    # So many elements that every thread of torch gets some.
+    assert (torch.full((1 << 20,), 1e-39) * 0.5 > 0).all()
+
+
+def test_empty_space_like_twin(isa):
+    """Far from a head, densities of a trained generator are so low that gradients of samples become subnormal."""
+    s = scene(density=30.0)
+    s["decoder"] = s["decoder"]._replace(b2=s["decoder"].b2 - 20)
+    found, twin = (outputs_and_gradients(s, impl) for impl in ("compiled", "reference"))
+    assert_as_good_as_twin(found, twin, outputs_and_gradients(s, "reference", torch.float64))
+
+
 @pytest.mark.parametrize("impl", ["compiled", "reference"])
 def test_autocast_changes_nothing(impl, compiled_cpu):
     s = scene(rays=8)
