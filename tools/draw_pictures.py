@@ -1,6 +1,6 @@
 """Draw the pictures of README and docs that the shipped `mini` makes, again.
 
-python tools/draw_pictures.py [--out docs/pictures] [--only portraits,mixing,photo,splats,styles]
+python tools/draw_pictures.py [--out docs/pictures] [--only portraits,mixing,photo,splats,styles,heads]
 
 Run it when the weights change, and look at the pictures: the texts beside them describe what they show.
 """
@@ -24,6 +24,8 @@ from dreamportrait.export.splats import Splats, make_splats
 from dreamportrait.geometry.splat_raster import VIEWERS_BLUR
 from dreamportrait.miniworld.world import load
 from dreamportrait.systems.freestyle.names import shipped_styles
+from dreamportrait.systems.heads.fit import around, from_views
+from dreamportrait.systems.heads.folder import load_head_model
 
 README = {
     "a woman with red hair and sunglasses": 2,
@@ -47,15 +49,29 @@ STYLED = {
     BEANIE: 7,
 }  # photos; their seeds
 STYLES = ("a gold statue", "a wooden puppet", "an elf", "a zombie", "a cartoon", "a clay figure")
+HEADS = {"a serious woman with a purple beanie": 4, "a serious woman with a blue beanie": 0}  # portraits; their seeds
+POSES: tuple[tuple[float, dict[str, float]], ...] = (
+    (0.0, {}),
+    (20.0, {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0}),
+    (-20.0, {"jawOpen": 0.7, "browInnerUp": 1.0}),
+    (10.0, {"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.8}),
+)  # degrees of yaw, expressions
 FINER = 4  # times the size of our pictures at which splats are drawn
 PALETTE = 256
 
 
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/pictures"), show_default=True)
-@click.option("--only", default="portraits,mixing,photo,splats,styles", show_default=True)
+@click.option("--only", default="portraits,mixing,photo,splats,styles,heads", show_default=True)
 def main(out: Path, only: str) -> None:
-    groups = {"portraits": portraits, "mixing": mixing, "photo": photo, "splats": splats, "styles": styles}
+    groups = {
+        "portraits": portraits,
+        "mixing": mixing,
+        "photo": photo,
+        "splats": splats,
+        "styles": styles,
+        "heads": heads,
+    }
     with one_message():
         if unknown := set(only.split(",")) - set(groups):
             raise ValueError(f"--only {', '.join(sorted(unknown))}: must be among {', '.join(groups)}")
@@ -158,6 +174,14 @@ def styles(pipe: DreamPortraitPipeline) -> Drawn:
         learnt.append(torch.cat([seen, *(_views(head) for head in heads)]))
     yield "instructions", _larger(tiled(told), 2)
     yield "learnt", _larger(tiled(learnt), 2)
+
+
+def heads(pipe: DreamPortraitPipeline) -> Drawn:
+    """Draw a row for each portrait that became a rig: at rest, turned and smiling, with an open mouth, winking."""
+    model = load_head_model("mini/head")
+    made = [from_views(model, around(pipe(prompt, seed).head)) for prompt, seed in HEADS.items()]
+    rows = [torch.cat([head.posed(**values).view(yaw).colors for yaw, values in POSES]) for head in made]
+    yield "heads", tiled(rows)
 
 
 def _few_colors(picture: Image.Image) -> Image.Image:
