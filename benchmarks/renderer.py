@@ -56,7 +56,7 @@ def pass_of(impl: str, side: int, device: str, backward: bool) -> Callable[[], o
 def pass_of_faces(impl: str, device: str) -> Callable[[], object]:
     """Return forward and backward of faces of mini/eg3d. Unlike random scenes, they have empty space around them.
 
-    The gradient of the colours has the size that losses of a training give it.
+    The loss is a mean over all pixels, as in training, so that the gradient of a single ray is small.
     """
     generator = load_generator(MINI).to(device).requires_grad_(False)
     c = generator.config

@@ -64,8 +64,8 @@ void for_pixels(int64_t planes, int64_t pixels, const F& f) {
 }
 
 // Runs a kernel over work units [0, count) on torch's threads, with subnormal floats as zero. Samples in empty space
-// have weights of 1e-13 and less, so that products in the backward pass become subnormal. They change nothing, but took
-// more than half of its time in trainings on an Intel processor.
+// have weights so small that products in the backward pass become subnormal. They change nothing, but took more than
+// half of its time in a training on an Intel processor.
 template <class Args>
 void for_units(int64_t count, int64_t grain, void (*kernel)(const Args&, int64_t, int64_t), const Args& args) {
   torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
